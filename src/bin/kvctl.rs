@@ -1,0 +1,3 @@
+//! kvctl: a thin main over `kvkit::cli`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! kvnode: a thin main over `kvkit::cli`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! kvring: a thin main over `kvkit::cli`.
+
+fn main() {}

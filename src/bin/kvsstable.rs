@@ -1,0 +1,3 @@
+//! kvsstable: a thin main over `kvkit::cli`.
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! cluster.
+
+mod time;
+
+pub use time::Time;

@@ -1,0 +1,1 @@
+//! The black-box test crate: runs the real binaries in temporary directories.

@@ -1,0 +1,1 @@
+//! The simulator: a cluster of real Cores in one thread, from a seed.
