@@ -1,0 +1,162 @@
+//! What nodes say to each other about keys.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::ring::Slot;
+use crate::version::{Digest, Dot, RequestId, Siblings};
+
+/// One operation of one coordinator, unique in the life of its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OpId(pub u64);
+
+/// A request or an answer about one slot, fenced by the sender's layout version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope<T> {
+    /// The sender's layout version; the receiver answers only at its own.
+    pub layout: u64,
+    /// The coordinator's operation, given back with the answer.
+    pub op: OpId,
+    /// What it is about.
+    pub body: T,
+}
+
+/// What a coordinator asks of a replica.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// The key's state, or its digest.
+    Read {
+        /// The key.
+        key: Bytes,
+        /// How much of it.
+        want: ReadWant,
+    },
+    /// Merge this state durably. From a put it carries the tag; from read repair and write-back none.
+    Merge {
+        /// The key.
+        key: Bytes,
+        /// The coordinator's merged state.
+        state: Siblings,
+        /// The put it stems from.
+        put: Option<PutTag>,
+    },
+    /// Keys and states of `slots` (inclusive), in (slot, key) order, after `after`.
+    ReadRange {
+        /// First and last slot.
+        slots: (Slot, Slot),
+        /// Continue behind this slot and key.
+        after: Option<(Slot, Bytes)>,
+        /// Only keys that start so.
+        prefix: Bytes,
+        /// Rough limit of the answer in bytes; at least one entry is given.
+        bytes_max: u32,
+    },
+}
+
+/// How much a read wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadWant {
+    /// The whole state.
+    State,
+    /// Its digest.
+    Digest,
+}
+
+/// The put that a merge stems from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutTag {
+    /// The client's name for it.
+    pub request: RequestId,
+    /// The dot it has at this coordinator.
+    pub dot: Dot,
+    /// Whether it came without a context: then the replica answers with what the merged state did not cover.
+    pub plain: bool,
+}
+
+/// What a replica answers, once all it speaks of is as durable as the sync mode promises.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To a read of the state; the empty state for a key never written.
+    State(Siblings),
+    /// To a read of the digest; `absent` when no value stands.
+    Digest {
+        /// Over dots and value hashes.
+        digest: Digest,
+        /// Whether the key has no value here.
+        absent: bool,
+    },
+    /// To a merge.
+    Merged(Acknowledgement),
+    /// To a range.
+    Range(RangePage),
+    /// Not done, and why; nothing changed.
+    Refused(Refusal),
+}
+
+/// A durable merge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    /// To a plain put: this replica's state before the merge, where it held what the put did not cover.
+    pub uncovered: Option<Siblings>,
+    /// To a put: whether this replica knows it under another actor's dot, or a later put of its session.
+    pub known: Known,
+}
+
+/// Whether a replica knows a put already.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Known {
+    /// No, or under this very dot: it merged.
+    No {
+        /// How far back its memory of request ids reaches, microseconds before now.
+        memory: u64,
+    },
+    /// Yes: it merged nothing, the put is done; its state.
+    Done(Siblings),
+}
+
+/// A stretch of a slot range.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RangePage {
+    /// In (slot, key) order.
+    pub entries: Vec<RangeEntry>,
+    /// Whether the range ends here; else continue behind the last entry.
+    pub complete: bool,
+}
+
+/// One key of a range.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RangeEntry {
+    /// Where it lies.
+    pub slot: Slot,
+    /// The key.
+    pub key: Bytes,
+    /// Its state.
+    pub state: Siblings,
+}
+
+/// Why a replica did nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Its layout is another; it sends it apart.
+    #[error("layout version {have} here")]
+    Layout {
+        /// The replica's version.
+        have: u64,
+    },
+    /// It is no owner of the slot.
+    #[error("not an owner of the slot")]
+    NotOwner,
+    /// The deadline had passed.
+    #[error("past its deadline")]
+    Expired,
+    /// Too much in flight.
+    #[error("overloaded")]
+    Overloaded,
+    /// The block that holds the key does not match its checksum.
+    #[error("the key's range is corrupt here")]
+    Corrupt,
+    /// No space to accept a write.
+    #[error("disk full")]
+    DiskFull,
+}

@@ -1,0 +1,44 @@
+//! What nodes send each other once the handshake is done.
+
+use serde::{Deserialize, Serialize};
+
+use crate::replication::{Answer, Envelope, OpId, Request};
+
+use super::client;
+
+/// One message, with what every frame between nodes carries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerFrame {
+    /// The sender's monotonic nanoseconds as it wrote the frame: deadlines are given in the receiver's time.
+    pub sent: u64,
+    /// The message.
+    pub message: PeerMessage,
+}
+
+/// A message between nodes. (The cluster layer's messages are added with that layer.)
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// A coordinator asks a replica.
+    Request {
+        /// The receiver's monotonic nanoseconds after which the request is dropped unread.
+        deadline: u64,
+        /// What.
+        envelope: Envelope<Request>,
+    },
+    /// A replica answers a coordinator.
+    Answer(Envelope<Answer>),
+    /// A client's request, passed on to a node that holds its key.
+    Forward {
+        /// The passing node's number for it.
+        op: OpId,
+        /// The request; its deadline is in the receiver's time.
+        request: Box<client::Request>,
+    },
+    /// The reply to a forwarded request.
+    Forwarded {
+        /// The number given.
+        op: OpId,
+        /// The reply.
+        reply: Box<client::Reply>,
+    },
+}
