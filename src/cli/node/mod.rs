@@ -1,0 +1,3 @@
+//! kvnode: the replica daemon.
+
+pub mod config;
