@@ -4,7 +4,7 @@
 //! layouts differ in needs the two steps of a change with `next` (DESIGN §8) and is refused by name.
 
 use crate::node_id::NodeId;
-use crate::ring::{Layout, LayoutError, Mode};
+use crate::ring::{Layout, LayoutError, Member, Mode};
 
 /// A change that one step makes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -72,22 +72,22 @@ pub fn check(current: &Layout, proposed: &Layout) -> Result<(), ChangeError> {
     }
     proposed.validate()?;
     let (before, after) = (&current.now, &proposed.now);
-    let ids =
-        |layout: &Layout| layout.now.members.iter().map(|member| member.id).collect::<Vec<_>>();
-    let differs = |field: fn(&crate::ring::Member) -> String| {
-        before.members.iter().map(field).ne(after.members.iter().map(field))
+    let members_differ = |same: fn(&Member, &Member) -> bool| {
+        !before.members.iter().zip(&after.members).all(|(before, after)| same(before, after))
     };
+    let are_others =
+        before.members.len() != after.members.len() || members_differ(|a, b| a.id == b.id);
     let later = [
         (current.generation != proposed.generation, "the generation"),
-        (current.next.is_some() || proposed.next.is_some(), "more than one thing at a time"),
+        (current.next.is_some() || proposed.next.is_some(), "anything in two steps"),
         (before.q != after.q, "the number of partitions"),
         ((before.n, before.r, before.w) != (after.n, after.r, after.w), "n, r or w"),
-        (ids(current) != ids(proposed), "the members"),
-        (differs(|member| member.zone.clone()), "a zone"),
-        (differs(|member| member.weight.0.to_string()), "a weight"),
-        (before.owner != after.owner, "an owner"),
+        (are_others, "the members"),
+        (members_differ(|a, b| a.zone == b.zone), "a zone"),
+        (members_differ(|a, b| a.weight == b.weight), "a weight"),
+        (before.owner != after.owner, "who owns what"),
     ];
-    if let Some((_, what)) = later.into_iter().find(|(differs, _)| *differs) {
+    if let Some((_, what)) = later.into_iter().find(|(is_changed, _)| *is_changed) {
         return Err(ChangeError::Later(what));
     }
     if before == after { Err(ChangeError::Nothing) } else { Ok(()) }

@@ -15,6 +15,8 @@ mod member;
 pub mod membership;
 pub mod register;
 pub mod start;
+#[cfg(test)]
+mod testing;
 mod time;
 
 pub use member::{

@@ -29,6 +29,7 @@ mod peer;
 mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::time::Duration;
 
 use rand::Rng;
@@ -36,7 +37,7 @@ use rand::seq::IteratorRandom;
 
 use crate::node_id::NodeId;
 
-use super::{LayoutTag, MemberEntry, Start, Time};
+use super::{LayoutTag, MEMBERS_MAX, MemberEntry, Pulse, Start, Time};
 use peer::Peer;
 
 pub use message::{MalformedMessage, Message, Suspicion};
@@ -50,7 +51,7 @@ pub const TICKS_PER_INTERVAL: u32 = 4;
 /// φ from which a member is suspected.
 pub const PHI_SUSPECTED: f64 = 8.0;
 /// φ from which a member is asked directly, at every tick, before it is suspected.
-const PHI_ASKED: f64 = 1.0;
+const PHI_ASKED: f64 = 3.0;
 /// A tick may come this many tick periods after the one before without counting as late.
 const TICK_PERIODS_PATIENT: u32 = 2;
 
@@ -425,7 +426,8 @@ impl Membership {
     }
 
     fn message(&self, answer: bool) -> Message {
-        let entries = self.peers.values().filter_map(|peer| peer.entry.as_ref()).chain([&self.me]);
+        let entries = self.peers.values().filter_map(|peer| peer.entry.as_ref());
+        let entries = iter::once(&self.me).chain(entries).take(MEMBERS_MAX);
         let suspicions = self
             .peers
             .iter()
@@ -444,10 +446,12 @@ impl Membership {
         };
         let was_unknown = sender.health == Health::Unknown;
         sender.hear(heard_at);
+        let own_entry = message.members.iter().find(|entry| entry.id == from);
+        let said_at = own_entry.map(MemberEntry::pulse).unwrap_or_default();
         for entry in message.members {
             self.take(from, entry, heard_at, effects);
         }
-        self.take_reports(from, &message.suspicions);
+        self.take_reports(from, said_at, &message.suspicions);
         if let Some(sender) = self.peers.get_mut(&from) {
             sender.report_health(effects);
         }
@@ -489,16 +493,18 @@ impl Membership {
         }
     }
 
-    /// Takes the sender's suspicions in place of its earlier ones; a message that was overtaken brings none.
-    fn take_reports(&mut self, from: NodeId, suspicions: &[Suspicion]) {
-        let known: BTreeSet<NodeId> = self.peers.keys().copied().collect();
-        let Some(sender) = self.peers.get_mut(&from) else {
-            return;
-        };
-        sender.reports = suspicions
+    /// Takes the sender's suspicions in place of its earlier ones, unless this message was overtaken by a later one.
+    fn take_reports(&mut self, from: NodeId, said_at: Pulse, suspicions: &[Suspicion]) {
+        let is_known = |suspicion: &&Suspicion| self.peers.contains_key(&suspicion.suspect);
+        let reports = suspicions
             .iter()
-            .filter(|suspicion| known.contains(&suspicion.suspect))
+            .filter(is_known)
             .map(|suspicion| (suspicion.suspect, suspicion.pulse))
             .collect();
+        if let Some(sender) = self.peers.get_mut(&from)
+            && sender.pulse() <= said_at
+        {
+            sender.reports = reports;
+        }
     }
 }

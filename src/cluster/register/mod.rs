@@ -41,7 +41,8 @@ pub use message::{AcceptedLayout, Ballot, Message, RegisterState, Vote};
 
 /// Silence after which an acceptor takes up a value that it accepted; the same again at random is added.
 pub const TAKE_UP_AFTER: Duration = Duration::from_secs(2);
-/// A proposer repeats its question to those that did not answer after this long.
+/// A proposer whose caller waits repeats its question to those that did not answer after this long; else after
+/// [`TAKE_UP_AFTER`].
 pub const RESEND_AFTER: Duration = Duration::from_millis(500);
 /// A refused proposer waits up to this long, at random, before a higher ballot; at least a fifth of it.
 pub const BACK_OFF_MAX: Duration = Duration::from_millis(500);
@@ -344,7 +345,8 @@ impl Register {
         let Some(proposal) = &mut self.proposal else {
             return;
         };
-        proposal.act_at = now.after(RESEND_AFTER);
+        proposal.act_at =
+            now.after(if proposal.request.is_some() { RESEND_AFTER } else { TAKE_UP_AFTER });
         let ballot = proposal.ballot;
         let (message, answered) = match &proposal.phase {
             Phase::Preparing { promises, .. } => {
