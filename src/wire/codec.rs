@@ -29,9 +29,13 @@ pub enum CodecError {
     /// Bytes follow the message.
     #[error("malformed message: bytes left over behind it")]
     Trailing,
-    /// The frame around it is malformed or too long, or the connection broke.
-    #[error(transparent)]
-    Frame(#[from] std::io::Error),
+}
+
+/// The transport's errors are I/O errors; a bad message on it is bad data.
+impl From<CodecError> for std::io::Error {
+    fn from(error: CodecError) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, error)
+    }
 }
 
 /// The payload that carries `message`.

@@ -17,7 +17,6 @@ use crate::ring::{Mode, Weight};
 pub(crate) use keys::KEYS;
 use keys::{Built, Key};
 use parse::Fields;
-pub(crate) use parse::span_text;
 pub use sources::{Origin, Setting, Settings, gather};
 
 /// A checked configuration.

@@ -117,11 +117,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A span as the file writes it.
-pub(crate) fn span_text(span: Duration) -> String {
-    humantime::format_duration(span).to_string().replace(' ', "")
-}
-
 /// Whether only this machine reaches `address`.
 pub(super) fn is_loopback(address: &str) -> bool {
     let host = split_address(address).map_or("", |(host, _)| host);
