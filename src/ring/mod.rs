@@ -1,7 +1,9 @@
 //! The ring: who owns a key (DESIGN §3).
 
 mod arrangement;
+mod balance;
 mod layout;
+mod movement;
 #[cfg(test)]
 pub(crate) mod notation;
 mod preference;
@@ -11,9 +13,11 @@ mod token;
 mod weight;
 mod zones;
 
+pub use balance::Balance;
 pub use layout::{
     Layout, LayoutError, LayoutHash, MEMBERS_MAX, Member, Mode, NAME_BYTES_MAX, Ring,
 };
+pub use movement::Movement;
 pub use preference::{Preferences, Walk};
 pub use solver::{Placement, Shortfall, place};
 pub use token::{PARTITIONS_MAX, Partition, SLOTS, Slot, Token};
