@@ -148,3 +148,105 @@ pub(super) fn read_epoch(reader: &mut Reader<'_>) -> Result<Epoch, DecodeError> 
 fn low_half(bytes: &[u8]) -> u32 {
     xxh3_64(bytes) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::COUNTER_MAX;
+    use super::super::notation::{clock, clocks, dot, node};
+    use super::*;
+
+    const GOLDEN: &str = include_str!("../../tests/golden/version/contexts.txt");
+
+    fn names() -> BTreeMap<NodeId, String> {
+        ["a", "b", "c"]
+            .into_iter()
+            .zip(["n1", "n2", "n3"])
+            .map(|(id, name)| (node(id), name.to_owned()))
+            .collect()
+    }
+
+    /// Tokens live in users' files: an older release's are read, and written the same.
+    #[test]
+    fn tokens_are_written_as_ever() {
+        let unnamed = Context::new(b"k", clock("a1"), BTreeMap::new());
+        let examples = [
+            Context::new(b"cart:42", clock("a2 a.2=300 b1"), names()),
+            Context::new(b"", clock(""), names()),
+            unnamed,
+        ];
+        let golden: Vec<&str> = GOLDEN.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(examples.each_ref().map(Context::encode).as_slice(), golden);
+        for (example, token) in examples.iter().zip(golden) {
+            assert_eq!(Context::decode(token).as_ref(), Ok(example));
+        }
+    }
+
+    #[test]
+    fn people_read_the_names_offline() {
+        let token = Context::new(b"cart:42", clock("a2 c1"), names()).encode();
+        let context = Context::decode(&token).unwrap();
+        assert_eq!(context.named(), [("n1".to_owned(), 2), ("n3".to_owned(), 1)]);
+        assert_eq!(context.for_key(b"cart:42"), Ok(&clock("a2 c1")));
+        assert_eq!(context.for_key(b"cart:43"), Err(ContextError::OtherKey));
+    }
+
+    #[track_caller]
+    fn check_refused(token: &str, expected: &ContextError) {
+        assert_eq!(Context::decode(token).as_ref(), Err(expected), "{token}");
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused_with_the_reason() {
+        let token = Context::new(b"k", clock("a2 b1"), names()).encode();
+        check_refused("", &ContextError::Form);
+        check_refused("c2.AAAA", &ContextError::Form);
+        check_refused(&token[1..], &ContextError::Form);
+        for length in PREFIX.len()..token.len() {
+            check_refused(&token[..length], &ContextError::Checksum);
+        }
+        check_refused(&format!("{token}A"), &ContextError::Checksum);
+        check_refused(&token.replace("c1.", "c1.*"), &ContextError::Checksum);
+        check_refused(&format!("{token}\n"), &ContextError::Checksum);
+    }
+
+    #[test]
+    fn every_altered_letter_is_noticed() {
+        let token = Context::new(b"k", clock("a2 b1"), names()).encode();
+        for at in PREFIX.len()..token.len() {
+            let mut altered = token.clone().into_bytes();
+            altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+            check_refused(std::str::from_utf8(&altered).unwrap(), &ContextError::Checksum);
+        }
+    }
+
+    #[test]
+    fn a_forged_counter_is_refused() {
+        let mut forged = VectorClock::new();
+        forged.observe(Dot { counter: COUNTER_MAX, ..dot("a1") });
+        assert!(Context::decode(&Context::new(b"k", forged.clone(), names()).encode()).is_ok());
+        forged.observe(Dot { counter: COUNTER_MAX + 1, ..dot("a1") });
+        check_refused(&Context::new(b"k", forged, names()).encode(), &ContextError::Counter);
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_round_trip(key: Vec<u8>, clock in clocks()) {
+            let context = Context::new(&key, clock.clone(), names());
+            let decoded = Context::decode(&context.encode()).unwrap();
+            prop_assert_eq!(decoded.for_key(&key), Ok(&clock));
+            prop_assert_eq!(decoded, context);
+        }
+
+        /// Bytes behind a right checksum, as a forger would write them.
+        #[test]
+        fn any_bytes_decode_without_panic(bytes: Vec<u8>) {
+            let sealed = [bytes.clone(), low_half(&bytes).to_le_bytes().to_vec()].concat();
+            let token = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&sealed));
+            if let Ok(context) = Context::decode(&token) {
+                prop_assert_eq!(context.encode(), token);
+            }
+        }
+    }
+}

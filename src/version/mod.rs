@@ -1,5 +1,7 @@
 //! Versions: what happened to a key, and what happened since (DESIGN §4).
 
+#[cfg(test)]
+mod causal_histories;
 mod context;
 mod dot;
 mod floor;

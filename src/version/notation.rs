@@ -98,3 +98,16 @@ impl fmt::Display for VectorClock {
         write!(f, "{}", shown.join(" "))
     }
 }
+
+/// States that replicas of one cluster could hold of one key: dots that mean the same write in each of them.
+pub(crate) fn states() -> impl Strategy<Value = Siblings> {
+    let name = prop::sample::select(vec!["a", "b", "b.2"]);
+    (prop::collection::btree_set((name, 1..4_u64), 0..5), clocks()).prop_map(|(dots, mut seen)| {
+        let dots = dots.into_iter().map(|(name, counter)| Dot { actor: actor(name), counter });
+        let value = |dot: Dot| if dot.counter == 2 { "-".to_owned() } else { format!("{dot:?}") };
+        let versions: BTreeMap<Dot, Version> =
+            dots.map(|dot| (dot, version(&value(dot), dot.counter))).collect();
+        versions.keys().for_each(|dot| seen.observe(*dot));
+        Siblings::from_parts(seen, versions).expect("its clock covers its versions")
+    })
+}

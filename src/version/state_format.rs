@@ -133,3 +133,129 @@ fn read_versions(
     }
     Ok(versions.into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::notation::{actor, state, states, version};
+    use super::super::{Basis, COUNTER_MAX};
+    use super::*;
+
+    /// Where the golden file of a state lies, and the state.
+    const GOLDEN: &str = include_str!("../../tests/golden/version/states.txt");
+
+    /// A state with all that the format has: two epochs, a value, an empty value, a tombstone, large numbers.
+    fn rich() -> Siblings {
+        let mut rich = state("a300:cart b2:- / c1");
+        let mut odd = version("", COUNTER_MAX);
+        odd.timestamp = Timestamp::from_bits(0x0123_4567_89ab_cdef);
+        odd.request.session = 0xfeed;
+        rich.write(actor("b.2"), &Basis::Blind, 7, odd).unwrap();
+        rich
+    }
+
+    /// Formats are kept: what an older release wrote is read, and written the same.
+    #[test]
+    fn states_are_written_as_ever() {
+        let examples = [Siblings::new(), state("a1:x"), state("/ a1 b2"), rich()];
+        let written: Vec<String> =
+            examples.iter().map(|state| data_encoding::HEXLOWER.encode(&state.encode())).collect();
+        let golden: Vec<&str> = GOLDEN.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(written, golden);
+        for (example, line) in examples.iter().zip(golden) {
+            let bytes = Bytes::from(data_encoding::HEXLOWER.decode(line.as_bytes()).unwrap());
+            assert_eq!(&Siblings::decode(&bytes).unwrap(), example);
+        }
+    }
+
+    #[test]
+    fn values_are_slices_of_the_bytes() {
+        let bytes = Bytes::from(state("a1:cart").encode());
+        let decoded = Siblings::decode(&bytes).unwrap();
+        let Some(Content::Value(value)) = decoded.versions().values().next().map(|v| &v.content)
+        else {
+            panic!()
+        };
+        assert!(bytes.as_ptr_range().contains(&value.as_ptr()));
+    }
+
+    #[test]
+    fn what_is_never_written_is_refused() {
+        let entry = |name: &str, counter: u64| {
+            let mut out = actor(name).node.as_bytes().to_vec();
+            out.extend_from_slice(&[1, 0, 0, 0, 0]);
+            put_varint(&mut out, counter);
+            out
+        };
+        let tombstone = |index: u8, counter: u8| [&[index, counter][..], &[0; 18]].concat();
+        let (a1, b1) = (entry("a", 1), entry("b", 1));
+        for (bytes, why) in [
+            (vec![2, 0, 0], "format"),
+            ([&[1, 1][..], &entry("a", 0), &[0]].concat(), "clock counter"),
+            ([&[1, 1][..], &entry("a", COUNTER_MAX + 1), &[0]].concat(), "clock counter"),
+            ([&[1, 2][..], &b1, &a1, &[0]].concat(), "clock order"),
+            ([&[1, 2][..], &a1, &a1, &[0]].concat(), "clock order"),
+            ([&[1, 1][..], &a1, &[1], &tombstone(1, 1)].concat(), "version actor"),
+            ([&[1, 1][..], &a1, &[1], &tombstone(0, 0)].concat(), "version counter"),
+            ([&[1, 1][..], &a1, &[1], &tombstone(0, 2)].concat(), "version counter"),
+            (
+                [&[1, 1][..], &a1, &[2], &tombstone(0, 1), &tombstone(0, 1)].concat(),
+                "version order",
+            ),
+        ] {
+            let expected = Err(StateError(DecodeError::OutOfRange(why)));
+            assert_eq!(Siblings::decode(&Bytes::from(bytes.clone())), expected, "{bytes:02x?}");
+        }
+        let sound = [&[1, 1][..], &a1, &[1], &tombstone(0, 1)].concat();
+        assert!(Siblings::decode(&Bytes::from(sound.clone())).is_ok());
+        let trailing = Bytes::from([sound, vec![0]].concat());
+        assert_eq!(Siblings::decode(&trailing), Err(StateError(DecodeError::Trailing(1))));
+    }
+
+    #[test]
+    fn a_state_cut_short_is_refused_at_every_length() {
+        let bytes = Bytes::from(rich().encode());
+        for length in 0..bytes.len() {
+            assert!(
+                Siblings::decode(&bytes.slice(..length)).is_err(),
+                "the first {length} bytes were taken"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn states_round_trip(state in states()) {
+            let encoded = state.encode();
+            prop_assert!(encoded.len() <= state.encoded_bytes_max());
+            prop_assert_eq!(Siblings::decode(&Bytes::from(encoded)), Ok(state));
+        }
+
+        /// Whatever is taken is what would be written: there is one encoding of a state.
+        #[test]
+        fn altered_bytes_are_refused_or_another_states_own(
+            state in states(),
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut bytes = state.encode();
+            for (at, byte) in edits {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Ok(decoded) = Siblings::decode(&Bytes::from(bytes.clone())) {
+                prop_assert_eq!(decoded.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn any_bytes_decode_without_panic(mut bytes: Vec<u8>, format in prop::bool::ANY) {
+            if format {
+                bytes.insert(0, FORMAT);
+            }
+            if let Ok(decoded) = Siblings::decode(&Bytes::from(bytes.clone())) {
+                prop_assert_eq!(decoded.encode(), bytes);
+            }
+        }
+    }
+}
