@@ -185,5 +185,6 @@ fn a_killed_member_is_down_in_every_view_within_six_intervals() {
             slowest = slowest.max(when.since(killed_at));
         }
     }
+    eprintln!("slowest {slowest:?}");
     assert!(slowest <= INTERVAL * 6, "the slowest view took {slowest:?}");
 }
