@@ -26,6 +26,8 @@ mod accrual;
 mod message;
 mod peer;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet};
