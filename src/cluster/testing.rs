@@ -45,7 +45,7 @@ pub(super) const fn start(count: u64, nonce: u64) -> Start {
 pub(super) fn entry(name: char, count: u64, heartbeat: u64) -> MemberEntry {
     MemberEntry {
         id: node(name),
-        start: start(count, count * 1000),
+        start: start(count, !count),
         heartbeat,
         addresses: Addresses { peer: format!("{name}:7400"), ..Addresses::default() },
         layout: tag(1),

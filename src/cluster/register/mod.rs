@@ -23,6 +23,8 @@
 
 mod message;
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod simulation;
 
 use std::collections::BTreeSet;
