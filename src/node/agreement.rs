@@ -100,7 +100,10 @@ impl Core {
                     match self.write(batch, effects) {
                         Ok(written) => position = written,
                         Err(error) => {
-                            self.end(format!("the layout register cannot be kept: {error}"), effects);
+                            self.end(
+                                format!("the layout register cannot be kept: {error}"),
+                                effects,
+                            );
                             return;
                         }
                     }
@@ -162,7 +165,8 @@ impl Core {
                 .map_err(|error| error_reply(ErrorCode::Usage, error.to_string()))
         });
         if expect != self.layout.version {
-            let text = format!("layout {expect} was expected, layout {} is in force", self.layout.version);
+            let text =
+                format!("layout {expect} was expected, layout {} is in force", self.layout.version);
             return self.reply(origin, error_reply(ErrorCode::StaleContext, text), effects);
         }
         match proposed {
@@ -188,9 +192,7 @@ impl Core {
         match change {
             client::Change::Mode(mode) => Ok(change::Change::SetMode(*mode)),
             client::Change::Rename { from, to } => match self.layout.now.named(from) {
-                Some(member) => {
-                    Ok(change::Change::Rename { member: member.id, name: to.clone() })
-                }
+                Some(member) => Ok(change::Change::Rename { member: member.id, name: to.clone() }),
                 None => Err(error_reply(ErrorCode::Usage, format!("no member is named `{from}`"))),
             },
         }

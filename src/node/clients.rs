@@ -45,7 +45,10 @@ impl Core {
             return self.reply(origin, not_ready(), effects);
         }
         match &request.body {
-            RequestBody::Get(_) | RequestBody::Put(_) | RequestBody::Inspect { .. } | RequestBody::Scan(_) => {}
+            RequestBody::Get(_)
+            | RequestBody::Put(_)
+            | RequestBody::Inspect { .. }
+            | RequestBody::Scan(_) => {}
             RequestBody::Layout => return self.reply(origin, self.layout_reply(), effects),
             RequestBody::View => return self.reply(origin, self.view_reply(), effects),
             RequestBody::Info => {
@@ -57,7 +60,7 @@ impl Core {
                 return self.propose(origin, *expect, change, deadline, effects);
             }
         }
-        match self.admit(&request.body) {
+        match self.take_in(&request.body) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
             Ok(checked) if self.owns(checked.slot) => {
                 self.begin(origin, checked, deadline, effects);
@@ -93,7 +96,7 @@ impl Core {
         if self.phase != Phase::Running {
             return self.reply(origin, not_ready(), effects);
         }
-        match self.admit(&request.body) {
+        match self.take_in(&request.body) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
             Ok(checked) if self.owns(checked.slot) => {
                 self.begin(origin, checked, deadline, effects);
@@ -138,14 +141,15 @@ impl Core {
     }
 
     /// Checks what a request about keys says, and whether there is room for it.
-    fn admit(&mut self, body: &RequestBody) -> Result<Checked, ErrorReply> {
+    fn take_in(&mut self, body: &RequestBody) -> Result<Checked, ErrorReply> {
         let checked = self.check(body)?;
         let limits = self.config.limits;
         let requests = self.calls.len() + self.forwards.len();
         let bytes = self.calls.bytes() + self.forwards.bytes() + checked.bytes;
         if limits.requests <= requests || limits.request_bytes < bytes {
             self.figures.counters.overloads += 1;
-            let mut error = error(ErrorCode::Overloaded, format!("{requests} requests are in flight here"));
+            let mut error =
+                error(ErrorCode::Overloaded, format!("{requests} requests are in flight here"));
             error.retry = true;
             error.outcome = (checked.kind == CallKind::Put).then_some(Outcome::NotApplied);
             return Err(error);

@@ -37,8 +37,6 @@ pub struct CoreConfig {
     pub gossip_interval: Duration,
     /// What may be in flight.
     pub limits: Limits,
-    /// The sync mode, as every status shows it.
-    pub sync: String,
     /// Bytes free and total where the data lies; asked when somebody asks for [`Info`](crate::wire::client::Info).
     pub disk_space: DiskSpace,
 }
@@ -68,7 +66,6 @@ impl CoreConfig {
             pair_max: PAIR_BYTES_MAX,
             gossip_interval: HEARTBEAT_INTERVAL,
             limits: Limits::default(),
-            sync: String::new(),
             disk_space: Arc::new(|| (0, 0)),
         }
     }
@@ -90,7 +87,6 @@ impl fmt::Debug for CoreConfig {
             .field("pair_max", &self.pair_max)
             .field("gossip_interval", &self.gossip_interval)
             .field("limits", &self.limits)
-            .field("sync", &self.sync)
             .finish_non_exhaustive()
     }
 }

@@ -115,24 +115,13 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) enum Parked {
     /// A message to a peer.
-    Send {
-        to: NodeId,
-        message: PeerMessage,
-    },
+    Send { to: NodeId, message: PeerMessage },
     /// This replica's answer to the own coordinator.
-    Answer {
-        op: OpId,
-        answer: Answer,
-    },
+    Answer { op: OpId, answer: Answer },
     /// The coordinator's own write.
-    MintDurable {
-        op: OpId,
-    },
+    MintDurable { op: OpId },
     /// A reply to a client.
-    Reply {
-        origin: Origin,
-        body: ReplyBody,
-    },
+    Reply { origin: Origin, body: ReplyBody },
     /// What the register wants done after a state is durable.
     Register(register::Effect),
     /// The later start count of this node.
@@ -166,10 +155,8 @@ impl Core {
             layout: tag,
             log_position: store.durable().get(),
         };
-        let gossip = membership::Config {
-            interval: config.gossip_interval,
-            seeds: config.seeds.clone(),
-        };
+        let gossip =
+            membership::Config { interval: config.gossip_interval, seeds: config.seeds.clone() };
         let register = Register::new(now, me, opened.register, &mut rng);
         let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
         let next_op = rng.random_range(0..1 << FIRST_OP_BITS);
@@ -322,7 +309,11 @@ impl Core {
             replication::Effect::Mint { op, mint } => {
                 if self.phase == Phase::Marking {
                     // A dot behind the clean mark would be unknown to the next start.
-                    self.coordinate(Input::Failed { from: self.me, op, why: FailedWhy::Overloaded });
+                    self.coordinate(Input::Failed {
+                        from: self.me,
+                        op,
+                        why: FailedWhy::Overloaded,
+                    });
                 } else {
                     self.key_work(KeyWork::Mint { op, mint }, effects);
                 }
@@ -371,8 +362,8 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) -> Result<LogPosition, WriteError> {
         let written = self.store.write(batch);
-        if let Err(error @ WriteError::Failed { .. }) = &written {
-            self.end(format!("the store failed: {error}"), effects);
+        if let Err(error @ WriteError::Failed(_)) = &written {
+            self.end(error.to_string(), effects);
         }
         written
     }
@@ -486,11 +477,18 @@ impl Core {
 /// The members of both rings.
 pub(super) fn members_of(layout: &Layout) -> BTreeSet<NodeId> {
     let rings = [Some(&layout.now), layout.next.as_ref()];
-    rings.into_iter().flatten().flat_map(|ring| ring.members.iter().map(|member| member.id)).collect()
+    rings
+        .into_iter()
+        .flatten()
+        .flat_map(|ring| ring.members.iter().map(|member| member.id))
+        .collect()
 }
 
 impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core").field("me", &self.me).field("phase", &self.phase).finish_non_exhaustive()
+        f.debug_struct("Core")
+            .field("me", &self.me)
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
     }
 }

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::cluster::Time;
-
 use super::latency::Latencies;
 
 /// Most alarms shown; older ones go.
@@ -52,16 +50,6 @@ impl Figures {
     /// The alarms, oldest first.
     pub(super) fn alarms(&self) -> Vec<String> {
         self.alarms.iter().cloned().collect()
-    }
-
-    /// Notes how long a get took, in microseconds.
-    pub(super) fn got(&mut self, micros: u64, now: Time) {
-        self.gets.note(micros, now);
-    }
-
-    /// Notes how long a put took, in microseconds.
-    pub(super) fn put(&mut self, micros: u64, now: Time) {
-        self.puts.note(micros, now);
     }
 }
 

@@ -92,7 +92,8 @@ impl Core {
             Some((to, deadline))
         });
         let Some((to, deadline)) = told else {
-            let outcome = if forward.tried.is_empty() { Outcome::NotApplied } else { Outcome::Unknown };
+            let outcome =
+                if forward.tried.is_empty() { Outcome::NotApplied } else { Outcome::Unknown };
             return self.forward_failed(&forward, "unreachable", outcome, effects);
         };
         let op = self.next_op();
@@ -152,7 +153,10 @@ impl Core {
         let failed = owners.map(|node| Failed { node, why: why.to_owned() }).collect();
         let text = "no owner of the key answered".to_owned();
         let mut body = error_reply(ErrorCode::QuorumUnmet, text);
-        if let ReplyBody::Error(ErrorReply { failed: names, outcome: what, retry, needed, .. }) = &mut body {
+        if let ReplyBody::Error(ErrorReply {
+            failed: names, outcome: what, retry, needed, ..
+        }) = &mut body
+        {
             (*names, *retry, *needed) = (failed, true, 1);
             *what = matches!(forward.body, RequestBody::Put(_)).then_some(outcome);
         }

@@ -58,7 +58,9 @@ impl Core {
             );
             return Welcome::Refused { code: RefusalCode::Protocol, reason };
         }
-        if let Role::Peer { cluster, node, name, incarnation, nonce, layout, generation } = &hello.role {
+        if let Role::Peer { cluster, node, name, incarnation, nonce, layout, generation } =
+            &hello.role
+        {
             let start = Start { count: Incarnation(*incarnation), nonce: *nonce };
             let layout = (*layout != 0).then_some((*generation, *layout));
             if let Err(refusal) = self.check_peer(*cluster, *node, start, layout) {

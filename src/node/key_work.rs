@@ -77,7 +77,9 @@ impl Core {
             return;
         }
         match self.store.get_cached(&stored) {
-            Ok(Cached::Ready(found)) => self.run_all(&stored, VecDeque::from([work]), Ok(found), effects),
+            Ok(Cached::Ready(found)) => {
+                self.run_all(&stored, VecDeque::from([work]), Ok(found), effects)
+            }
             Ok(Cached::NeedsDisk) => self.queue_up(stored, work, effects),
             Err(error) => self.run_all(&stored, VecDeque::from([work]), Err(error), effects),
         }
@@ -233,7 +235,10 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) -> (A, Appended) {
         for dot in step.alarms {
-            self.alarm(format!("dot {dot:?} names two values: one directory ran twice, or a disk forgot"), effects);
+            self.alarm(
+                format!("dot {dot:?} names two values: one directory ran twice, or a disk forgot"),
+                effects,
+            );
         }
         if step.actor_ahead {
             self.raise_epoch("a peer knows writes of this node that it has lost", effects);
@@ -259,8 +264,11 @@ impl Core {
                 (step.answer, Appended::At(standing.position))
             }
             Err(WriteError::Full) => (step.answer, Appended::Refused(Refusal::DiskFull)),
-            Err(error) => {
-                let text = format!("a state of {} bytes was not taken: {error}", stored.len());
+            Err(WriteError::Overloaded { .. } | WriteError::Failed(_)) => {
+                (step.answer, Appended::Refused(Refusal::Overloaded))
+            }
+            Err(error @ WriteError::TooLarge { .. }) => {
+                let text = format!("a state was not taken: {error}");
                 self.alarm(text, effects);
                 (step.answer, Appended::Refused(Refusal::Overloaded))
             }

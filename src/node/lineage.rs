@@ -92,11 +92,6 @@ impl Lineage {
     pub(super) const fn recorded(&mut self) {
         self.is_recorded = true;
     }
-
-    /// Whether the store lacks the present epoch.
-    pub(super) const fn is_unrecorded(&self) -> bool {
-        !self.is_recorded
-    }
 }
 
 fn after(last: Epoch, rng: &mut impl Rng) -> Epoch {
@@ -141,6 +136,6 @@ mod tests {
         lineage.recorded();
         let mut batch = WriteBatch::new();
         lineage.record(&mut batch);
-        assert!(batch.is_empty() && !lineage.is_unrecorded());
+        assert!(batch.is_empty());
     }
 }

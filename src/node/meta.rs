@@ -135,7 +135,9 @@ pub(super) fn decode_addresses(bytes: &[u8]) -> Result<Addresses, DecodeError> {
     let mut reader = open(bytes)?;
     let mut text = || {
         let bytes = reader.bytes()?;
-        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DecodeError::OutOfRange("address"))
+        std::str::from_utf8(bytes)
+            .map(str::to_owned)
+            .map_err(|_| DecodeError::OutOfRange("address"))
     };
     let addresses = Addresses { peer: text()?, client: text()?, http: text()? };
     reader.finish()?;
@@ -173,7 +175,10 @@ mod tests {
             Addresses { peer: "a:1".to_owned(), client: "b:2".to_owned(), http: String::new() };
         assert_eq!(encode_addresses(&addresses), b"\x01\x03a:1\x03b:2\0");
         assert_eq!(decode_addresses(&encode_addresses(&addresses)), Ok(addresses));
-        assert_eq!(other_start_key(NodeId::from_bytes([b'x'; 16])).as_ref(), b"mstart/xxxxxxxxxxxxxxxx");
+        assert_eq!(
+            other_start_key(NodeId::from_bytes([b'x'; 16])).as_ref(),
+            b"mstart/xxxxxxxxxxxxxxxx"
+        );
     }
 
     #[test]
@@ -184,7 +189,8 @@ mod tests {
             zone: String::new(),
             weight: Weight(1_000),
         };
-        let layout = Layout::found(32, 3, 2, 2, Mode::Available, vec![member(1), member(2)]).unwrap();
+        let layout =
+            Layout::found(32, 3, 2, 2, Mode::Available, vec![member(1), member(2)]).unwrap();
         let state = RegisterState::new(Arc::new(layout));
         let mut bytes = encode_register(&state);
         assert_eq!(decode_register(&bytes), Ok(state));

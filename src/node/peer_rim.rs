@@ -192,9 +192,9 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let checked = match &request {
-            Request::Read { key, .. } | Request::Merge { key, .. } | Request::Recall { key, .. } => {
-                self.check_fence(asker, key)
-            }
+            Request::Read { key, .. }
+            | Request::Merge { key, .. }
+            | Request::Recall { key, .. } => self.check_fence(asker, key),
             Request::ReadRange { .. } => Ok(()),
         };
         match checked {
@@ -249,13 +249,18 @@ impl Core {
         }
         let start::Answer { persist: (node, on_record), reply } = self.records.record(from, start);
         let mut batch = WriteBatch::new();
-        batch.put(meta::other_start_key(node), meta::encode_start(on_record)).durable().on_reserve();
+        batch
+            .put(meta::other_start_key(node), meta::encode_start(on_record))
+            .durable()
+            .on_reserve();
         match self.write(batch, effects) {
             Ok(position) => {
                 let message = PeerMessage::Start(reply);
                 self.once_durable(position, Parked::Send { to: from, message }, effects);
             }
-            Err(error) => self.alarm(format!("a member's start cannot be recorded: {error}"), effects),
+            Err(error) => {
+                self.alarm(format!("a member's start cannot be recorded: {error}"), effects)
+            }
         }
     }
 }

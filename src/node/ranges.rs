@@ -102,9 +102,9 @@ impl Core {
             self.figures.counters.expired += 1;
             return;
         }
-        let taken = result.map_err(|error| error.to_string()).and_then(|slice| {
-            range.take(slice.entries).map(|progress| (progress, slice.next))
-        });
+        let taken = result
+            .map_err(|error| error.to_string())
+            .and_then(|slice| range.take(slice.entries).map(|progress| (progress, slice.next)));
         let complete = match taken {
             Ok((Progress::Open, Some(next))) => return self.read_slice(range, next, effects),
             Ok((Progress::Open, None)) => true,

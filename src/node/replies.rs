@@ -100,8 +100,8 @@ impl Core {
                 ReplyBody::Inspected(states.into_iter().map(inspected).collect())
             }
             Outcome::Scanned(scanned) => {
-                let replication::Scanned { entries, next, answered, repaired } = scanned;
-                ReplyBody::Scanned(Scanned { entries, next, answered, repaired })
+                let replication::Scanned { entries, complete, answered, repaired } = scanned;
+                ReplyBody::Scanned(Scanned { entries, complete, answered, repaired })
             }
         }
     }
@@ -118,10 +118,8 @@ impl Core {
             FailureKind::DiskFull => ErrorCode::DiskFull,
             FailureKind::NotCoordinator => ErrorCode::WrongLayout,
         };
-        let failed = |(node, why): (NodeId, replication::FailedWhy)| Failed {
-            node,
-            why: why.to_string(),
-        };
+        let failed =
+            |(node, why): (NodeId, replication::FailedWhy)| Failed { node, why: why.to_string() };
         ErrorReply {
             code,
             message,
@@ -141,16 +139,23 @@ impl Core {
         match &failure.kind {
             FailureKind::Usage(text) => text.clone(),
             FailureKind::QuorumUnmet => {
-                let silent = failed.iter().map(|(node, why)| format!("{} {why}", self.name_of(*node)));
+                let silent =
+                    failed.iter().map(|(node, why)| format!("{} {why}", self.name_of(*node)));
                 let silent = silent.collect::<Vec<_>>().join(", ");
                 format!("{needed} replicas were needed, {} answered ({silent})", acked.len())
             }
-            FailureKind::TooManySiblings => "the key has too many siblings: resolve them first".to_owned(),
-            FailureKind::StaleContext => "the key has changed since its context was read".to_owned(),
+            FailureKind::TooManySiblings => {
+                "the key has too many siblings: resolve them first".to_owned()
+            }
+            FailureKind::StaleContext => {
+                "the key has changed since its context was read".to_owned()
+            }
             FailureKind::Corrupt => "the key's range is corrupt and not yet repaired".to_owned(),
             FailureKind::Overloaded => "the node has too much in flight".to_owned(),
             FailureKind::DiskFull => "the disk is full: only reads are served".to_owned(),
-            FailureKind::NotCoordinator => "the layout moved on: this node does not own the key".to_owned(),
+            FailureKind::NotCoordinator => {
+                "the layout moved on: this node does not own the key".to_owned()
+            }
         }
     }
 }

@@ -18,7 +18,9 @@ use crate::encoding::DecodeError;
 use crate::node_id::NodeId;
 use crate::ring::Layout;
 use crate::storage::identity::Identity;
-use crate::storage::{ReadError, Store, WriteBatch, WriteError};
+use crate::storage::{ReadError, Store, SyncError, WriteBatch, WriteError};
+
+use crate::version::Epoch;
 
 use super::lineage::Lineage;
 use super::meta::{self, ActorRecord};
@@ -54,6 +56,9 @@ pub enum StartError {
     /// The store did not take the start.
     #[error("cannot record the start")]
     Write(#[from] WriteError),
+    /// The start did not become durable.
+    #[error("cannot make the start durable")]
+    Sync(#[from] SyncError),
 }
 
 /// What a node knows as it starts; all of it is durable.
@@ -87,7 +92,7 @@ pub fn found(
     batch.put(meta::register_key(), meta::encode_register(&RegisterState::new(layout.into())));
     batch.put(meta::start_key(), meta::encode_start(Start::default()));
     batch.put(meta::clean_key(), meta::encode_clean(Incarnation::default()));
-    let record = ActorRecord { epoch: identity.epoch, floor: 0 };
+    let record = ActorRecord { epoch: epoch_of(identity), floor: 0 };
     batch.put(meta::actor_key(), meta::encode_actor(record));
     for (node, addresses) in addresses {
         batch.put(meta::address_key(*node), meta::encode_addresses(addresses));
@@ -111,8 +116,8 @@ pub(super) fn open(
     let clean = read(store, "clean", &meta::clean_key(), meta::decode_clean)?;
     let record = read(store, "actor", &meta::actor_key(), meta::decode_actor)?;
     let record = record
-        .filter(|record| identity.epoch <= record.epoch)
-        .unwrap_or(ActorRecord { epoch: identity.epoch, floor: 0 });
+        .filter(|record| epoch_of(identity) <= record.epoch)
+        .unwrap_or(ActorRecord { epoch: epoch_of(identity), floor: 0 });
 
     let start = Start { count: Incarnation(last.count.0 + 1), nonce: rng.random() };
     let mut lineage = match clean {
@@ -128,12 +133,19 @@ pub(super) fn open(
     let (mut others, mut addresses) = (BTreeMap::new(), BTreeMap::new());
     for node in register.chosen.now.members.iter().map(|member| member.id) {
         let key = meta::other_start_key(node);
-        others.extend(read(store, "start of a member", &key, meta::decode_start)?.map(|start| (node, start)));
+        others.extend(
+            read(store, "start of a member", &key, meta::decode_start)?.map(|start| (node, start)),
+        );
         let key = meta::address_key(node);
         let address = read(store, "address of a member", &key, meta::decode_addresses)?;
         addresses.extend(address.map(|address| (node, address)));
     }
     Ok(Opened { register, start, lineage, others, addresses })
+}
+
+/// The epoch in `IDENTITY`; a node's first one counts 1.
+fn epoch_of(identity: &Identity) -> Epoch {
+    Epoch { counter: identity.epoch.counter.max(1), random: identity.epoch.random }
 }
 
 fn read<T>(
@@ -142,9 +154,8 @@ fn read<T>(
     key: &[u8],
     decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
 ) -> Result<Option<T>, StartError> {
-    let found = store
-        .get(key)
-        .map_err(|source| StartError::Read { record: record.to_owned(), source })?;
+    let found =
+        store.get(key).map_err(|source| StartError::Read { record: record.to_owned(), source })?;
     found
         .value
         .map(|bytes| decode(&bytes))

@@ -42,15 +42,15 @@ impl Core {
     pub(super) fn info_reply(&mut self) -> ReplyBody {
         let stats = self.store.stats();
         let mut counters = self.figures.counters.by_name();
-        counters.insert("log_syncs".to_owned(), stats.log_syncs);
+        counters.insert("log_syncs".to_owned(), stats.fsyncs);
         ReplyBody::Info(Box::new(Info {
             node: self.me,
             name: self.config.identity.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime: self.micros_since(self.started),
-            sync: self.config.sync.clone(),
-            keys: stats.keys,
-            data: stats.bytes,
+            sync: stats.sync.to_string(),
+            keys: stats.entries_estimate,
+            data: stats.table_bytes + stats.log_bytes,
             hints: 0,
             disk: (self.config.disk_space)(),
             get_p99: self.figures.gets.p99(self.now),
