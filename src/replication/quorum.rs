@@ -95,10 +95,10 @@ impl Terms {
         Ok(Self { r, w: named_w.unwrap_or(terms.layout_w), ..terms }.raised())
     }
 
-    /// Owners that must hold what a get answers, so that no later one goes back: any reader of as few owners as a
-    /// strict request may read, or as this one did, meets one of them.
-    pub(super) fn holders(&self) -> usize {
-        self.n - self.r.min(self.layout_r) + 1
+    /// Owners that must hold what a strict get answers, so that no later one goes back: as few as a strict request may
+    /// read meet one of them. It is the layout's r that counts, not this request's larger one.
+    pub(super) const fn holders(&self) -> usize {
+        self.n - self.layout_r + 1
     }
 
     /// Owners that must answer a get.
@@ -114,18 +114,23 @@ impl Terms {
         self.r.max(self.w)
     }
 
-    /// Whether the owners that a get read meet every write quorum of the layout.
-    pub(super) const fn get_overlaps(&self) -> bool {
-        self.n < self.r + self.layout_w
+    /// Whether a get that so many owners answered can promise what a strict one does, if enough of them hold it.
+    pub(super) const fn can_be_strict(&self, answered: usize) -> bool {
+        self.overlaps() && self.layout_r <= self.r && self.holders() <= answered
     }
 
     /// What a get promises whose answer so many owners hold.
-    pub(super) fn of_answer_held_by(&self, holders: usize) -> Guarantee {
-        match (self.get_overlaps(), self.holders() <= holders) {
+    pub(super) const fn of_answer_held_by(&self, holders: usize) -> Guarantee {
+        match (self.overlaps(), self.can_be_strict(holders)) {
             (false, _) => Guarantee::Eventual,
             (true, false) => Guarantee::Overlap,
             (true, true) => Guarantee::Strict,
         }
+    }
+
+    /// Whether the owners that a get reads meet those of every write at the layout's w.
+    const fn overlaps(&self) -> bool {
+        self.n < self.r + self.layout_w
     }
 
     /// What a put promises.
@@ -200,7 +205,7 @@ mod tests {
                     let get = Terms::of_get(&ring, level, None).unwrap();
                     for holders in 1..=n {
                         let seen = always_meet(n, named, w);
-                        let kept = always_meet(n, holders, named.min(r));
+                        let kept = r <= named && always_meet(n, holders, r);
                         let expected = match (seen, kept) {
                             (false, _) => Guarantee::Eventual,
                             (true, false) => Guarantee::Overlap,

@@ -108,7 +108,7 @@ pub enum MintAnswer {
 }
 
 /// Answers a read, a recall or a merge of one key. A range has no single state: it is `node`'s to answer.
-pub fn answer(key: &[u8], own: &Siblings, request: &Request, local: Local<'_>) -> Step<Answer> {
+pub fn answer(key: &[u8], own: &Siblings, request: &Request, mut local: Local<'_>) -> Step<Answer> {
     match request {
         Request::Read { want: ReadWant::State, .. } => unchanged(Answer::State(own.clone())),
         Request::Read { want: ReadWant::Digest, .. } => {
@@ -119,12 +119,13 @@ pub fn answer(key: &[u8], own: &Siblings, request: &Request, local: Local<'_>) -
             known: !known_under(key, own, *request, *plain, local.memory).is_empty(),
             memory: micros(local.memory.reach(local.now)),
         }),
-        Request::Merge { state, put, .. } => merge(key, own, state, put.as_ref(), local),
+        Request::Merge { state, put, .. } => merge(key, own, state, put.as_ref(), &mut local),
         Request::ReadRange { .. } => unreachable!("a range is read by node, key by key"),
     }
 }
 
 /// Does one write on the own state.
+#[expect(clippy::needless_pass_by_value, reason = "what a replica brings along serves one request")]
 pub fn mint(own: &Siblings, mint: &Mint, local: Local<'_>) -> Step<MintAnswer> {
     if mint.deadline <= local.now {
         return unchanged(MintAnswer::Expired);
@@ -166,8 +167,7 @@ pub fn mint(own: &Siblings, mint: &Mint, local: Local<'_>) -> Step<MintAnswer> {
                 learn_departed(&mint.key, gone, &state, local.memory, local.now);
             }
             step.state = Some(state.clone());
-            let answer =
-                MintAnswer::Minted { state, dot: minted.dot, siblings: minted.siblings };
+            let answer = MintAnswer::Minted { state, dot: minted.dot, siblings: minted.siblings };
             Step { answer, ..step }
         }
         Err(error) => Step { answer: MintAnswer::Refused(error), ..step },
@@ -184,13 +184,12 @@ fn merge(
     own: &Siblings,
     theirs: &Siblings,
     put: Option<&PutTag>,
-    local: Local<'_>,
+    local: &mut Local<'_>,
 ) -> Step<Answer> {
     let mut step = unchanged(());
-    step.actor_ahead = is_ahead(own, theirs, &local);
+    step.actor_ahead = is_ahead(own, theirs, local);
     let memory = micros(local.memory.reach(local.now));
-    let mut acknowledgement =
-        Acknowledgement { uncovered: None, known: Known::No { memory } };
+    let mut acknowledgement = Acknowledgement { uncovered: None, known: Known::No { memory } };
     if let Some(tag) = put {
         let known = known_under(key, own, tag.request, tag.plain, local.memory);
         if known.iter().any(|known| known.later || known.actor != tag.dot.actor) {

@@ -158,8 +158,7 @@ mod tests {
     #[track_caller]
     fn check(memory: &RequestMemory, counter: u64, expected: Option<(u64, &str)>) {
         let known = memory.knows(b"k", request(counter));
-        let expected =
-            expected.map(|(counter, name)| Remembered { counter, actor: actor(name) });
+        let expected = expected.map(|(counter, name)| Remembered { counter, actor: actor(name) });
         assert_eq!(known, expected, "request {counter}");
     }
 
@@ -180,7 +179,12 @@ mod tests {
         let mut memory = RequestMemory::new(START);
         memory.learn(b"k", request(1), dot("a1"), START);
         for second in 0..=30 {
-            memory.learn(b"other", request(second), dot("a1"), START.after(Duration::from_secs(second)));
+            memory.learn(
+                b"other",
+                request(second),
+                dot("a1"),
+                START.after(Duration::from_secs(second)),
+            );
             check(&memory, 1, Some((1, "a")));
         }
         memory.learn(b"other", request(99), dot("a1"), START.after(Duration::from_secs(40)));

@@ -21,7 +21,7 @@ use crate::version::{Digest, Siblings};
 
 use super::HEDGE_AFTER;
 use super::panel::{Panel, Standing};
-use super::stage::{Happening, Machine, Progress, Stage, count};
+use super::scene::{Happening, Machine, Progress, Scene, count};
 
 /// One get.
 #[derive(Debug)]
@@ -53,9 +53,14 @@ enum Heard {
 #[derive(Debug)]
 enum Phase {
     Reading,
-    WritingBack { found: Found, panel: Panel },
+    WritingBack {
+        found: Found,
+        panel: Panel,
+    },
     /// The client has its reply.
-    Answered { merged: Siblings },
+    Answered {
+        merged: Siblings,
+    },
 }
 
 /// What enough owners hold between them.
@@ -77,8 +82,8 @@ impl Get {
         Self { key, level, consistency, reading: None }
     }
 
-    fn begin(&mut self, stage: &mut Stage<'_>) -> Progress {
-        let preferences = stage.view().preferences;
+    fn begin(&mut self, scene: &mut Scene<'_>) -> Progress {
+        let preferences = scene.view().preferences;
         let terms = match Terms::of_get(preferences.ring(), self.level, self.consistency) {
             Ok(terms) => terms,
             Err(text) => {
@@ -86,46 +91,46 @@ impl Get {
             }
         };
         let owners = preferences.of_slot(crate::ring::Token::of(&self.key).slot()).owners();
-        let panel = Panel::new(&stage.view(), owners);
+        let panel = Panel::new(&scene.view(), owners);
         let (heard, asked_state) = (BTreeMap::new(), BTreeSet::new());
         let reading = Reading { terms, panel, heard, asked_state, phase: Phase::Reading };
         let reading = self.reading.insert(reading);
-        stage.next_round();
-        if reading.panel.possible(&stage.view()) < terms.get_answers() {
-            return reading.unmet(stage);
+        scene.next_round();
+        if reading.panel.possible(&scene.view()) < terms.get_answers() {
+            return reading.unmet(scene);
         }
         for _ in 0..terms.get_answers() {
-            reading.ask_next(&self.key, stage);
+            reading.ask_next(&self.key, scene);
         }
-        stage.wake_after(HEDGE_AFTER);
+        scene.wake_after(HEDGE_AFTER);
         Progress::Waiting
     }
 }
 
 impl Machine for Get {
-    fn handle(&mut self, stage: &mut Stage<'_>, happening: Happening) -> Progress {
+    fn handle(&mut self, scene: &mut Scene<'_>, happening: Happening) -> Progress {
         let Self { key, reading, .. } = self;
-        let Some(reading) = reading else { return self.begin(stage) };
+        let Some(reading) = reading else { return self.begin(scene) };
         match happening {
-            Happening::Begun | Happening::LayoutChanged => self.begin(stage),
-            Happening::Answered { .. } | Happening::Failed { .. } if !stage.is_present() => {
+            Happening::Begun | Happening::LayoutChanged => self.begin(scene),
+            Happening::Answered { .. } | Happening::Failed { .. } if !scene.is_present() => {
                 Progress::Waiting
             }
-            Happening::Answered { from, answer } => reading.answered(key, stage, from, answer),
-            Happening::Failed { from, why } => reading.failed(key, stage, from, why),
+            Happening::Answered { from, answer } => reading.answered(key, scene, from, answer),
+            Happening::Failed { from, why } => reading.failed(key, scene, from, why),
             Happening::Unreachable(node) => {
                 if reading.is_pending(node) {
-                    reading.failed(key, stage, node, FailedWhy::Unreachable)
+                    reading.failed(key, scene, node, FailedWhy::Unreachable)
                 } else {
                     Progress::Waiting
                 }
             }
-            Happening::Timer => reading.hedge(key, stage),
+            Happening::Timer => reading.hedge(key, scene),
             Happening::Minted(_) | Happening::MintDurable => Progress::Waiting,
         }
     }
 
-    fn expired(&mut self, stage: &mut Stage<'_>) -> Result<Outcome, Failure> {
+    fn expired(&mut self, scene: &mut Scene<'_>) -> Result<Outcome, Failure> {
         let Some(reading) = &mut self.reading else {
             return Err(Failure::refused(FailureKind::QuorumUnmet, None));
         };
@@ -133,27 +138,27 @@ impl Machine for Get {
             (Phase::WritingBack { found, .. }, Consistency::Sloppy) => {
                 Ok(Outcome::Got(reading.got(found)))
             }
-            _ => Err(reading.failure(stage)),
+            _ => Err(reading.failure(scene)),
         }
     }
 }
 
 impl Reading {
     /// Asks the next owner, for its state while no other was asked for one that may still come.
-    fn ask_next(&mut self, key: &Bytes, stage: &mut Stage<'_>) -> bool {
-        let Some(owner) = self.panel.next_idle(&stage.view()) else { return false };
+    fn ask_next(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> bool {
+        let Some(owner) = self.panel.next_idle(&scene.view()) else { return false };
         self.panel.set(owner, Standing::Asked);
         let has_state = self.states().next().is_some() || self.state_comes();
         let want = if has_state { ReadWant::Digest } else { ReadWant::State };
-        self.ask(key, stage, owner, want);
+        self.ask(key, scene, owner, want);
         true
     }
 
-    fn ask(&mut self, key: &Bytes, stage: &mut Stage<'_>, owner: NodeId, want: ReadWant) {
+    fn ask(&mut self, key: &Bytes, scene: &mut Scene<'_>, owner: NodeId, want: ReadWant) {
         if want == ReadWant::State {
             self.asked_state.insert(owner);
         }
-        stage.ask(owner, Request::Read { key: key.clone(), want });
+        scene.ask(owner, Request::Read { key: key.clone(), want });
     }
 
     fn states(&self) -> impl Iterator<Item = &Siblings> {
@@ -182,22 +187,22 @@ impl Reading {
     fn answered(
         &mut self,
         key: &Bytes,
-        stage: &mut Stage<'_>,
+        scene: &mut Scene<'_>,
         from: NodeId,
         answer: Answer,
     ) -> Progress {
         match answer {
-            Answer::State(state) => self.heard_of(key, stage, from, Heard::State(state)),
+            Answer::State(state) => self.heard_of(key, scene, from, Heard::State(state)),
             Answer::Digest { digest, absent } => {
                 // The state may have come first: it says more.
                 if matches!(self.heard.get(&from), Some(Heard::State(_))) {
                     return Progress::Waiting;
                 }
-                self.heard_of(key, stage, from, Heard::Digest { digest, absent })
+                self.heard_of(key, scene, from, Heard::Digest { digest, absent })
             }
-            Answer::Merged(_) => self.written_back(stage, from),
-            Answer::Refused(Refusal::Layout { .. }) => self.behind(key, stage, from),
-            Answer::Refused(refusal) => self.failed(key, stage, from, FailedWhy::from(&refusal)),
+            Answer::Merged(_) => self.written_back(scene, from),
+            Answer::Refused(Refusal::Layout { .. }) => self.behind(key, scene, from),
+            Answer::Refused(refusal) => self.failed(key, scene, from, FailedWhy::from(&refusal)),
             Answer::Recalled { .. } | Answer::Range(_) => Progress::Waiting,
         }
     }
@@ -205,7 +210,7 @@ impl Reading {
     fn heard_of(
         &mut self,
         key: &Bytes,
-        stage: &mut Stage<'_>,
+        scene: &mut Scene<'_>,
         from: NodeId,
         heard: Heard,
     ) -> Progress {
@@ -213,12 +218,12 @@ impl Reading {
         match &self.phase {
             Phase::Reading => {
                 self.heard.insert(from, heard);
-                self.advance(key, stage)
+                self.advance(key, scene)
             }
             Phase::WritingBack { .. } => Progress::Waiting,
             Phase::Answered { merged } => {
                 if heard.digest() != merged.digest() {
-                    stage.ask_aside(from, repair(key, merged));
+                    scene.ask_aside(from, repair(key, merged));
                 }
                 self.linger()
             }
@@ -226,10 +231,10 @@ impl Reading {
     }
 
     /// Goes on once enough owners are known; else asks for the states behind digests that no state explains.
-    fn advance(&mut self, key: &Bytes, stage: &mut Stage<'_>) -> Progress {
+    fn advance(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> Progress {
         let found = self.found();
         if self.terms.get_answers() <= found.answered.len() {
-            return self.conclude(key, stage, found);
+            return self.conclude(key, scene, found);
         }
         let unexplained: Vec<NodeId> = self
             .heard
@@ -244,10 +249,10 @@ impl Reading {
             (false, _) => unexplained.len(),
         };
         for owner in unexplained.into_iter().take(begin_with) {
-            self.ask(key, stage, owner, ReadWant::State);
+            self.ask(key, scene, owner, ReadWant::State);
         }
-        if self.panel.possible(&stage.view()) < self.terms.get_answers() {
-            return self.unmet(stage);
+        if self.panel.possible(&scene.view()) < self.terms.get_answers() {
+            return self.unmet(scene);
         }
         Progress::Waiting
     }
@@ -282,89 +287,86 @@ impl Reading {
         found
     }
 
-    fn conclude(&mut self, key: &Bytes, stage: &mut Stage<'_>, found: Found) -> Progress {
-        let holders_may = found.answered.len();
+    fn conclude(&mut self, key: &Bytes, scene: &mut Scene<'_>, found: Found) -> Progress {
         let must_hold = match self.terms.consistency {
             Consistency::Strict => true,
-            Consistency::Sloppy => {
-                self.terms.get_overlaps() && self.terms.holders() <= holders_may
-            }
+            Consistency::Sloppy => self.terms.can_be_strict(found.answered.len()),
         };
         if !must_hold || self.terms.holders() <= found.holders.len() {
             for owner in &found.stale {
-                stage.ask_aside(*owner, repair(key, &found.merged));
+                scene.ask_aside(*owner, repair(key, &found.merged));
             }
             return self.finish(found);
         }
-        stage.next_round();
-        let mut panel = Panel::new(&stage.view(), self.panel.owners());
+        scene.next_round();
+        let mut panel = Panel::new(&scene.view(), self.panel.owners());
         for holder in &found.holders {
             panel.set(*holder, Standing::Answered);
         }
         for owner in &found.stale {
             panel.set(*owner, Standing::Asked);
-            stage.ask(*owner, repair(key, &found.merged));
+            scene.ask(*owner, repair(key, &found.merged));
         }
-        stage.wake_after(HEDGE_AFTER);
+        scene.wake_after(HEDGE_AFTER);
         self.phase = Phase::WritingBack { found, panel };
         Progress::Waiting
     }
 
-    fn written_back(&mut self, stage: &mut Stage<'_>, from: NodeId) -> Progress {
+    fn written_back(&mut self, scene: &mut Scene<'_>, from: NodeId) -> Progress {
         if let Phase::WritingBack { found, panel } = &mut self.phase {
             panel.set(from, Standing::Answered);
             found.holders.insert(from);
         }
-        self.write_on(stage)
+        self.write_on(scene)
     }
 
     /// Answers once enough owners hold the merge, or no more can.
-    fn write_on(&mut self, stage: &mut Stage<'_>) -> Progress {
+    fn write_on(&mut self, scene: &mut Scene<'_>) -> Progress {
         let Phase::WritingBack { found, panel } = &self.phase else { return Progress::Waiting };
         let wanted = self.terms.holders();
         let held = wanted <= found.holders.len();
-        if !held && wanted <= panel.possible(&stage.view()) {
+        if !held && wanted <= panel.possible(&scene.view()) {
             return Progress::Waiting;
         }
         if !held && self.terms.consistency == Consistency::Strict {
-            return self.unmet(stage);
+            return self.unmet(scene);
         }
         Progress::Finished(Ok(Outcome::Got(self.got(found))))
     }
 
     /// Asks one more owner for each that is silent, as far as there are any.
-    fn hedge(&mut self, key: &Bytes, stage: &mut Stage<'_>) -> Progress {
+    fn hedge(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> Progress {
         match &mut self.phase {
             Phase::Answered { .. } => return Progress::Waiting,
             Phase::Reading => {
                 let behind: Vec<NodeId> = self.panel.standing(Standing::Behind).collect();
                 for owner in behind {
                     self.panel.set(owner, Standing::Asked);
-                    self.ask(key, stage, owner, ReadWant::State);
+                    self.ask(key, scene, owner, ReadWant::State);
                 }
                 let missing = self.terms.get_answers().saturating_sub(self.found().answered.len());
                 for _ in 0..missing {
-                    self.ask_next(key, stage);
+                    self.ask_next(key, scene);
                 }
             }
             Phase::WritingBack { found, panel } => {
                 let behind = panel.standing(Standing::Behind).collect::<Vec<_>>();
-                for owner in behind.into_iter().chain(panel.next_idle(&stage.view())) {
+                for owner in behind.into_iter().chain(panel.next_idle(&scene.view())) {
                     panel.set(owner, Standing::Asked);
-                    stage.ask(owner, repair(key, &found.merged));
+                    scene.ask(owner, repair(key, &found.merged));
                 }
             }
         }
-        stage.wake_after(HEDGE_AFTER);
+        scene.wake_after(HEDGE_AFTER);
         Progress::Waiting
     }
 
-    fn behind(&mut self, key: &Bytes, stage: &mut Stage<'_>, from: NodeId) -> Progress {
+    fn behind(&mut self, key: &Bytes, scene: &mut Scene<'_>, from: NodeId) -> Progress {
         match &mut self.phase {
             Phase::Reading => {
                 self.heard.remove(&from);
                 self.panel.set(from, Standing::Behind);
-                self.ask_next(key, stage);
+                self.ask_next(key, scene);
             }
             Phase::WritingBack { panel, .. } => {
                 panel.set(from, Standing::Behind);
@@ -378,7 +380,7 @@ impl Reading {
     fn failed(
         &mut self,
         key: &Bytes,
-        stage: &mut Stage<'_>,
+        scene: &mut Scene<'_>,
         from: NodeId,
         why: FailedWhy,
     ) -> Progress {
@@ -386,16 +388,16 @@ impl Reading {
             Phase::Reading => {
                 self.heard.remove(&from);
                 self.panel.set(from, Standing::Failed(why));
-                self.ask_next(key, stage);
-                self.advance(key, stage)
+                self.ask_next(key, scene);
+                self.advance(key, scene)
             }
             Phase::WritingBack { found, panel } => {
                 panel.set(from, Standing::Failed(why));
-                if let Some(owner) = panel.next_idle(&stage.view()) {
+                if let Some(owner) = panel.next_idle(&scene.view()) {
                     panel.set(owner, Standing::Asked);
-                    stage.ask(owner, repair(key, &found.merged));
+                    scene.ask(owner, repair(key, &found.merged));
                 }
-                self.write_on(stage)
+                self.write_on(scene)
             }
             Phase::Answered { .. } => {
                 self.panel.set(from, Standing::Failed(why));
@@ -432,16 +434,16 @@ impl Reading {
         }
     }
 
-    fn unmet(&self, stage: &Stage<'_>) -> Progress {
-        Progress::Finished(Err(self.failure(stage)))
+    fn unmet(&self, scene: &Scene<'_>) -> Progress {
+        Progress::Finished(Err(self.failure(scene)))
     }
 
-    fn failure(&self, stage: &Stage<'_>) -> Failure {
+    fn failure(&self, scene: &Scene<'_>) -> Failure {
         let (needed, panel) = match &self.phase {
             Phase::Reading | Phase::Answered { .. } => (self.terms.get_answers(), &self.panel),
             Phase::WritingBack { panel, .. } => (self.terms.holders(), panel),
         };
-        stage.unmet(panel, needed, panel.standing(Standing::Answered).collect(), None)
+        scene.unmet(panel, needed, panel.standing(Standing::Answered).collect(), None)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::replication::{Answer, FailedWhy, Failure, Outcome, Reachability, Read
 use crate::ring::Token;
 use crate::version::Siblings;
 
-use super::stage::{Happening, Machine, Progress, Stage};
+use super::scene::{Happening, Machine, Progress, Scene};
 
 /// One inspection.
 #[derive(Debug)]
@@ -26,9 +26,9 @@ impl Inspect {
         Self { key, owners: Vec::new(), heard: BTreeMap::new() }
     }
 
-    fn begin(&mut self, stage: &mut Stage<'_>) -> Progress {
-        let view = stage.view();
-        stage.next_round();
+    fn begin(&mut self, scene: &mut Scene<'_>) -> Progress {
+        let view = scene.view();
+        scene.next_round();
         self.owners = view.preferences.of_slot(Token::of(&self.key).slot()).owners().collect();
         self.heard.clear();
         for owner in &self.owners {
@@ -40,7 +40,7 @@ impl Inspect {
             if let Some(why) = unasked {
                 self.heard.insert(*owner, Err(why));
             } else {
-                stage.ask(*owner, Request::Read { key: self.key.clone(), want: ReadWant::State });
+                scene.ask(*owner, Request::Read { key: self.key.clone(), want: ReadWant::State });
             }
         }
         self.advance()
@@ -66,10 +66,10 @@ impl Inspect {
 }
 
 impl Machine for Inspect {
-    fn handle(&mut self, stage: &mut Stage<'_>, happening: Happening) -> Progress {
+    fn handle(&mut self, scene: &mut Scene<'_>, happening: Happening) -> Progress {
         match happening {
-            Happening::Begun | Happening::LayoutChanged => self.begin(stage),
-            Happening::Answered { .. } | Happening::Failed { .. } if !stage.is_present() => {
+            Happening::Begun | Happening::LayoutChanged => self.begin(scene),
+            Happening::Answered { .. } | Happening::Failed { .. } if !scene.is_present() => {
                 Progress::Waiting
             }
             Happening::Answered { from, answer: Answer::State(state) } => {
@@ -87,7 +87,7 @@ impl Machine for Inspect {
         }
     }
 
-    fn expired(&mut self, _: &mut Stage<'_>) -> Result<Outcome, Failure> {
+    fn expired(&mut self, _: &mut Scene<'_>) -> Result<Outcome, Failure> {
         Ok(self.outcome())
     }
 }

@@ -17,7 +17,7 @@ mod inspect;
 mod panel;
 mod put;
 mod scan;
-mod stage;
+mod scene;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +35,7 @@ use super::{
     Answer, Consistency, FailedWhy, Failure, FailureKind, Level, Mint, MintAnswer, OpId, Outcome,
     Request, View, WriteOutcome,
 };
-use stage::{Happening, Machine, Progress, Rounds, Stage};
+use scene::{Happening, Machine, Progress, Rounds, Scene};
 
 /// Longest an asked owner may be silent before the next one is asked too.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(20);
@@ -252,7 +252,7 @@ impl Coordinator {
         deadline: Time,
         effects: &mut Vec<Effect>,
     ) {
-        assert!(stage::is_operation(op), "operations are numbered below 2^56");
+        assert!(scene::is_operation(op), "operations are numbered below 2^56");
         if OPERATIONS_MAX <= self.operations.len() {
             let outcome = operation.is_write().then_some(WriteOutcome::NotApplied);
             let failure = Failure::refused(FailureKind::Overloaded, outcome);
@@ -265,7 +265,7 @@ impl Coordinator {
         let before = self.operations.insert(op, in_flight);
         assert!(before.is_none(), "an operation's number is never used twice");
         self.timers.insert((timer, op));
-        self.drive(view, stage::address(op, 0), Happening::Begun, effects);
+        self.drive(view, scene::address(op, 0), Happening::Begun, effects);
     }
 
     fn tick(&mut self, view: &View<'_>, effects: &mut Vec<Effect>) {
@@ -273,7 +273,7 @@ impl Coordinator {
         let due = self.timers.range(..=(view.now.monotonic, OpId(u64::MAX)));
         let due: Vec<OpId> = due.map(|(_, op)| *op).collect();
         for op in due {
-            self.drive(view, stage::address(op, 0), Happening::Timer, effects);
+            self.drive(view, scene::address(op, 0), Happening::Timer, effects);
         }
     }
 
@@ -285,7 +285,7 @@ impl Coordinator {
     ) {
         let all: Vec<OpId> = self.operations.keys().copied().collect();
         for op in all {
-            self.drive(view, stage::address(op, 0), happening(), effects);
+            self.drive(view, scene::address(op, 0), happening(), effects);
         }
     }
 
@@ -297,7 +297,7 @@ impl Coordinator {
         happening: Happening,
         effects: &mut Vec<Effect>,
     ) {
-        let (op, round) = stage::parts(address);
+        let (op, round) = scene::parts(address);
         let Some(in_flight) = self.operations.get_mut(&op) else { return };
         let (finished, deadline) = (in_flight.finished, in_flight.deadline);
         // A timer holds until it has come.
@@ -306,14 +306,14 @@ impl Coordinator {
             _ => in_flight.timer,
         };
         let rounds = &mut in_flight.rounds;
-        let mut stage = Stage::new(*view, op, deadline, round, rounds, &mut timer, effects);
+        let mut scene = Scene::new(*view, op, deadline, round, rounds, &mut timer, effects);
         let progress = match happening {
             Happening::Timer if deadline <= view.now && finished => Progress::Over,
             Happening::Timer if deadline <= view.now => {
-                Progress::Finished(in_flight.machine.expired(&mut stage))
+                Progress::Finished(in_flight.machine.expired(&mut scene))
             }
             Happening::LayoutChanged if finished => Progress::Over,
-            happening => in_flight.machine.handle(&mut stage, happening),
+            happening => in_flight.machine.handle(&mut scene, happening),
         };
         let result = match progress {
             Progress::Waiting => {

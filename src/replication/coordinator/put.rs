@@ -16,7 +16,6 @@
 //! instead of a new version. Where none does and their memory reaches back to the first try, it is an ordinary put;
 //! where it does not, the put is written beside what is there.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,7 +31,7 @@ use crate::ring::Token;
 use crate::version::{Basis, Content, Dot, MintError, RequestId, Siblings, VectorClock};
 
 use super::panel::{Panel, Standing};
-use super::stage::{Happening, Machine, Progress, Stage, count};
+use super::scene::{Happening, Machine, Progress, Scene, count};
 
 /// How long an owner of another layout has to catch up before it is asked again.
 const CATCH_UP_AFTER: Duration = Duration::from_millis(50);
@@ -120,33 +119,33 @@ impl Put {
         Self { wanted, writing: None }
     }
 
-    fn begin(&mut self, stage: &mut Stage<'_>) -> Progress {
+    fn begin(&mut self, scene: &mut Scene<'_>) -> Progress {
         let wanted = &self.wanted;
-        let (terms, panel) = match wanted.resolve(stage) {
+        let (terms, panel) = match wanted.resolve(scene) {
             Ok(resolved) => resolved,
             Err(failure) => return Progress::Finished(Err(failure)),
         };
         let nothing = Recalled { state: Siblings::new(), known: false, memory: Duration::MAX };
         let phase = Phase::Recalling(nothing);
         let writing = self.writing.insert(Writing { terms, panel, phase, minted: false });
-        stage.next_round();
-        if writing.panel.possible(&stage.view()) < writing.needed(wanted) {
-            return writing.unmet(wanted, stage);
+        scene.next_round();
+        if writing.panel.possible(&scene.view()) < writing.needed(wanted) {
+            return writing.unmet(wanted, scene);
         }
         if !wanted.is_recalled() {
-            return writing.mint(wanted, stage, wanted.first_mint());
+            return writing.mint(wanted, scene, wanted.first_mint());
         }
-        writing.ask_all(stage, &wanted.recall());
+        writing.ask_all(scene, &wanted.recall());
         Progress::Waiting
     }
 
     /// Goes on under another layout: what was minted stays, every acknowledgement is asked for anew.
-    fn start_over(&mut self, stage: &mut Stage<'_>) -> Progress {
+    fn start_over(&mut self, scene: &mut Scene<'_>) -> Progress {
         let wanted = &self.wanted;
         let Some(writing) = self.writing.as_mut().filter(|writing| !writing.is_recalling()) else {
-            return self.begin(stage);
+            return self.begin(scene);
         };
-        match wanted.resolve(stage) {
+        match wanted.resolve(scene) {
             Ok((terms, panel)) => (writing.terms, writing.panel) = (terms, panel),
             Err(failure) => {
                 let outcome = Some(writing.outcome(wanted));
@@ -157,43 +156,43 @@ impl Put {
             Phase::Recalling(_) | Phase::Minting { .. } => return Progress::Waiting,
             Phase::Spreading(spread) => (spread.uncovered, spread.known) = (None, false),
         }
-        writing.spread(wanted, stage)
+        writing.spread(wanted, scene)
     }
 }
 
 impl Machine for Put {
-    fn handle(&mut self, stage: &mut Stage<'_>, happening: Happening) -> Progress {
+    fn handle(&mut self, scene: &mut Scene<'_>, happening: Happening) -> Progress {
         let Self { wanted, writing } = self;
-        let Some(writing) = writing else { return self.begin(stage) };
+        let Some(writing) = writing else { return self.begin(scene) };
         match happening {
-            Happening::Begun => self.begin(stage),
-            Happening::LayoutChanged => self.start_over(stage),
-            Happening::Minted(answer) => writing.minted(wanted, stage, answer),
-            Happening::MintDurable => writing.mint_durable(wanted, stage),
-            Happening::Failed { why, .. } if writing.is_minting_under(stage.came_under()) => {
-                writing.mint_failed(wanted, stage, why)
+            Happening::Begun => self.begin(scene),
+            Happening::LayoutChanged => self.start_over(scene),
+            Happening::Minted(answer) => writing.minted(wanted, scene, answer),
+            Happening::MintDurable => writing.mint_durable(wanted, scene),
+            Happening::Failed { why, .. } if writing.is_minting_under(scene.came_under()) => {
+                writing.mint_failed(wanted, scene, why)
             }
-            Happening::Failed { why, .. } if writing.is_minted_under(stage.came_under()) => {
-                writing.failed(wanted, stage, stage.view().me, why)
+            Happening::Failed { why, .. } if writing.is_minted_under(scene.came_under()) => {
+                writing.failed(wanted, scene, scene.view().me, why)
             }
-            Happening::Answered { .. } | Happening::Failed { .. } if !stage.is_present() => {
+            Happening::Answered { .. } | Happening::Failed { .. } if !scene.is_present() => {
                 Progress::Waiting
             }
-            Happening::Answered { from, answer } => writing.answered(wanted, stage, from, answer),
-            Happening::Failed { from, why } => writing.failed(wanted, stage, from, why),
+            Happening::Answered { from, answer } => writing.answered(wanted, scene, from, answer),
+            Happening::Failed { from, why } => writing.failed(wanted, scene, from, why),
             Happening::Unreachable(node) if writing.panel.is_pending(node) => {
-                writing.failed(wanted, stage, node, FailedWhy::Unreachable)
+                writing.failed(wanted, scene, node, FailedWhy::Unreachable)
             }
             Happening::Unreachable(_) => Progress::Waiting,
-            Happening::Timer => writing.ask_behind(wanted, stage),
+            Happening::Timer => writing.ask_behind(wanted, scene),
         }
     }
 
-    fn expired(&mut self, stage: &mut Stage<'_>) -> Result<Outcome, Failure> {
+    fn expired(&mut self, scene: &mut Scene<'_>) -> Result<Outcome, Failure> {
         let Self { wanted, writing } = self;
         let not_begun =
             || Failure::refused(FailureKind::QuorumUnmet, Some(wanted.outcome_before()));
-        Err(writing.as_ref().map_or_else(not_begun, |writing| writing.failure(wanted, stage)))
+        Err(writing.as_ref().map_or_else(not_begun, |writing| writing.failure(wanted, scene)))
     }
 }
 
@@ -216,8 +215,8 @@ impl Wanted {
         if self.is_retry() { WriteOutcome::Unknown } else { WriteOutcome::NotApplied }
     }
 
-    fn resolve(&self, stage: &Stage<'_>) -> Result<(Terms, Panel), Failure> {
-        let view = stage.view();
+    fn resolve(&self, scene: &Scene<'_>) -> Result<(Terms, Panel), Failure> {
+        let view = scene.view();
         let refused = |kind| Failure::refused(kind, Some(self.outcome_before()));
         let terms = Terms::of_put(view.preferences.ring(), self.w, self.r, self.consistency)
             .map_err(|text| refused(FailureKind::Usage(text)))?;
@@ -295,12 +294,12 @@ impl Writing {
         if asks { self.terms.put_answers() } else { self.terms.w }
     }
 
-    fn ask_all(&mut self, stage: &mut Stage<'_>, request: &Request) {
+    fn ask_all(&mut self, scene: &mut Scene<'_>, request: &Request) {
         let idle: Vec<NodeId> = self.panel.standing(Standing::Idle).collect();
         for owner in idle {
-            if stage.view().reachability(owner) == Reachability::Up {
+            if scene.view().reachability(owner) == Reachability::Up {
                 self.panel.set(owner, Standing::Asked);
-                stage.ask(owner, request.clone());
+                scene.ask(owner, request.clone());
             }
         }
     }
@@ -308,18 +307,18 @@ impl Writing {
     fn mint(
         &mut self,
         wanted: &Wanted,
-        stage: &mut Stage<'_>,
+        scene: &mut Scene<'_>,
         (minting, basis, merge): (Minting, Basis, Option<Siblings>),
     ) -> Progress {
-        if stage.deadline() <= stage.view().now {
-            return self.unmet(wanted, stage);
+        if scene.deadline() <= scene.view().now {
+            return self.unmet(wanted, scene);
         }
         let kind = match (self.minted, wanted.is_plain()) {
             (true, _) => MintKind::Fold,
             (false, true) => MintKind::Plain,
             (false, false) => MintKind::Named,
         };
-        let round = stage.mint(Mint {
+        let round = scene.mint(Mint {
             key: wanted.key.clone(),
             merge,
             basis,
@@ -327,20 +326,15 @@ impl Writing {
             content: wanted.content.clone(),
             request: wanted.request,
             kind,
-            deadline: stage.deadline(),
+            deadline: scene.deadline(),
         });
         self.phase = Phase::Minting { round, kind: minting };
         Progress::Waiting
     }
 
-    fn minted(
-        &mut self,
-        wanted: &Wanted,
-        stage: &mut Stage<'_>,
-        answer: MintAnswer,
-    ) -> Progress {
+    fn minted(&mut self, wanted: &Wanted, scene: &mut Scene<'_>, answer: MintAnswer) -> Progress {
         let Phase::Minting { round, kind } = self.phase else { return Progress::Waiting };
-        if round != stage.came_under() {
+        if round != scene.came_under() {
             return Progress::Waiting;
         }
         match answer {
@@ -349,13 +343,13 @@ impl Writing {
                 let minted = Some(Version { dot, kind, round, durable: false });
                 self.phase =
                     Phase::Spreading(Spread { state, minted, uncovered: None, known: false });
-                self.spread(wanted, stage)
+                self.spread(wanted, scene)
             }
-            MintAnswer::Known { state } => self.spread_known(wanted, stage, state),
+            MintAnswer::Known { state } => self.spread_known(wanted, scene, state),
             MintAnswer::Stale => self.mint_refused(wanted, FailureKind::StaleContext),
-            MintAnswer::Expired => self.mint_failed(wanted, stage, FailedWhy::Timeout),
+            MintAnswer::Expired => self.mint_failed(wanted, scene, FailedWhy::Timeout),
             MintAnswer::Overloaded => self.mint_refused(wanted, FailureKind::Overloaded),
-            MintAnswer::EpochMustRise => self.mint_failed(wanted, stage, FailedWhy::Overloaded),
+            MintAnswer::EpochMustRise => self.mint_failed(wanted, scene, FailedWhy::Overloaded),
             MintAnswer::Refused(MintError::TooManySiblings(_)) => {
                 self.mint_refused(wanted, FailureKind::TooManySiblings)
             }
@@ -365,17 +359,17 @@ impl Writing {
         }
     }
 
-    fn mint_durable(&mut self, wanted: &Wanted, stage: &mut Stage<'_>) -> Progress {
-        let me = stage.view().me;
+    fn mint_durable(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
+        let me = scene.view().me;
         let Phase::Spreading(Spread { minted: Some(version), .. }) = &mut self.phase else {
             return Progress::Waiting;
         };
-        if version.round != stage.came_under() {
+        if version.round != scene.came_under() {
             return Progress::Waiting;
         }
         version.durable = true;
         self.panel.set(me, Standing::Answered);
-        self.advance(wanted, stage)
+        self.advance(wanted, scene)
     }
 
     fn mint_refused(&self, wanted: &Wanted, kind: FailureKind) -> Progress {
@@ -383,8 +377,8 @@ impl Writing {
         Progress::Finished(Err(Failure::refused(kind, Some(outcome))))
     }
 
-    fn mint_failed(&self, wanted: &Wanted, stage: &Stage<'_>, why: FailedWhy) -> Progress {
-        let failed = vec![(stage.view().me, why)];
+    fn mint_failed(&self, wanted: &Wanted, scene: &Scene<'_>, why: FailedWhy) -> Progress {
+        let failed = vec![(scene.view().me, why)];
         let outcome = Some(self.outcome_without_mint(wanted));
         let failure = Failure::refused(FailureKind::of_failures(&failed), outcome);
         let needed = count(self.needed(wanted));
@@ -395,43 +389,42 @@ impl Writing {
     fn spread_known(
         &mut self,
         wanted: &Wanted,
-        stage: &mut Stage<'_>,
+        scene: &mut Scene<'_>,
         state: Siblings,
     ) -> Progress {
-        self.phase =
-            Phase::Spreading(Spread { state, minted: None, uncovered: None, known: true });
-        self.spread(wanted, stage)
+        self.phase = Phase::Spreading(Spread { state, minted: None, uncovered: None, known: true });
+        self.spread(wanted, scene)
     }
 
     /// Sends the state to all owners, in a round of its own. This node holds what it minted; it is asked for the rest.
-    fn spread(&mut self, wanted: &Wanted, stage: &mut Stage<'_>) -> Progress {
+    fn spread(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
         let Phase::Spreading(spread) = &self.phase else { return Progress::Waiting };
         let request = spread.question(wanted);
-        stage.next_round();
-        self.panel = Panel::new(&stage.view(), self.panel.owners());
+        scene.next_round();
+        self.panel = Panel::new(&scene.view(), self.panel.owners());
         if let Some(version) = spread.minted {
             let standing = if version.durable { Standing::Answered } else { Standing::Asked };
-            self.panel.set(stage.view().me, standing);
+            self.panel.set(scene.view().me, standing);
         }
-        self.ask_all(stage, &request);
-        self.advance(wanted, stage)
+        self.ask_all(scene, &request);
+        self.advance(wanted, scene)
     }
 
     fn answered(
         &mut self,
         wanted: &Wanted,
-        stage: &mut Stage<'_>,
+        scene: &mut Scene<'_>,
         from: NodeId,
         answer: Answer,
     ) -> Progress {
         match (&mut self.phase, answer) {
             (_, Answer::Refused(Refusal::Layout { .. })) => {
                 self.panel.set(from, Standing::Behind);
-                stage.wake_after(CATCH_UP_AFTER);
+                scene.wake_after(CATCH_UP_AFTER);
                 return Progress::Waiting;
             }
             (_, Answer::Refused(refusal)) => {
-                return self.failed(wanted, stage, from, FailedWhy::from(&refusal));
+                return self.failed(wanted, scene, from, FailedWhy::from(&refusal));
             }
             (Phase::Recalling(recalled), Answer::Recalled { state, known, memory }) => {
                 // Two values under one dot are noticed, and reported, where they are appended.
@@ -442,7 +435,7 @@ impl Writing {
             (Phase::Spreading(spread), Answer::Merged(acknowledgement)) => {
                 if let Some(state) = spread.acknowledged(acknowledgement) {
                     let (key, put) = (wanted.key.clone(), None);
-                    stage.ask_aside(stage.view().me, Request::Merge { key, state, put });
+                    scene.ask_aside(scene.view().me, Request::Merge { key, state, put });
                 }
             }
             (Phase::Recalling(_) | Phase::Minting { .. } | Phase::Spreading(_), _) => {
@@ -450,22 +443,22 @@ impl Writing {
             }
         }
         self.panel.set(from, Standing::Answered);
-        self.advance(wanted, stage)
+        self.advance(wanted, scene)
     }
 
     fn failed(
         &mut self,
         wanted: &Wanted,
-        stage: &mut Stage<'_>,
+        scene: &mut Scene<'_>,
         from: NodeId,
         why: FailedWhy,
     ) -> Progress {
         self.panel.set(from, Standing::Failed(why));
-        self.advance(wanted, stage)
+        self.advance(wanted, scene)
     }
 
     /// Asks those again whose layout was another.
-    fn ask_behind(&mut self, wanted: &Wanted, stage: &mut Stage<'_>) -> Progress {
+    fn ask_behind(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
         let request = match &self.phase {
             Phase::Recalling(_) => wanted.recall(),
             Phase::Spreading(spread) => spread.question(wanted),
@@ -474,16 +467,16 @@ impl Writing {
         let behind: Vec<NodeId> = self.panel.standing(Standing::Behind).collect();
         for owner in behind {
             self.panel.set(owner, Standing::Asked);
-            stage.ask(owner, request.clone());
+            scene.ask(owner, request.clone());
         }
         Progress::Waiting
     }
 
     /// Goes on once enough owners answered; ends once they cannot.
-    fn advance(&mut self, wanted: &Wanted, stage: &mut Stage<'_>) -> Progress {
+    fn advance(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
         if self.panel.answered() < self.needed(wanted) {
-            return if self.panel.possible(&stage.view()) < self.needed(wanted) {
-                self.unmet(wanted, stage)
+            return if self.panel.possible(&scene.view()) < self.needed(wanted) {
+                self.unmet(wanted, scene)
             } else {
                 Progress::Waiting
             };
@@ -493,16 +486,16 @@ impl Writing {
             Phase::Recalling(recalled) => {
                 if recalled.known {
                     let state = recalled.state.clone();
-                    return self.spread_known(wanted, stage, state);
+                    return self.spread_known(wanted, scene, state);
                 }
                 if wanted.is_stale_beside(&recalled.state) {
                     return self.mint_refused(wanted, FailureKind::StaleContext);
                 }
                 let mint = wanted.recalled_mint(recalled);
-                self.mint(wanted, stage, mint)
+                self.mint(wanted, scene, mint)
             }
             Phase::Spreading(spread) => match spread.fold() {
-                Some(mint) => self.mint(wanted, stage, mint),
+                Some(mint) => self.mint(wanted, scene, mint),
                 None => Progress::Finished(Ok(Outcome::Done(self.done(wanted, spread)))),
             },
         }
@@ -520,17 +513,17 @@ impl Writing {
         }
     }
 
-    fn unmet(&self, wanted: &Wanted, stage: &Stage<'_>) -> Progress {
-        Progress::Finished(Err(self.failure(wanted, stage)))
+    fn unmet(&self, wanted: &Wanted, scene: &Scene<'_>) -> Progress {
+        Progress::Finished(Err(self.failure(wanted, scene)))
     }
 
-    fn failure(&self, wanted: &Wanted, stage: &Stage<'_>) -> Failure {
+    fn failure(&self, wanted: &Wanted, scene: &Scene<'_>) -> Failure {
         let acked = match &self.phase {
             // Who was recalled acknowledged nothing.
             Phase::Recalling(_) | Phase::Minting { .. } => Vec::new(),
             Phase::Spreading(_) => self.panel.standing(Standing::Answered).collect(),
         };
-        stage.unmet(&self.panel, self.needed(wanted), acked, Some(self.outcome(wanted)))
+        scene.unmet(&self.panel, self.needed(wanted), acked, Some(self.outcome(wanted)))
     }
 
     /// What became of the put, as far as this try can tell. A mint that was asked for may be done any moment.

@@ -23,7 +23,7 @@ use crate::ring::Slot;
 use crate::version::Siblings;
 
 use super::panel::{Panel, Standing};
-use super::stage::{Happening, Machine, Progress, Stage};
+use super::scene::{Happening, Machine, Progress, Scene};
 
 /// Longest an asked owner may be silent before the next one is asked too: a page is more work than a key.
 const HEDGE_PAGE_AFTER: Duration = Duration::from_millis(250);
@@ -67,8 +67,8 @@ impl Scan {
         Self { wanted, reading: None }
     }
 
-    fn begin(&mut self, stage: &mut Stage<'_>) -> Progress {
-        let view = stage.view();
+    fn begin(&mut self, scene: &mut Scene<'_>) -> Progress {
+        let view = scene.view();
         let ring = view.preferences.ring();
         let terms = match Terms::of_get(ring, self.wanted.r, Some(Consistency::Sloppy)) {
             Ok(terms) => terms,
@@ -79,43 +79,43 @@ impl Scan {
         let panel = Panel::new(&view, view.preferences.of_slot(self.wanted.slots.0).owners());
         let reading =
             self.reading.insert(Reading { needed: terms.r, panel, pages: BTreeMap::new() });
-        stage.next_round();
+        scene.next_round();
         if reading.panel.possible(&view) < reading.needed {
-            return reading.unmet(stage);
+            return reading.unmet(scene);
         }
         for _ in 0..reading.needed {
-            reading.ask_next(&self.wanted, stage);
+            reading.ask_next(&self.wanted, scene);
         }
-        stage.wake_after(HEDGE_PAGE_AFTER);
+        scene.wake_after(HEDGE_PAGE_AFTER);
         Progress::Waiting
     }
 }
 
 impl Machine for Scan {
-    fn handle(&mut self, stage: &mut Stage<'_>, happening: Happening) -> Progress {
+    fn handle(&mut self, scene: &mut Scene<'_>, happening: Happening) -> Progress {
         let Self { wanted, reading } = self;
-        let Some(reading) = reading else { return self.begin(stage) };
+        let Some(reading) = reading else { return self.begin(scene) };
         match happening {
-            Happening::Begun | Happening::LayoutChanged => self.begin(stage),
-            Happening::Answered { .. } | Happening::Failed { .. } if !stage.is_present() => {
+            Happening::Begun | Happening::LayoutChanged => self.begin(scene),
+            Happening::Answered { .. } | Happening::Failed { .. } if !scene.is_present() => {
                 Progress::Waiting
             }
             Happening::Answered { from, answer: Answer::Range(page) } => {
-                reading.heard(stage, from, page)
+                reading.heard(scene, from, page)
             }
             Happening::Answered { from, answer: Answer::Refused(Refusal::Layout { .. }) } => {
                 reading.panel.set(from, Standing::Behind);
-                reading.ask_next(wanted, stage);
+                reading.ask_next(wanted, scene);
                 Progress::Waiting
             }
             Happening::Answered { from, answer: Answer::Refused(refusal) } => {
-                reading.failed(wanted, stage, from, FailedWhy::from(&refusal))
+                reading.failed(wanted, scene, from, FailedWhy::from(&refusal))
             }
-            Happening::Failed { from, why } => reading.failed(wanted, stage, from, why),
+            Happening::Failed { from, why } => reading.failed(wanted, scene, from, why),
             Happening::Unreachable(node) if reading.panel.is_pending(node) => {
-                reading.failed(wanted, stage, node, FailedWhy::Unreachable)
+                reading.failed(wanted, scene, node, FailedWhy::Unreachable)
             }
-            Happening::Timer => reading.hedge(wanted, stage),
+            Happening::Timer => reading.hedge(wanted, scene),
             Happening::Answered { .. }
             | Happening::Unreachable(_)
             | Happening::Minted(_)
@@ -123,22 +123,22 @@ impl Machine for Scan {
         }
     }
 
-    fn expired(&mut self, stage: &mut Stage<'_>) -> Result<Outcome, Failure> {
+    fn expired(&mut self, scene: &mut Scene<'_>) -> Result<Outcome, Failure> {
         let not_begun = || Failure::refused(FailureKind::QuorumUnmet, None);
-        Err(self.reading.as_ref().map_or_else(not_begun, |reading| reading.failure(stage)))
+        Err(self.reading.as_ref().map_or_else(not_begun, |reading| reading.failure(scene)))
     }
 }
 
 impl Reading {
-    fn ask_next(&mut self, wanted: &Wanted, stage: &mut Stage<'_>) {
-        if let Some(owner) = self.panel.next_idle(&stage.view()) {
-            self.ask(wanted, stage, owner);
+    fn ask_next(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) {
+        if let Some(owner) = self.panel.next_idle(&scene.view()) {
+            self.ask(wanted, scene, owner);
         }
     }
 
-    fn ask(&mut self, wanted: &Wanted, stage: &mut Stage<'_>, owner: NodeId) {
+    fn ask(&mut self, wanted: &Wanted, scene: &mut Scene<'_>, owner: NodeId) {
         self.panel.set(owner, Standing::Asked);
-        stage.ask(
+        scene.ask(
             owner,
             Request::ReadRange {
                 slots: wanted.slots,
@@ -149,7 +149,7 @@ impl Reading {
         );
     }
 
-    fn heard(&mut self, stage: &mut Stage<'_>, from: NodeId, page: RangePage) -> Progress {
+    fn heard(&mut self, scene: &mut Scene<'_>, from: NodeId, page: RangePage) -> Progress {
         self.panel.set(from, Standing::Answered);
         self.pages.insert(from, page);
         if self.pages.len() < self.needed {
@@ -161,7 +161,7 @@ impl Reading {
         for (entry, owner) in &merged.stale {
             if let Some(RangeEntry { key, state, .. }) = merged.entries.get(*entry) {
                 let (key, state) = (key.clone(), state.clone());
-                stage.ask_aside(*owner, Request::Merge { key, state, put: None });
+                scene.ask_aside(*owner, Request::Merge { key, state, put: None });
             }
         }
         Progress::Finished(Ok(Outcome::Scanned(Scanned {
@@ -175,37 +175,37 @@ impl Reading {
     fn failed(
         &mut self,
         wanted: &Wanted,
-        stage: &mut Stage<'_>,
+        scene: &mut Scene<'_>,
         from: NodeId,
         why: FailedWhy,
     ) -> Progress {
         self.panel.set(from, Standing::Failed(why));
-        self.ask_next(wanted, stage);
-        if self.panel.possible(&stage.view()) < self.needed {
-            return self.unmet(stage);
+        self.ask_next(wanted, scene);
+        if self.panel.possible(&scene.view()) < self.needed {
+            return self.unmet(scene);
         }
         Progress::Waiting
     }
 
-    fn hedge(&mut self, wanted: &Wanted, stage: &mut Stage<'_>) -> Progress {
+    fn hedge(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
         let behind: Vec<NodeId> = self.panel.standing(Standing::Behind).collect();
         for owner in behind {
-            self.ask(wanted, stage, owner);
+            self.ask(wanted, scene, owner);
         }
         for _ in self.pages.len()..self.needed {
-            self.ask_next(wanted, stage);
+            self.ask_next(wanted, scene);
         }
-        stage.wake_after(HEDGE_PAGE_AFTER);
+        scene.wake_after(HEDGE_PAGE_AFTER);
         Progress::Waiting
     }
 
-    fn unmet(&self, stage: &Stage<'_>) -> Progress {
-        Progress::Finished(Err(self.failure(stage)))
+    fn unmet(&self, scene: &Scene<'_>) -> Progress {
+        Progress::Finished(Err(self.failure(scene)))
     }
 
-    fn failure(&self, stage: &Stage<'_>) -> Failure {
+    fn failure(&self, scene: &Scene<'_>) -> Failure {
         let answered = self.panel.standing(Standing::Answered).collect();
-        stage.unmet(&self.panel, self.needed, answered, None)
+        scene.unmet(&self.panel, self.needed, answered, None)
     }
 }
 

@@ -9,8 +9,8 @@ use crate::replication::{
     WriteOutcome,
 };
 
-use super::panel::Panel;
 use super::Effect;
+use super::panel::Panel;
 
 /// Low bits of an address that hold the round.
 const ROUND_BITS: u32 = 8;
@@ -20,10 +20,10 @@ const ASIDE: u8 = 0;
 /// One operation as a state machine.
 pub(super) trait Machine: std::fmt::Debug + Send {
     /// Takes note of what happened. [`Happening::Timer`] is never past the deadline.
-    fn handle(&mut self, stage: &mut Stage<'_>, happening: Happening) -> Progress;
+    fn handle(&mut self, scene: &mut Scene<'_>, happening: Happening) -> Progress;
 
     /// Ends it, as its deadline has passed.
-    fn expired(&mut self, stage: &mut Stage<'_>) -> Result<Outcome, Failure>;
+    fn expired(&mut self, scene: &mut Scene<'_>) -> Result<Outcome, Failure>;
 }
 
 /// What can happen to an operation.
@@ -79,7 +79,7 @@ pub(super) struct Rounds {
 
 /// The surroundings of one machine while it handles one happening.
 #[derive(Debug)]
-pub(super) struct Stage<'a> {
+pub(super) struct Scene<'a> {
     view: View<'a>,
     op: OpId,
     deadline: Time,
@@ -106,7 +106,7 @@ pub(super) const fn parts(address: OpId) -> (OpId, u8) {
     (OpId(address.0 >> ROUND_BITS), round)
 }
 
-impl<'a> Stage<'a> {
+impl<'a> Scene<'a> {
     pub(super) fn new(
         view: View<'a>,
         op: OpId,
