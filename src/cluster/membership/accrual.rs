@@ -65,7 +65,9 @@ mod tests {
     #[track_caller]
     fn check(gaps_ms: &[u64], silence_ms: u64, suspected: bool) {
         let mut history = GapHistory::new(Duration::from_secs(1));
-        gaps_ms.iter().for_each(|gap| history.record(Duration::from_millis(*gap)));
+        for gap in gaps_ms {
+            history.record(Duration::from_millis(*gap));
+        }
         let phi = history.phi(Duration::from_millis(silence_ms));
         assert_eq!(phi >= 8.0, suspected, "phi {phi:.2} after {silence_ms} ms");
     }

@@ -225,7 +225,7 @@ impl Membership {
                 self.set_members(&members);
             }
             Event::LogDurable(position) => {
-                self.me.log_position = self.me.log_position.max(position)
+                self.me.log_position = self.me.log_position.max(position);
             }
             Event::Started(start) => {
                 assert!(self.me.start.count < start.count, "a start counts up");

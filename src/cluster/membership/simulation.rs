@@ -81,7 +81,7 @@ impl Simulation {
                     self.send(id, node(address.chars().next().unwrap()), message);
                 }
                 Effect::HealthChanged { node, health } => {
-                    self.history.push((self.now, id, node, health))
+                    self.history.push((self.now, id, node, health));
                 }
                 Effect::LayoutNews { .. } => panic!("all act on one layout"),
                 Effect::Alarm(alarm) => self.alarms.push((id, alarm)),

@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::super::testing::{at_ms, layout, node};
 use super::*;
+use crate::cluster::COUNTER_MAX;
 use crate::cluster::change::{Change, apply};
 use crate::ring::Mode;
 
@@ -194,7 +195,10 @@ fn one_version_with_two_hashes_is_an_alarm() {
     let other = renamed(&first, 'a', "other");
     let theirs = LayoutTag::of(&other);
     let alarm = Effect::Alarm(Alarm::TwoLayouts { peer: node('b'), ours: a.tag(), theirs });
-    assert_eq!(handle(&mut a, 0, Event::News { peer: node('b'), tag: theirs }), [alarm.clone()]);
+    assert_eq!(
+        handle(&mut a, 0, Event::News { peer: node('b'), tag: theirs }),
+        std::slice::from_ref(&alarm)
+    );
     let chosen = Message::Chosen(other);
     assert_eq!(handle(&mut a, 0, Event::Received { from: node('b'), message: chosen }), [alarm]);
 }
