@@ -7,18 +7,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::{Rng, RngCore, SeedableRng, TryRngCore};
+use rand::{Rng, SeedableRng, TryRngCore};
 use rand_chacha::ChaCha8Rng;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
 
 use crate::cluster::Addresses;
 use crate::node::{Core, CoreConfig, Effect, Event, Limits, Replayed, Severity, StartError};
 use crate::node_id::NodeId;
-use crate::storage::Store;
-use crate::storage::identity::{DirLock, Identity};
 use crate::storage::vfs::{Real, Vfs};
+use crate::storage::{DirLock, Identity, IdentityError, Recovery, Store};
 use crate::wire::handshake::RefusalCode;
 
 use super::disk::{Disk, News, Read};
@@ -88,8 +87,7 @@ async fn live(options: &Options) -> Result<Ended, RunError> {
     welcome_all(&hub, listeners, options.connections);
     tracing::info!(name, peer = options.listen_peer, client = options.listen_client, "ready");
     notify(&[sd_notify::NotifyState::Ready]);
-    let mut drive =
-        Drive { hub, disk, rng, effects: Vec::new(), wake: 0, is_stopped: false };
+    let mut drive = Drive { hub, disk, rng, effects: Vec::new(), wake: 0, is_stopped: false };
     let ended = drive.run(news, &mut signals, &options.reload).await;
     let _ = std::fs::remove_file(options.data_dir.join(listen::ADMIN_SOCKET));
     if matches!(ended, Ok(Ended::Drained)) {
@@ -101,21 +99,38 @@ async fn live(options: &Options) -> Result<Ended, RunError> {
 
 fn open(options: &Options) -> Result<Opened, RunError> {
     let dir = &options.data_dir;
-    let vfs: Arc<dyn Vfs> = Arc::new(Real::default());
-    let store_error =
-        |source| RunError::Store { dir: dir.clone(), source };
-    if !dir.join("IDENTITY").exists() {
-        return Err(RunError::NotFounded { dir: dir.clone() });
-    }
-    let lock = DirLock::acquire(&*vfs, dir).map_err(|error| store_error(error.into()))?;
-    let identity = Identity::load(&*vfs, dir).map_err(|error| store_error(error.into()))?;
+    let vfs: Arc<dyn Vfs> = Arc::new(Real);
+    let identity = match Identity::read(&*vfs, dir) {
+        Ok(identity) => identity,
+        Err(IdentityError::Missing { .. }) => {
+            return Err(RunError::NotFounded { dir: dir.clone() });
+        }
+        Err(error) => return Err(error.into()),
+    };
     check_identity(options, &identity)?;
+    let lock = DirLock::take(&*vfs, dir, std::process::id())?;
     let mut replayed = Replayed::new(clock::now());
-    let (store, recovery) =
-        Store::open(vfs, dir, options.store.clone(), |key, value| replayed.observe(key, value))
-            .map_err(store_error)?;
-    tracing::info!("recovered: {recovery:?}");
+    let mut observe = |key: &[u8], value: Option<&[u8]>| replayed.observe(key, value);
+    let (store, recovery) = Store::open(vfs, dir, options.store.clone(), &mut observe)
+        .map_err(|source| RunError::Store { dir: dir.clone(), source })?;
+    report(&recovery);
     Ok(Opened { identity, store: Arc::new(store), replayed, _lock: lock })
+}
+
+/// What recovery found is worth a line, and what it lost a loud one.
+fn report(recovery: &Recovery) {
+    tracing::info!(records = recovery.records, bytes = recovery.bytes, "recovered the log");
+    if let Some(cut) = &recovery.cut {
+        tracing::warn!(
+            "the log ended in the middle of a record: {} from byte {}, {} bytes; they were never acknowledged",
+            cut.file.display(),
+            cut.offset,
+            cut.bytes
+        );
+    }
+    for damaged in &recovery.damaged {
+        tracing::error!("{} is damaged: {}", damaged.file.display(), damaged.reason);
+    }
 }
 
 fn check_identity(options: &Options, identity: &Identity) -> Result<(), RunError> {
@@ -183,7 +198,6 @@ fn core_config(options: &Options, identity: Identity, addresses: Addresses) -> C
         pair_max: options.pair_max,
         gossip_interval: options.gossip_interval,
         limits: Limits { request_bytes: options.request_bytes, ..Limits::default() },
-        sync: options.store.sync.to_string(),
         disk_space: Arc::new(move || disk_space(&data_dir)),
         ..CoreConfig::new(identity, addresses)
     }
@@ -340,11 +354,9 @@ impl Drive {
             .iter()
             .find(|(_, (code, _))| is_copied(*code) || (is_unwanted && is_final(*code)));
         match refusal {
-            Some((by, (code, reason))) => Err(RunError::Refused {
-                by: by.to_string(),
-                code: *code,
-                reason: reason.clone(),
-            }),
+            Some((by, (code, reason))) => {
+                Err(RunError::Refused { by: by.to_string(), code: *code, reason: reason.clone() })
+            }
             None => Ok(()),
         }
     }

@@ -81,7 +81,10 @@ enum Turn<T> {
 }
 
 impl Disk {
-    pub(super) fn start(store: &Arc<Store>, news: &UnboundedSender<News>) -> Result<Self, RunError> {
+    pub(super) fn start(
+        store: &Arc<Store>,
+        news: &UnboundedSender<News>,
+    ) -> Result<Self, RunError> {
         let mut disk = Self {
             store: Arc::clone(store),
             log: Arc::default(),
@@ -125,11 +128,7 @@ impl Disk {
         }
     }
 
-    fn spawn(
-        &mut self,
-        name: String,
-        job: impl FnOnce() + Send + 'static,
-    ) -> Result<(), RunError> {
+    fn spawn(&mut self, name: String, job: impl FnOnce() + Send + 'static) -> Result<(), RunError> {
         let thread = thread::Builder::new().name(name).spawn(job);
         let failed = |source: io::Error| RunError::System { what: "start a thread", source };
         self.threads.push(thread.map_err(failed)?);

@@ -13,8 +13,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::net::TcpListener;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::ring::{Partition, Preferences, Ring};
@@ -121,7 +121,8 @@ fn status(view: &View, info: &Info) -> Response<Full<Bytes>> {
 fn clusterz(view: &View) -> Response<Full<Bytes>> {
     let below = below_quorum(view);
     let status = if below == 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({"v": 1, "type": "clusterz", "partitions": view.layout.now.q, "below_quorum": below});
+    let body =
+        json!({"v": 1, "type": "clusterz", "partitions": view.layout.now.q, "below_quorum": below});
     json_response(status, &body)
 }
 

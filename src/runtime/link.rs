@@ -157,8 +157,7 @@ async fn dial(hub: &Hub, address: &str) -> Result<Greeted, Down> {
         Welcome::Refused { code, reason } => return Err(Down::Refused(*code, reason.clone())),
     };
     let welcomed = hub.core.borrow_mut().welcomed(&welcome);
-    let node =
-        welcomed.map_err(|error| unreachable(HandshakeError::Garbage(error.to_string())))?;
+    let node = welcomed.map_err(|error| unreachable(HandshakeError::Garbage(error.to_string())))?;
     hub.verdicts.borrow_mut().is_accepted = true;
     Ok(Greeted { frames, writer, node, sent })
 }

@@ -110,14 +110,8 @@ fn is_administrator(stream: &UnixStream) -> bool {
 }
 
 /// The handshake with whoever connected, then their service.
-async fn meet<R, W>(
-    hub: Rc<Hub>,
-    reader: R,
-    mut writer: W,
-    door: Door,
-    limit: usize,
-    from: String,
-) where
+async fn meet<R, W>(hub: Rc<Hub>, reader: R, mut writer: W, door: Door, limit: usize, from: String)
+where
     R: AsyncRead + Unpin + 'static,
     W: AsyncWrite + Unpin + 'static,
 {

@@ -75,7 +75,7 @@ pub enum Ended {
 /// Why a node could not run, or ran no further.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The data directory's identity cannot be read.
+    /// The data directory holds no node.
     #[error("{} is no data directory of a node: `kvnode init` founds a cluster, `kvnode dev` starts one", .dir.display())]
     NotFounded {
         /// The directory.
@@ -91,6 +91,12 @@ pub enum RunError {
         /// By the configuration.
         expected: String,
     },
+    /// Another process has the directory.
+    #[error(transparent)]
+    Lock(#[from] crate::storage::LockError),
+    /// `IDENTITY` cannot be used.
+    #[error(transparent)]
+    Identity(#[from] crate::storage::IdentityError),
     /// The store does not open.
     #[error("cannot open the store in {}", .dir.display())]
     Store {

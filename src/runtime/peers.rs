@@ -41,4 +41,3 @@ async fn read_messages<R: AsyncRead + Unpin>(
         tokio::task::yield_now().await;
     }
 }
-
