@@ -84,6 +84,20 @@ impl Tally {
         self.count[usize::from(index)]
     }
 
+    /// Whether one more, or one less, costs nothing or mends something.
+    pub(super) fn welcomes(&self, index: u16, change: i64) -> bool {
+        self.off_with(index, change).abs() <= self.off(index).abs()
+    }
+
+    /// Fewest of `total` replicas that have to move where the members hold `held`: what they lack to their bounds, and
+    /// no less than what none of them may keep.
+    fn moved_least(&self, total: i64, held: &[i64]) -> i64 {
+        let pairs = || self.bounds.iter().zip(held);
+        let lacking: i64 = pairs().map(|((low, _), held)| (low - held).max(0)).sum();
+        let kept: i64 = pairs().map(|((_, high), held)| *held.min(high)).sum();
+        lacking.max(total - kept)
+    }
+
     /// Counts `change` for a member, and returns how much its being off changes.
     fn add(&mut self, index: u16, change: i64) -> i64 {
         if index == NOBODY {
@@ -147,6 +161,20 @@ impl<'a> Arrangement<'a> {
     }
     pub(super) const fn cost(&self) -> Cost {
         self.cost
+    }
+    /// Whether there is a ring before.
+    pub(super) const fn has_before(&self) -> bool {
+        self.before_n > 0
+    }
+
+    /// Fewest replicas that any placement has to move away from the ring before.
+    pub(super) fn moved_least(&self) -> i64 {
+        let mut held = vec![0; self.held.bounds.len()];
+        self.before
+            .iter()
+            .filter(|index| **index != NOBODY)
+            .for_each(|index| held[usize::from(*index)] += 1);
+        if self.has_before() { self.held.moved_least(self.lists.len() as i64, &held) } else { 0 }
     }
     pub(super) const fn held(&self) -> &Tally {
         &self.held

@@ -7,6 +7,9 @@ mod movement;
 #[cfg(test)]
 pub(crate) mod notation;
 mod preference;
+mod search;
+#[cfg(test)]
+mod sequences;
 mod shares;
 mod solver;
 mod token;
