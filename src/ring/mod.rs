@@ -2,6 +2,7 @@
 
 mod arrangement;
 mod balance;
+mod export;
 mod layout;
 mod movement;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod weight;
 mod zones;
 
 pub use balance::Balance;
+pub use export::ReadLayoutError;
 pub use layout::{
     Layout, LayoutError, LayoutHash, MEMBERS_MAX, Member, Mode, NAME_BYTES_MAX, Ring,
 };
