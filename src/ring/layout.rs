@@ -22,8 +22,8 @@ use super::{PARTITIONS_MAX, Partition, Weight, place};
 const CANONICAL_MAGIC: &[u8] = b"kvlayout\x01";
 /// Longest name of a member or a zone, in bytes.
 pub const NAME_BYTES_MAX: usize = 63;
-/// Most members of a ring: `owner` holds their indexes.
-pub const MEMBERS_MAX: usize = 1 << 16;
+/// Most members of a ring: `owner` holds their indexes, and the solver needs one for nobody.
+pub const MEMBERS_MAX: usize = u16::MAX as usize;
 
 /// Whether requests count owners only unless they say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -100,7 +100,7 @@ pub enum LayoutError {
     #[error("name `{0}` is taken twice or malformed")]
     Name(String),
     /// More than an index can name.
-    #[error("{0} members: a ring has at most 65536")]
+    #[error("{0} members: a ring has at most 65535")]
     TooManyMembers(usize),
     /// A malformed zone.
     #[error("zone `{0}` is malformed")]
@@ -304,7 +304,9 @@ fn put_ring(out: &mut Vec<u8>, ring: &Ring) {
         put_bytes(out, zone.as_bytes());
         out.extend_from_slice(&weight.thousandths().to_le_bytes());
     }
-    owner.iter().for_each(|index| out.extend_from_slice(&index.to_le_bytes()));
+    for index in owner {
+        out.extend_from_slice(&index.to_le_bytes());
+    }
 }
 
 #[cfg(test)]

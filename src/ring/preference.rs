@@ -178,11 +178,11 @@ mod tests {
             (0..ring.owner.len()).map(|step| ring.owner[(partition + step) % ring.owner.len()]);
         let all = (0..).take(ring.members.len()).filter(active);
         let mut met: Vec<u16> = Vec::new();
-        around.chain(all.clone()).for_each(|index| {
+        for index in around.chain(all.clone()) {
             if !met.contains(&index) {
-                met.push(index)
+                met.push(index);
             }
-        });
+        }
         let zone = |index: u16| ring.members[usize::from(index)].zone.as_str();
         let mut named: Vec<&str> = all.map(zone).filter(|zone| !zone.is_empty()).collect();
         named.sort_unstable();

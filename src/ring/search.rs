@@ -11,7 +11,7 @@
 
 use std::cmp::Reverse;
 
-use super::arrangement::{Arrangement, Cost, NOBODY};
+use super::arrangement::{Arrangement, Cost, NOBODY, signed};
 
 /// Most partitions that are tried for one step of the search; past it a sample is, spread evenly.
 const TRIED_MAX: usize = 1 << 11;
@@ -52,7 +52,7 @@ impl<'a> Search<'a> {
     /// Shares first, at no movement, then within the allowance; past the allowance only what is off by a whole
     /// partition. Then the lesser wishes.
     pub(super) fn run(mut self) -> Arrangement<'a> {
-        let n = self.n() as i64;
+        let n = signed(self.n());
         if self.arrangement.has_before() {
             self.moved_max = self.arrangement.cost().moved;
             while self.exchange() {}
@@ -97,7 +97,7 @@ impl<'a> Search<'a> {
     fn improve_share_of(&mut self, index: u16) -> bool {
         let mut best = self.start();
         let over = self.arrangement.held().off(index) > 0;
-        let enough = best.cost.off - self.n() as i64;
+        let enough = best.cost.off - signed(self.n());
         let step = self.arrangement.partitions().div_ceil(TRIED_MAX);
         for partition in (0..self.arrangement.partitions()).step_by(step) {
             let owner = self.arrangement.owner(partition);
@@ -120,7 +120,7 @@ impl<'a> Search<'a> {
             self.try_tucks(index, over, &mut best);
         }
         let movable = self.moved_max - self.arrangement.cost().moved;
-        if best.changes.is_empty() && movable > self.n() as i64 {
+        if best.changes.is_empty() && movable > signed(self.n()) {
             self.try_double_tucks(index, over, &mut best);
         }
         self.make(&best)
@@ -221,10 +221,10 @@ impl<'a> Search<'a> {
             gained.iter().map(|at| positions[usize::from(self.carried[*at])].len()).sum();
         let step = pairs.div_ceil(TRIED_MAX).max(1);
         for (at, partition) in gained.into_iter().enumerate() {
-            let (loser, gainer) = (self.carried[partition], self.arrangement.owner(partition));
-            for other in positions[usize::from(loser)].iter().copied().skip(at % step).step_by(step)
+            let (from, to) = (self.carried[partition], self.arrangement.owner(partition));
+            for other in positions[usize::from(from)].iter().copied().skip(at % step).step_by(step)
             {
-                self.try_changes(&[(partition, loser), (other, gainer)], &mut best);
+                self.try_changes(&[(partition, from), (other, to)], &mut best);
             }
         }
         self.make(&best)

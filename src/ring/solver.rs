@@ -65,7 +65,7 @@ pub fn place(q: u32, n: u8, members: &[Member], before: Option<&Ring>) -> Placem
     };
     let held = Tally::new(shares.iter().map(|share| bounds(*share)).collect());
     let first = Tally::new(firsts.iter().map(|share| bounds(*share)).collect());
-    let mut arrangement = Arrangement::new(n, &zones, owner.clone(), (held, first), lists);
+    let mut arrangement = Arrangement::new(n, &zones, &owner, (held, first), lists);
     hand_out(&mut arrangement, &firsts, &zones);
     let arrangement = Search::new(arrangement, zones.active(), owner).run();
     let shortfalls = shortfalls(&arrangement, members, &shares, &zones);
