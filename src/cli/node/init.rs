@@ -40,14 +40,9 @@ pub(super) struct Plan {
     nodes: Vec<(NodeId, Config)>,
 }
 
-pub(super) fn init(
-    args: &InitArgs,
-    common: &Common,
-    out: &mut dyn Write,
-) -> anyhow::Result<Exit> {
-    let load = |file: &PathBuf| {
-        super::config::Config::load(Some(file), &[]).map_err(inspect::failure)
-    };
+pub(super) fn init(args: &InitArgs, common: &Common, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let load =
+        |file: &PathBuf| super::config::Config::load(Some(file), &[]).map_err(inspect::failure);
     let configs = args.config.iter().map(load).collect::<Result<Vec<_>, _>>()?;
     let plan = plan(configs)?;
     if !args.dry_run {

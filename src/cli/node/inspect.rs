@@ -31,7 +31,8 @@ pub(super) fn failure(error: ConfigError) -> Failure {
 pub(super) fn check(args: &ConfigArgs, common: &Common) -> anyhow::Result<Exit> {
     load(args)?;
     if !common.quiet {
-        let name = args.config.as_ref().map_or("defaults".into(), |file| file.display().to_string());
+        let name =
+            args.config.as_ref().map_or("defaults".into(), |file| file.display().to_string());
         writeln!(std::io::stderr(), "{name}: good")?;
     }
     Ok(Exit::Done)
@@ -43,8 +44,7 @@ pub(super) fn show(
     common: &Common,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
-    let settings =
-        gather(args.config.as_deref(), std::env::vars(), &args.set).map_err(failure)?;
+    let settings = gather(args.config.as_deref(), std::env::vars(), &args.set).map_err(failure)?;
     for key in KEYS {
         let Some(setting) = settings.get(key.path) else { continue };
         let value = config::toml_value(key, &setting.texts);

@@ -103,7 +103,10 @@ impl Program for Kvnode {
             # where does each setting come from?\n\
             kvnode config show --origin -c n1.toml",
         environment: &[
-            ("KVNODE_SECTION__KEY", "sets a key of the configuration, over the file: KVNODE_STORAGE__SYNC=never"),
+            (
+                "KVNODE_SECTION__KEY",
+                "sets a key of the configuration, over the file: KVNODE_STORAGE__SYNC=never",
+            ),
             ("NOTIFY_SOCKET", "set by systemd: told when the node is ready and when it stops"),
         ],
         files: &[

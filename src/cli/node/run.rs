@@ -98,9 +98,9 @@ fn failure(error: RunError) -> Failure {
     let exit = exit(&error);
     let note = match &error {
         RunError::Listen { .. } => Some("another process may have it: `ss -ltnp` tells which"),
-        RunError::WrongIdentity { .. } => {
-            Some("node.name, node.cluster and node.data_dir must be those the cluster was founded with")
-        }
+        RunError::WrongIdentity { .. } => Some(
+            "node.name, node.cluster and node.data_dir must be those the cluster was founded with",
+        ),
         RunError::Refused { code: RefusalCode::CopiedIdentity, .. } => {
             Some("a data directory must never run twice; a new node needs one of its own")
         }
@@ -146,9 +146,9 @@ fn exit(error: &RunError) -> Exit {
         },
         RunError::Listen { .. } | RunError::System { .. } => Exit::System,
         RunError::Refused { code, .. } => match code {
-            RefusalCode::RemovedMember
-            | RefusalCode::NotAMember
-            | RefusalCode::NotAuthorised => Exit::NotAuthorised,
+            RefusalCode::RemovedMember | RefusalCode::NotAMember | RefusalCode::NotAuthorised => {
+                Exit::NotAuthorised
+            }
             RefusalCode::Protocol
             | RefusalCode::WrongCluster
             | RefusalCode::CopiedIdentity

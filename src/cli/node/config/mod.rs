@@ -200,8 +200,14 @@ impl Config {
             "a node needs a data directory".into(),
         );
         let store = self.store().validate();
-        fields.demand(store.is_ok(), "storage.memtable", store.err().map_or_else(String::new, |error| error.to_string()));
-        for (path, address) in [("listen.peer", &self.listen_peer), ("listen.client", &self.listen_client)] {
+        fields.demand(
+            store.is_ok(),
+            "storage.memtable",
+            store.err().map_or_else(String::new, |error| error.to_string()),
+        );
+        for (path, address) in
+            [("listen.peer", &self.listen_peer), ("listen.client", &self.listen_client)]
+        {
             let message = "others must be told an address at which they reach this node, not that of all interfaces";
             fields.demand(!parse::is_unspecified(address), path, message.into());
         }
@@ -287,9 +293,14 @@ pub fn example() -> String {
     text
 }
 
+/// `text` as a TOML string.
+pub fn toml_text(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
 /// A key's value as it would stand in the file.
 pub fn toml_value(key: &Key, texts: &[String]) -> String {
-    let quoted = |text: &String| toml::Value::String(text.clone()).to_string();
+    let quoted = |text: &String| toml_text(text);
     match key.form {
         keys::Form::List => {
             let items: Vec<String> =
@@ -401,7 +412,8 @@ mod tests {
 
     #[test]
     fn addresses_that_others_reach_are_known() {
-        let config = load(GOOD, &[], &["listen.peer=10.0.0.1:7400", "listen.http=[::1]:1"]).unwrap();
+        let config =
+            load(GOOD, &[], &["listen.peer=10.0.0.1:7400", "listen.http=[::1]:1"]).unwrap();
         assert_eq!(config.exposed(), ["10.0.0.1:7400"]);
     }
 }
