@@ -16,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::node_id::NodeId;
 use crate::wire::client::{Reply, Request, RequestBody};
 use crate::wire::codec;
 use crate::wire::frame::{self, Frames, Incoming, Outgoing};
@@ -41,8 +40,6 @@ pub(super) enum Address {
 /// A connection that stands. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
-    /// Who is at the other end.
-    pub(super) node: NodeId,
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
 }
@@ -165,11 +162,11 @@ impl Connection {
             {
                 Err(DialError::Protocol(format!("it chose protocol version {protocol}")))
             }
-            Welcome::Accepted { node, sent, .. } => Ok(Self::start(node, sent, frames, writer)),
+            Welcome::Accepted { sent, .. } => Ok(Self::start(sent, frames, writer)),
         }
     }
 
-    fn start<R, W>(node: NodeId, sent: u64, frames: Frames<R>, writer: W) -> Self
+    fn start<R, W>(sent: u64, frames: Frames<R>, writer: W) -> Self
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -184,7 +181,7 @@ impl Connection {
         let outgoing = frame::outgoing(writer, REPLY_BYTES_MAX);
         tokio::spawn(write_requests(queue, outgoing, Arc::clone(&shared)));
         tokio::spawn(read_replies(incoming, Arc::clone(&shared)));
-        Self { node, requests, shared }
+        Self { requests, shared }
     }
 
     /// Whether it still stands, as far as is known.

@@ -174,3 +174,95 @@ fn check_start(hello: &Hello, known: &Known<'_>) -> Result<(), Refusal> {
         Some(_) | None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{layout, node, start};
+    use super::*;
+
+    fn hello(name: char, count: u64, nonce: u64) -> Hello {
+        let layout = Some(LayoutTag::of(&layout(4, "abc")));
+        Hello {
+            cluster: ClusterId::from_bits(1),
+            node: node(name),
+            start: start(count, nonce),
+            layout,
+        }
+    }
+
+    /// What `a`, at layout 4 with the members `abc`, answers where it knows `known` (and whether that lives) of the peer.
+    fn answer(hello: Hello, known: Option<(Start, bool)>) -> Result<(), Refusal> {
+        let layout = layout(4, "abc");
+        let own = self::hello('a', 1, 1);
+        let is_up = known.is_some_and(|(_, is_up)| is_up);
+        check(&hello, &Known { own, layout: &layout, start: known.map(|(start, _)| start), is_up })
+    }
+
+    #[track_caller]
+    fn check_refused(hello: Hello, known: Option<(Start, bool)>, text: &str) {
+        let refusal = answer(hello, known).expect_err("admitted").to_string();
+        assert!(refusal.starts_with(text), "{refusal}");
+    }
+
+    #[test]
+    fn a_member_is_admitted_also_in_a_new_life_or_where_its_later_life_ended() {
+        assert_eq!(answer(hello('b', 3, 30), None), Ok(()));
+        assert_eq!(answer(hello('b', 3, 30), Some((start(3, 30), true))), Ok(()));
+        assert_eq!(answer(hello('b', 4, 40), Some((start(3, 30), true))), Ok(()));
+        assert_eq!(answer(hello('b', 2, 20), Some((start(3, 30), false))), Ok(()));
+        assert_eq!(
+            answer(Hello { layout: None, ..hello('b', 3, 30) }, None),
+            Ok(()),
+            "founded, and lost its layout"
+        );
+    }
+
+    #[test]
+    fn l5_a_second_cluster_of_the_same_name_and_a_founder_with_an_empty_disk_are_refused() {
+        let second = Hello { cluster: ClusterId::from_bits(2), ..hello('b', 1, 1) };
+        check_refused(
+            second,
+            None,
+            "wrong cluster: c-0000000000000002 instead of c-0000000000000001",
+        );
+        let empty = Hello { layout: None, ..hello('z', 1, 1) };
+        check_refused(
+            empty,
+            None,
+            "node 7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a is no member, and joining",
+        );
+    }
+
+    #[test]
+    fn a_copied_identity_and_an_older_life_are_refused_while_the_other_lives() {
+        check_refused(hello('b', 3, 31), Some((start(3, 30), true)), "copied identity");
+        check_refused(hello('b', 2, 20), Some((start(3, 30), true)), "older incarnation");
+        check_refused(hello('a', 1, 2), None, "copied identity");
+        check_refused(hello('a', 2, 2), None, "copied identity");
+        check_refused(hello('a', 1, 1), None, "this is the node itself");
+    }
+
+    #[test]
+    fn an_id_outside_the_layout_is_removed_ahead_or_a_joiner() {
+        let brings = |version| Hello {
+            layout: Some(LayoutTag::of(&layout(version, "xz"))),
+            ..hello('z', 1, 1)
+        };
+        check_refused(brings(3), None, "removed member");
+        check_refused(brings(4), None, "removed member");
+        let ahead = answer(brings(5), None).expect_err("admitted");
+        assert!(
+            ahead.is_transient()
+                && matches!(ahead, Refusal::NotYetKnown { theirs: 5, ours: 4, .. }),
+            "{ahead}"
+        );
+    }
+
+    #[test]
+    fn another_generation_is_refused() {
+        let mut recovered = layout(9, "abc");
+        recovered.generation = 2;
+        let hello = Hello { layout: Some(LayoutTag::of(&recovered)), ..hello('b', 1, 1) };
+        check_refused(hello, None, "layout generation 2 instead of 1");
+    }
+}

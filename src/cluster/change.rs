@@ -92,3 +92,64 @@ pub fn check(current: &Layout, proposed: &Layout) -> Result<(), ChangeError> {
     }
     if before == after { Err(ChangeError::Nothing) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{layout, node};
+    use super::*;
+
+    /// A layout 2 that `alter` made of layout 1 is refused with an error that contains `reason`; `""` means it is taken.
+    #[track_caller]
+    fn check_proposal(alter: fn(&mut Layout), reason: &str) {
+        let current = layout(1, "abcd");
+        let mut proposed = layout(2, "abcd");
+        alter(&mut proposed);
+        let answer =
+            check(&current, &proposed).map_or_else(|error| error.to_string(), |()| String::new());
+        assert!(
+            answer.contains(reason) && answer.is_empty() == reason.is_empty(),
+            "`{answer}` instead of `{reason}`"
+        );
+    }
+
+    #[test]
+    fn a_name_and_the_mode_are_one_step() {
+        let current = layout(1, "abc");
+        let next = apply(&current, &Change::Rename { member: node('b'), name: "beta".to_owned() })
+            .unwrap();
+        assert_eq!((next.version, next.now.member(node('b')).unwrap().name.as_str()), (2, "beta"));
+        let next = apply(&next, &Change::SetMode(Mode::Consistent)).unwrap();
+        assert_eq!((next.version, next.now.mode), (3, Mode::Consistent));
+        assert_eq!((next.now.owner, next.now.q), (current.now.owner, current.now.q));
+    }
+
+    #[test]
+    fn what_changes_nothing_or_cannot_be_is_refused() {
+        let current = layout(1, "abc");
+        let rename = |member, name: &str| {
+            apply(&current, &Change::Rename { member: node(member), name: name.to_owned() })
+        };
+        assert_eq!(rename('z', "beta"), Err(ChangeError::NoMember(node('z'))));
+        assert_eq!(rename('b', "b"), Err(ChangeError::Nothing));
+        assert_eq!(apply(&current, &Change::SetMode(current.now.mode)), Err(ChangeError::Nothing));
+        assert!(matches!(rename('b', "a"), Err(ChangeError::Layout(LayoutError::Name(_)))));
+        assert!(matches!(rename('b', ""), Err(ChangeError::Layout(LayoutError::Name(_)))));
+    }
+
+    #[test]
+    fn what_needs_two_steps_is_refused_by_name() {
+        check_proposal(|next| next.now.mode = Mode::Consistent, "");
+        check_proposal(|_| {}, "nothing to change");
+        check_proposal(|next| next.version = 3, "layout 3 does not follow on layout 1");
+        check_proposal(|next| *next = layout(2, "abcde"), "changing the members");
+        check_proposal(|next| *next = layout(2, "abce"), "changing the members");
+        check_proposal(|next| next.now.n = 4, "changing n, r or w");
+        check_proposal(|next| next.now.w = 2, "changing n, r or w");
+        check_proposal(|next| next.now.members[1].zone = "z".to_owned(), "changing a zone");
+        check_proposal(|next| next.now.members[1].weight.0 = 500, "changing a weight");
+        check_proposal(|next| next.now.owner.swap(0, 1), "changing who owns what");
+        check_proposal(|next| next.generation = 2, "changing the generation");
+        check_proposal(|next| next.next = Some(next.now.clone()), "changing anything in two steps");
+        check_proposal(|next| next.now.owner[0] = 9, "no owner");
+    }
+}

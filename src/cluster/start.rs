@@ -184,3 +184,160 @@ impl Records {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{at_ms, node, nodes, start};
+    use super::*;
+
+    /// A cluster's records, by member.
+    struct Cluster(BTreeMap<char, Records>);
+
+    impl Cluster {
+        fn new(names: &str) -> Self {
+            Self(names.chars().map(|name| (name, Records::default())).collect())
+        }
+
+        /// What `name` learns about `start` where only the letters of `reachable` answer.
+        fn start(&mut self, name: char, start: Start, reachable: &str) -> Verdict {
+            let members: BTreeSet<NodeId> = self.0.keys().map(|member| node(*member)).collect();
+            let mut confirmation = Confirmation::new(at_ms(0), node(name), start, &members);
+            let mut effects = Vec::new();
+            confirmation.handle(at_ms(0), Event::Tick, &mut effects);
+            let asked: Vec<NodeId> = effects.iter().filter_map(asked).collect();
+            assert_eq!(asked.len(), if members.len() == 1 { 0 } else { members.len() - 1 });
+            for member in reachable.chars() {
+                let answer = self.0.get_mut(&member).unwrap().record(node(name), start);
+                let Message::Recorded { start, same } = answer.reply else { unreachable!() };
+                confirmation.handle(
+                    at_ms(10),
+                    Event::Recorded { from: node(member), start, same },
+                    &mut effects,
+                );
+            }
+            confirmation.verdict()
+        }
+    }
+
+    fn asked(effect: &Effect) -> Option<NodeId> {
+        match effect {
+            Effect::Send { to, .. } => Some(*to),
+            Effect::Decided(_) => None,
+        }
+    }
+
+    #[test]
+    fn v6_a_copy_that_reaches_nobody_is_never_confirmed() {
+        assert_eq!(Cluster::new("abc").start('a', start(2, 1), ""), Verdict::Pending);
+        assert_eq!(Cluster::new("ab").start('a', start(2, 1), ""), Verdict::Pending);
+    }
+
+    #[test]
+    fn v12_a_restored_snapshot_is_not_confirmed_by_those_that_confirmed_the_first_start_nor_around_them()
+     {
+        for (first, second) in [("bc", "bc"), ("b", "bc"), ("bc", "b"), ("bc", "c"), ("b", "c")] {
+            let mut cluster = Cluster::new("abc");
+            let one = cluster.start('a', start(6, 111), first);
+            let two = cluster.start('a', start(6, 222), second);
+            let confirmed =
+                [one, two].into_iter().filter(|verdict| *verdict == Verdict::Confirmed).count();
+            assert!(confirmed <= 1, "{first}, then {second}: {one:?}, {two:?}");
+            assert_ne!(two, Verdict::Confirmed, "{first}, then {second}");
+        }
+    }
+
+    #[test]
+    fn v12_no_two_starts_with_one_count_are_confirmed_in_any_cluster_up_to_six() {
+        for names in ["ab", "abc", "abcd", "abcde", "abcdef"] {
+            let others = &names[1..];
+            let subsets: Vec<String> = (0..1_u32 << others.len())
+                .map(|bits| {
+                    others
+                        .char_indices()
+                        .filter(|(at, _)| bits >> at & 1 == 1)
+                        .map(|(_, name)| name)
+                        .collect()
+                })
+                .collect();
+            for (first, second) in
+                subsets.iter().flat_map(|first| subsets.iter().map(move |second| (first, second)))
+            {
+                let mut cluster = Cluster::new(names);
+                let verdicts = [(111, first), (222, second)]
+                    .map(|(nonce, reachable)| cluster.start('a', start(6, nonce), reachable));
+                assert_ne!(verdicts, [Verdict::Confirmed; 2], "of {names}: {first}, then {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_start_is_confirmed_by_a_majority_of_the_others() {
+        assert_eq!(Cluster::new("abc").start('a', start(2, 1), "bc"), Verdict::Confirmed);
+        assert_eq!(Cluster::new("abc").start('a', start(2, 1), "b"), Verdict::Pending);
+        assert_eq!(Cluster::new("abcde").start('a', start(2, 1), "bcd"), Verdict::Confirmed);
+        assert_eq!(Cluster::new("ab").start('a', start(2, 1), "b"), Verdict::Confirmed);
+    }
+
+    #[test]
+    fn a_member_alone_needs_nobody() {
+        assert_eq!(Cluster::new("a").start('a', start(2, 1), ""), Verdict::Confirmed);
+    }
+
+    #[test]
+    fn an_older_start_is_refused_and_the_next_one_confirmed() {
+        let mut cluster = Cluster::new("abc");
+        assert_eq!(cluster.start('a', start(5, 1), "bc"), Verdict::Confirmed);
+        assert_eq!(
+            cluster.start('a', start(5, 1), "bc"),
+            Verdict::Confirmed,
+            "the same question again"
+        );
+        assert_eq!(cluster.start('a', start(4, 2), "bc"), Verdict::Refused);
+        assert_eq!(cluster.start('a', start(6, 3), "bc"), Verdict::Confirmed);
+    }
+
+    #[test]
+    fn the_record_is_persisted_with_every_answer() {
+        let mut records = Records::default();
+        for (nonce, same) in [(1, true), (1, true), (2, false)] {
+            let answer = records.record(node('a'), start(3, nonce));
+            assert_eq!(answer.persist, (node('a'), start(3, 1)));
+            assert_eq!(answer.reply, Message::Recorded { start: start(3, nonce), same });
+        }
+    }
+
+    #[test]
+    fn only_members_answers_to_this_very_start_count_and_the_silent_are_asked_again() {
+        let members = nodes("abc").into_iter().collect();
+        let mut confirmation = Confirmation::new(at_ms(0), node('a'), start(2, 1), &members);
+        let mut effects = Vec::new();
+        let answers = [
+            ('z', start(2, 1)),
+            ('c', start(1, 1)),
+            ('c', start(2, 9)),
+            ('b', start(2, 1)),
+            ('b', start(2, 1)),
+        ];
+        for (from, start) in answers {
+            confirmation.handle(
+                at_ms(0),
+                Event::Recorded { from: node(from), start, same: true },
+                &mut effects,
+            );
+        }
+        assert_eq!((confirmation.verdict(), &effects[..]), (Verdict::Pending, &[][..]));
+        confirmation.handle(at_ms(0), Event::Tick, &mut effects);
+        confirmation.handle(at_ms(500), Event::Tick, &mut effects);
+        confirmation.handle(at_ms(1_000), Event::Tick, &mut effects);
+        assert_eq!(effects.iter().filter_map(asked).collect::<Vec<_>>(), nodes("cc"));
+        confirmation.handle(
+            at_ms(1_100),
+            Event::Recorded { from: node('c'), start: start(2, 1), same: true },
+            &mut effects,
+        );
+        assert_eq!(
+            (effects.last(), confirmation.wake_at()),
+            (Some(&Effect::Decided(Verdict::Confirmed)), None)
+        );
+    }
+}

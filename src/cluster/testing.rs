@@ -26,7 +26,7 @@ pub(super) fn layout(version: u64, names: &str) -> Layout {
     let members: Vec<Member> = members.collect();
     let count = u16::try_from(members.len()).unwrap();
     let owner = (0..32).map(|partition| partition % count).collect();
-    let n = members.len().min(3) as u8;
+    let n = u8::try_from(count.min(3)).unwrap();
     let now = Ring { q: 32, n, r: 1, w: 1, mode: Mode::Available, members, owner };
     Layout { generation: 1, version, now, next: None }
 }
@@ -45,7 +45,7 @@ pub(super) const fn start(count: u64, nonce: u64) -> Start {
 pub(super) fn entry(name: char, count: u64, heartbeat: u64) -> MemberEntry {
     MemberEntry {
         id: node(name),
-        start: start(count, count * 1000),
+        start: start(count, !count),
         heartbeat,
         addresses: Addresses { peer: format!("{name}:7400"), ..Addresses::default() },
         layout: tag(1),

@@ -37,7 +37,8 @@ impl Latencies {
     /// The 99th percentile in microseconds (the upper end of its bucket); `None` without any request.
     pub(super) fn p99(&mut self, now: Time) -> Option<u64> {
         self.turn(now);
-        let counts = || self.current.iter().zip(&self.previous).map(|(a, b)| u64::from(*a) + u64::from(*b));
+        let counts =
+            || self.current.iter().zip(&self.previous).map(|(a, b)| u64::from(*a) + u64::from(*b));
         let total: u64 = counts().sum();
         let mut above = total / 100;
         for (index, count) in counts().enumerate().collect::<Vec<_>>().into_iter().rev() {

@@ -53,12 +53,12 @@ mod tests {
     fn nothing_leaves_before_its_position_is_durable() {
         let mut parking = Parking::default();
         for (position, item) in [(5, "late"), (3, "first"), (3, "second")] {
-            parking.park(LogPosition(position), item);
+            parking.park(LogPosition::new(position), item);
         }
-        assert_eq!(parking.release(LogPosition(2)), Vec::<&str>::new());
-        assert_eq!(parking.release(LogPosition(4)), ["first", "second"]);
+        assert_eq!(parking.release(LogPosition::new(2)), Vec::<&str>::new());
+        assert_eq!(parking.release(LogPosition::new(4)), ["first", "second"]);
         assert_eq!(parking.len(), 1);
-        assert_eq!(parking.release(LogPosition(5)), ["late"]);
+        assert_eq!(parking.release(LogPosition::new(5)), ["late"]);
         assert_eq!(parking.len(), 0);
     }
 }

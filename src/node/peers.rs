@@ -34,7 +34,10 @@ impl Peers {
     /// A connection stands; `sent` is the peer's time from its handshake. An older bound is forgotten: the peer may
     /// have started anew with another clock.
     pub(super) fn connected(&mut self, peer: NodeId, sent: u64, now: Time) {
-        self.by_id.insert(peer, Peer { connected: true, ahead: difference(sent, now), noted: now.monotonic });
+        self.by_id.insert(
+            peer,
+            Peer { connected: true, ahead: difference(sent, now), noted: now.monotonic },
+        );
     }
 
     /// No connection. What is known of the clock stays until the next handshake, and is not used before it.
@@ -57,11 +60,6 @@ impl Peers {
     /// Whether a connection to `peer` stands.
     pub(super) fn is_connected(&self, peer: NodeId) -> bool {
         self.by_id.get(&peer).is_some_and(|peer| peer.connected)
-    }
-
-    /// Every peer with a connection, in id order.
-    pub(super) fn all_connected(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.by_id.iter().filter(|(_, peer)| peer.connected).map(|(id, _)| *id)
     }
 
     /// Our monotonic `deadline` in the time of `peer`, never too late; `None` without a connection.
@@ -126,7 +124,11 @@ mod tests {
         peers.heard(PEER, 300, at(1_100));
         assert_eq!(peers.deadline_at(PEER, 1_500, at(1_100)), Some(700));
         peers.heard(PEER, 310, at(1_900));
-        assert_eq!(peers.deadline_at(PEER, 1_500, at(1_900)), Some(700), "a slow frame teaches nothing");
+        assert_eq!(
+            peers.deadline_at(PEER, 1_500, at(1_900)),
+            Some(700),
+            "a slow frame teaches nothing"
+        );
     }
 
     #[test]

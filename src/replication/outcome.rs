@@ -138,6 +138,44 @@ pub enum FailedWhy {
     DiskFull,
 }
 
+impl Failure {
+    /// A failure before any owner was asked.
+    pub(super) fn refused(kind: FailureKind, outcome: Option<WriteOutcome>) -> Self {
+        let retry = kind.is_passing();
+        Self { kind, needed: 0, acked: Vec::new(), failed: Vec::new(), outcome, retry }
+    }
+}
+
+impl FailureKind {
+    /// The name of a missed quorum: its cause, where all owners that did not answer have one that is worth a name.
+    pub(super) fn of_failures(failed: &[(NodeId, FailedWhy)]) -> Self {
+        let Some((_, first)) = failed.first() else { return Self::QuorumUnmet };
+        if failed.iter().any(|(_, why)| why != first) {
+            return Self::QuorumUnmet;
+        }
+        match first {
+            FailedWhy::Corrupt => Self::Corrupt,
+            FailedWhy::Overloaded => Self::Overloaded,
+            FailedWhy::DiskFull => Self::DiskFull,
+            FailedWhy::Down | FailedWhy::Unreachable | FailedWhy::Timeout | FailedWhy::Layout => {
+                Self::QuorumUnmet
+            }
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    pub(super) const fn is_passing(&self) -> bool {
+        match self {
+            Self::Usage(_) | Self::TooManySiblings | Self::StaleContext => false,
+            Self::QuorumUnmet
+            | Self::Corrupt
+            | Self::Overloaded
+            | Self::DiskFull
+            | Self::NotCoordinator => true,
+        }
+    }
+}
+
 impl From<&Refusal> for FailedWhy {
     fn from(refusal: &Refusal) -> Self {
         match refusal {

@@ -17,6 +17,13 @@ pub struct View<'a> {
     pub now: Time,
 }
 
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { me, now, .. } = self;
+        f.debug_struct("View").field("me", me).field("now", now).finish_non_exhaustive()
+    }
+}
+
 /// Whether a member can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reachability {

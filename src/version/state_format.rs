@@ -134,19 +134,6 @@ fn read_versions(
     Ok(versions.into_iter().collect())
 }
 
-impl serde::Serialize for Siblings {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.encode())
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Siblings {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = <Bytes as serde::Deserialize>::deserialize(deserializer)?;
-        Self::decode(&bytes).map_err(serde::de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -2,7 +2,7 @@
 //!
 //! Every interval a node raises its own heartbeat and sends its member list to three random members; of two words about
 //! a member the one with the larger [`Pulse`] wins. A member whose pulse has not risen for longer than its own history
-//! makes likely ([`accrual`](self)) is *suspected*; suspicions are gossiped, and it is *down* when two members that are
+//! makes likely (phi-accrual) is *suspected*; suspicions are gossiped, and it is *down* when two members that are
 //! not suspected themselves suspect it (all such members, if fewer: the last survivor's word suffices).
 //!
 //! ```text
@@ -25,6 +25,8 @@
 mod accrual;
 mod message;
 mod peer;
+#[cfg(test)]
+mod rules;
 #[cfg(test)]
 mod simulation;
 
@@ -50,7 +52,7 @@ pub const FANOUT: usize = 3;
 pub const TICKS_PER_INTERVAL: u32 = 4;
 /// φ from which a member is suspected.
 pub const PHI_SUSPECTED: f64 = 8.0;
-/// φ from which a member is asked directly, at every tick, before it is suspected.
+/// φ from which a member is asked directly, and another one about it, at every tick, before it is suspected.
 const PHI_ASKED: f64 = 3.0;
 /// A tick may come this many tick periods after the one before without counting as late.
 const TICK_PERIODS_PATIENT: u32 = 2;
@@ -223,7 +225,7 @@ impl Membership {
                 self.set_members(&members);
             }
             Event::LogDurable(position) => {
-                self.me.log_position = self.me.log_position.max(position)
+                self.me.log_position = self.me.log_position.max(position);
             }
             Event::Started(start) => {
                 assert!(self.me.start.count < start.count, "a start counts up");
@@ -314,7 +316,7 @@ impl Membership {
         } else if self.suspicion_is_new {
             self.gossip(rng, effects);
         }
-        self.ask_the_silent(effects);
+        self.ask_the_silent(rng, effects);
     }
 
     /// Suspects whom this node has not heard for too long.
@@ -415,13 +417,21 @@ impl Membership {
         }
     }
 
-    /// Asks those directly that have been silent for unusually long, so that lost messages alone make no suspect.
-    fn ask_the_silent(&self, effects: &mut Vec<Effect>) {
-        let is_silent = |peer: &Peer| {
-            peer.is_near() && peer.suspected.is_none() && peer.phi(self.listened) >= PHI_ASKED
+    /// Asks whom this node has not heard of for unusually long, and one other member about them, so that lost messages or
+    /// slow rumours alone make no suspect; asks also those that it only knows through others yet.
+    fn ask_the_silent(&self, rng: &mut impl Rng, effects: &mut Vec<Effect>) {
+        let is_asked = |peer: &&Peer| match peer.health {
+            Health::Unknown => peer.entry.is_some() && peer.suspected.is_none(),
+            Health::Up => peer.phi(self.listened) >= PHI_ASKED,
+            Health::Suspected | Health::Down { .. } => false,
         };
-        for (id, _) in self.peers.iter().filter(|(_, peer)| is_silent(peer)) {
-            effects.push(Effect::Send { to: *id, message: self.message(true) });
+        let (asked, others): (Vec<&Peer>, Vec<&Peer>) = self.peers.values().partition(is_asked);
+        if asked.is_empty() {
+            return;
+        }
+        let witness = others.into_iter().filter(|peer| peer.is_near()).choose(rng);
+        for peer in asked.into_iter().chain(witness) {
+            effects.push(Effect::Send { to: peer.id, message: self.message(true) });
         }
     }
 

@@ -12,7 +12,7 @@ use super::{Effect, Health};
 /// One other member of the layout. Instants are in time listened ([`Membership`](super::Membership)).
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    id: NodeId,
+    pub(super) id: NodeId,
     interval: Duration,
     /// The freshest word about it.
     pub(super) entry: Option<MemberEntry>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::super::testing::{entry, node};
+use super::super::testing::{entry, node, start};
 use super::*;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -81,7 +81,7 @@ impl Simulation {
                     self.send(id, node(address.chars().next().unwrap()), message);
                 }
                 Effect::HealthChanged { node, health } => {
-                    self.history.push((self.now, id, node, health))
+                    self.history.push((self.now, id, node, health));
                 }
                 Effect::LayoutNews { .. } => panic!("all act on one layout"),
                 Effect::Alarm(alarm) => self.alarms.push((id, alarm)),
@@ -146,7 +146,7 @@ impl Simulation {
 }
 
 #[test]
-fn everybody_is_up_two_intervals_after_a_common_start() {
+fn everybody_is_up_three_intervals_after_a_common_start() {
     for (seed, count) in (0..20).zip([2, 3, 5, 10].into_iter().cycle()) {
         let mut simulation = Simulation::new(seed, count);
         simulation.run(INTERVAL * 3).check_all_up();
@@ -163,27 +163,160 @@ fn one_message_in_twenty_lost_puts_nobody_down() {
     }
 }
 
-#[test]
-fn a_killed_member_is_down_in_every_view_within_six_intervals() {
+/// Kills one of `count` members in each of 100 runs that lose one message in twenty; the slowest view must follow within
+/// `limit` tenths of an interval.
+#[track_caller]
+fn check_kill(count: usize, limit: u32) {
     let mut slowest = Duration::ZERO;
-    for (seed, count) in (0..200).zip([2, 3, 5, 10].into_iter().cycle()) {
+    for seed in 0..100 {
         let mut simulation = Simulation::new(seed, count);
         simulation.loss = 0.05;
         let calm = Duration::from_millis(simulation.rng.random_range(20_000..40_000));
-        simulation.run(calm);
-        simulation.kill(node('b'));
+        simulation.run(calm).kill(node('b'));
         let killed_at = simulation.now;
         simulation.run(INTERVAL * 10);
         let downs = simulation.downs();
-        assert_eq!(
-            downs.len(),
-            count - 1,
-            "not down everywhere, or not alone; replay with seed {seed}"
-        );
+        assert_eq!(downs.len(), count - 1, "not down in each view once; replay with seed {seed}");
         for (when, _, whom, _) in downs {
             assert_eq!(*whom, node('b'), "replay with seed {seed}");
             slowest = slowest.max(when.since(killed_at));
         }
     }
-    assert!(slowest <= INTERVAL * 6, "the slowest view took {slowest:?}");
+    assert!(slowest <= INTERVAL * limit / 10, "the slowest view of {count} took {slowest:?}");
+}
+
+#[test]
+fn a_killed_member_is_down_in_every_view_within_five_intervals_or_seven_among_ten() {
+    check_kill(2, 50);
+    check_kill(3, 50);
+    check_kill(5, 50);
+    check_kill(10, 65);
+}
+
+#[test]
+fn a_one_way_cut_puts_nobody_down_while_others_carry_the_news() {
+    for (seed, count) in (0..10).zip([3, 5, 10].into_iter().cycle()) {
+        let mut simulation = Simulation::new(seed, count);
+        simulation.loss = 0.02;
+        simulation.run(INTERVAL * 10).cuts.insert((node('a'), node('b')));
+        simulation.run(INTERVAL * 300).check_none_down();
+    }
+}
+
+#[test]
+fn g3_a_deaf_member_that_suspects_all_puts_nobody_down_but_in_its_own_view() {
+    for (seed, count) in (0..10).zip([3, 4, 5, 10].into_iter().cycle()) {
+        let mut simulation = Simulation::new(seed, count);
+        let deaf = node('c');
+        simulation.run(INTERVAL * 10);
+        simulation.cuts = simulation.nodes.keys().map(|from| (*from, deaf)).collect();
+        simulation.run(INTERVAL * 100);
+        let downs = simulation.downs();
+        assert!(
+            downs.iter().all(|(_, who, ..)| *who == deaf),
+            "a deaf member was believed; replay with seed {seed}"
+        );
+        assert_eq!(
+            downs.len(),
+            count - 1,
+            "alone, its own view is all it has; replay with seed {seed}"
+        );
+        simulation.cuts.clear();
+        simulation.run(INTERVAL * 10).check_all_up();
+    }
+}
+
+#[test]
+fn g1_when_all_others_die_at_once_the_survivors_word_suffices() {
+    for (seed, dead) in [(1, "ab"), (2, "ab"), (3, "abde"), (4, "abdefghij")] {
+        let mut simulation = Simulation::new(seed, dead.len() + 1);
+        simulation.run(INTERVAL * 20);
+        dead.chars().for_each(|name| simulation.kill(node(name)));
+        simulation.run(INTERVAL * 6);
+        assert_eq!(simulation.downs().len(), dead.len(), "replay with seed {seed}");
+    }
+}
+
+#[test]
+fn both_sides_of_a_cut_put_each_other_down_and_come_back_after_it_heals() {
+    for seed in 0..10 {
+        let mut simulation = Simulation::new(seed, 5);
+        simulation.run(INTERVAL * 20);
+        let (left, right) = (["a", "b"], ["c", "d", "e"]);
+        for (one, other) in left.iter().flat_map(|one| right.iter().map(move |other| (one, other)))
+        {
+            let [one, other] = [one, other].map(|name| node(name.chars().next().unwrap()));
+            simulation.cuts.extend([(one, other), (other, one)]);
+        }
+        simulation.run(INTERVAL * 60);
+        assert_eq!(simulation.downs().len(), 12, "replay with seed {seed}");
+        simulation.cuts.clear();
+        simulation.run(INTERVAL * 10).check_all_up();
+    }
+}
+
+#[test]
+fn a_restarted_member_is_up_at_once_and_one_that_died_unseen_is_never_taken_for_up() {
+    for seed in 0..20 {
+        let mut simulation = Simulation::new(seed, 5);
+        simulation.run(INTERVAL * 20).kill(node('b'));
+        simulation.run(INTERVAL * 3).start('b', 2, "abcde");
+        simulation.run(INTERVAL * 2).check_all_up();
+        simulation.check_none_down();
+
+        simulation.kill(node('e'));
+        simulation.run(INTERVAL * 10).kill(node('d'));
+        let restarted_at = simulation.now;
+        simulation.start('d', 2, "abcde");
+        simulation.run(INTERVAL * 20);
+        let of_e = simulation.history.iter().filter(|(when, who, whom, _)| {
+            restarted_at <= *when && *who == node('d') && *whom == node('e')
+        });
+        let of_e: Vec<Health> = of_e.map(|(.., health)| *health).collect();
+        assert!(matches!(of_e[..], [Health::Down { .. }]), "{of_e:?}; replay with seed {seed}");
+    }
+}
+
+#[test]
+fn a_member_that_stood_still_does_not_blame_the_others() {
+    for seed in 0..10 {
+        let mut simulation = Simulation::new(seed, 5);
+        let sleeper = node('c');
+        simulation.run(INTERVAL * 20).paused.insert(sleeper);
+        simulation.run(INTERVAL * 15).paused.clear();
+        simulation.run(INTERVAL * 10).check_all_up();
+        let downs = simulation.downs();
+        assert!(
+            downs.iter().all(|(_, who, whom, _)| *who != sleeper && *whom == sleeper),
+            "replay with seed {seed}"
+        );
+        assert_eq!(downs.len(), 4, "replay with seed {seed}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = || {
+        let mut simulation = Simulation::new(11, 10);
+        simulation.loss = 0.3;
+        simulation.run(INTERVAL * 60);
+        (simulation.sent, simulation.history)
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn a_directory_that_was_rolled_back_learns_of_its_later_start_and_counts_past_it() {
+    let mut simulation = Simulation::new(1, 3);
+    simulation.run(INTERVAL * 5).kill(node('b'));
+    simulation.start('b', 7, "abc");
+    simulation.run(INTERVAL * 5).kill(node('b'));
+    simulation.run(INTERVAL * 10).start('b', 3, "abc");
+    simulation.run(INTERVAL * 5);
+    let [(whom, Alarm::Overtaken { known, own })] = &simulation.alarms[..] else {
+        panic!("{:?}", simulation.alarms);
+    };
+    assert_eq!((*whom, known.count.0, own.count.0), (node('b'), 7, 3));
+    simulation.handle(node('b'), Event::Started(start(8, 8000)));
+    simulation.run(INTERVAL * 5).check_all_up();
 }

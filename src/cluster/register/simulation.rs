@@ -79,8 +79,9 @@ impl Simulation {
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, packet: impl Fn() -> Packet) {
-        let copies = if self.rng.random_bool(self.weather.loss) { 0 } else { 1 }
-            + u32::from(self.rng.random_bool(self.weather.duplication));
+        let [lost, doubled] = [self.weather.loss, self.weather.duplication]
+            .map(|chance| self.rng.random_bool(chance));
+        let copies = u32::from(!lost) + u32::from(doubled);
         for _ in 0..copies {
             let delay = Duration::from_millis(self.rng.random_range(1..=self.weather.delay_ms_max));
             self.sent += 1;
@@ -168,7 +169,9 @@ impl Simulation {
             }
             let (_, state, waiting) = node.writes.pop_front().unwrap();
             node.disk = state;
-            waiting.into_iter().for_each(|effect| self.carry_out(id, effect));
+            for effect in waiting {
+                self.carry_out(id, effect);
+            }
         }
     }
 
@@ -246,7 +249,9 @@ impl Simulation {
     fn check_progress(&mut self) {
         self.weather = CALM;
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
-        ids.iter().for_each(|id| self.restart(*id));
+        for id in &ids {
+            self.restart(*id);
+        }
         (0..3_000).for_each(|_| self.step());
         let newest = *self.chosen.keys().last().unwrap();
         let versions: BTreeSet<u64> =
@@ -271,8 +276,8 @@ impl Simulation {
 #[test]
 fn no_version_is_ever_chosen_twice_and_progress_returns_after_the_storm() {
     let mut outcomes = BTreeMap::<&str, u32>::new();
-    for seed in 0..300 {
-        let mut simulation = Simulation::new(seed, ["abc", "abcd", "abcde"][seed as usize % 3]);
+    for (seed, members) in (0..300).zip(["abc", "abcd", "abcde"].into_iter().cycle()) {
+        let mut simulation = Simulation::new(seed, members);
         simulation.weather = if seed % 5 == 0 { Weather { loss: 0.0, ..STORM } } else { STORM };
         simulation.live(3_000, 0.005);
         simulation.check_progress();

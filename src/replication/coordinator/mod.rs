@@ -1,5 +1,27 @@
 //! The coordinator: one state machine for all operations that this node coordinates (DESIGN §4, §6).
+//!
+//! Each operation is a machine of its own (`get`, `put`, `inspect`, `scan`) that asks owners and waits; this file keeps
+//! them, hands them what concerns them, and keeps time. Owners are uniform: this node, where it is one, is asked like
+//! any other, but for the mint of a put, which its own state alone can do.
+//!
+//! Answers come back under an address made of the operation's number and a *round*, so that an answer to an earlier
+//! question (before a fold, or under an older layout) never counts as one to a later:
+//! ```text
+//! address := operation:u56 round:u8        round 0: a repair on the side, whose answer nobody waits for
+//! ```
+//! Invariants: an operation finishes once; only an answer of its present round counts; no write starts after its
+//! deadline; what is left of it after that is nothing.
 
+mod get;
+mod inspect;
+mod panel;
+mod put;
+mod scan;
+mod scene;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,8 +32,10 @@ use crate::ring::Slot;
 use crate::version::{Content, RequestId, VectorClock};
 
 use super::{
-    Answer, Consistency, FailedWhy, Failure, Level, Mint, MintAnswer, OpId, Outcome, Request, View,
+    Answer, Consistency, FailedWhy, Failure, FailureKind, Level, Mint, MintAnswer, OpId, Outcome,
+    Request, View, WriteOutcome,
 };
+use scene::{Happening, Machine, Progress, Rounds, Scene};
 
 /// Longest an asked owner may be silent before the next one is asked too.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(20);
@@ -20,7 +44,23 @@ pub const OPERATIONS_MAX: usize = 1 << 16;
 
 /// All operations in flight at one node.
 #[derive(Debug, Default)]
-pub struct Coordinator {}
+pub struct Coordinator {
+    operations: BTreeMap<OpId, InFlight>,
+    /// When each operation is to be looked at again, monotonic nanoseconds; one entry an operation.
+    timers: BTreeSet<(u64, OpId)>,
+    /// The earliest timer that [`Effect::Wake`] was asked for.
+    announced: Option<u64>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    machine: Box<dyn Machine>,
+    rounds: Rounds,
+    deadline: Time,
+    timer: u64,
+    /// The client has its reply; late answers still lead to repairs.
+    finished: bool,
+}
 
 /// What a client wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,14 +214,171 @@ impl Coordinator {
         Self::default()
     }
 
-    /// Operations in flight.
+    /// Operations in flight, those included that only wait for late answers.
     pub fn in_flight(&self) -> usize {
-        todo!()
+        self.operations.len()
     }
 
     /// Folds one input in; what must happen next is appended to `effects`.
     pub fn handle(&mut self, view: &View<'_>, input: Input, effects: &mut Vec<Effect>) {
-        let _ = (view, input, effects);
-        todo!()
+        match input {
+            Input::Begin { op, operation, deadline } => {
+                self.begin(view, op, operation, deadline, effects);
+            }
+            Input::Answer { from, op, answer } => {
+                self.drive(view, op, Happening::Answered { from, answer }, effects);
+            }
+            Input::Minted { op, answer } => {
+                self.drive(view, op, Happening::Minted(answer), effects);
+            }
+            Input::MintDurable { op } => self.drive(view, op, Happening::MintDurable, effects),
+            Input::Failed { from, op, why } => {
+                self.drive(view, op, Happening::Failed { from, why }, effects);
+            }
+            Input::Unreachable(node) => {
+                self.drive_all(view, || Happening::Unreachable(node), effects);
+            }
+            Input::LayoutChanged => self.drive_all(view, || Happening::LayoutChanged, effects),
+            Input::Tick => self.tick(view, effects),
+        }
+        self.announce(view, effects);
+    }
+
+    fn begin(
+        &mut self,
+        view: &View<'_>,
+        op: OpId,
+        operation: Operation,
+        deadline: Time,
+        effects: &mut Vec<Effect>,
+    ) {
+        assert!(scene::is_operation(op), "operations are numbered below 2^56");
+        if OPERATIONS_MAX <= self.operations.len() {
+            let outcome = operation.is_write().then_some(WriteOutcome::NotApplied);
+            let failure = Failure::refused(FailureKind::Overloaded, outcome);
+            effects.push(Effect::Finished { op, result: Err(failure) });
+            return;
+        }
+        let (rounds, timer) = (Rounds::default(), deadline.monotonic);
+        let machine = operation.into_machine();
+        let in_flight = InFlight { machine, rounds, deadline, timer, finished: false };
+        let before = self.operations.insert(op, in_flight);
+        assert!(before.is_none(), "an operation's number is never used twice");
+        self.timers.insert((timer, op));
+        self.drive(view, scene::address(op, 0), Happening::Begun, effects);
+    }
+
+    fn tick(&mut self, view: &View<'_>, effects: &mut Vec<Effect>) {
+        self.announced = None;
+        let due = self.timers.range(..=(view.now.monotonic, OpId(u64::MAX)));
+        let due: Vec<OpId> = due.map(|(_, op)| *op).collect();
+        for op in due {
+            self.drive(view, scene::address(op, 0), Happening::Timer, effects);
+        }
+    }
+
+    fn drive_all(
+        &mut self,
+        view: &View<'_>,
+        happening: impl Fn() -> Happening,
+        effects: &mut Vec<Effect>,
+    ) {
+        let all: Vec<OpId> = self.operations.keys().copied().collect();
+        for op in all {
+            self.drive(view, scene::address(op, 0), happening(), effects);
+        }
+    }
+
+    /// Lets one operation take note of what happened, and keeps, ends or forgets it.
+    fn drive(
+        &mut self,
+        view: &View<'_>,
+        address: OpId,
+        happening: Happening,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (op, round) = scene::parts(address);
+        let Some(in_flight) = self.operations.get_mut(&op) else { return };
+        let (finished, deadline) = (in_flight.finished, in_flight.deadline);
+        // A timer holds until it has come.
+        let mut timer = match happening {
+            Happening::Timer => deadline.monotonic,
+            _ => in_flight.timer,
+        };
+        let rounds = &mut in_flight.rounds;
+        let mut scene = Scene::new(*view, op, deadline, round, rounds, &mut timer, effects);
+        let progress = match happening {
+            Happening::Timer if deadline <= view.now && finished => Progress::Over,
+            Happening::Timer if deadline <= view.now => {
+                Progress::Finished(in_flight.machine.expired(&mut scene))
+            }
+            Happening::LayoutChanged if finished => Progress::Over,
+            happening => in_flight.machine.handle(&mut scene, happening),
+        };
+        let result = match progress {
+            Progress::Waiting => {
+                self.timers.remove(&(in_flight.timer, op));
+                in_flight.timer = timer;
+                self.timers.insert((timer, op));
+                return;
+            }
+            Progress::Lingering(result) => {
+                in_flight.finished = true;
+                self.timers.remove(&(in_flight.timer, op));
+                in_flight.timer = deadline.monotonic;
+                self.timers.insert((in_flight.timer, op));
+                Some(result)
+            }
+            Progress::Finished(result) => {
+                self.forget(op);
+                Some(result)
+            }
+            Progress::Over => {
+                self.forget(op);
+                None
+            }
+        };
+        if let Some(result) = result {
+            assert!(!finished, "an operation finishes once");
+            effects.push(Effect::Finished { op, result });
+        }
+    }
+
+    fn forget(&mut self, op: OpId) {
+        if let Some(in_flight) = self.operations.remove(&op) {
+            self.timers.remove(&(in_flight.timer, op));
+        }
+    }
+
+    fn announce(&mut self, view: &View<'_>, effects: &mut Vec<Effect>) {
+        let Some((first, _)) = self.timers.first() else { return };
+        if self.announced.is_none_or(|announced| *first < announced) {
+            self.announced = Some(*first);
+            let until = Duration::from_nanos(first.saturating_sub(view.now.monotonic));
+            effects.push(Effect::Wake(view.now.after(until)));
+        }
+    }
+}
+
+impl Operation {
+    const fn is_write(&self) -> bool {
+        match self {
+            Self::Put { .. } => true,
+            Self::Get { .. } | Self::Inspect { .. } | Self::Scan { .. } => false,
+        }
+    }
+
+    fn into_machine(self) -> Box<dyn Machine> {
+        match self {
+            Self::Get { key, r, consistency } => Box::new(get::Get::new(key, r, consistency)),
+            Self::Put { key, content, basis, w, r, consistency, request, age } => {
+                let put = put::Wanted { key, content, basis, w, r, consistency, request, age };
+                Box::new(put::Put::new(put))
+            }
+            Self::Inspect { key } => Box::new(inspect::Inspect::new(key)),
+            Self::Scan { slots, after, prefix, r, bytes_max } => {
+                Box::new(scan::Scan::new(scan::Wanted { slots, after, prefix, r, bytes_max }))
+            }
+        }
     }
 }

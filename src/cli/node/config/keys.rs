@@ -66,7 +66,7 @@ const fn later(
 }
 
 /// All keys, section by section, in the order in which they are shown.
-pub const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &[
     key("node.name", Form::Text, "", "unique; what clocks and status show"),
     key("node.zone", Form::Text, "", "failure zone: a rack, a room"),
     key("node.data_dir", Form::Text, "", "where this node keeps everything"),

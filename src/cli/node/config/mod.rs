@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::ring::{Mode, Weight};
+use crate::storage::{self, Compression, SyncMode};
 
 pub(crate) use keys::KEYS;
 use keys::{Built, Key};
@@ -45,11 +46,11 @@ pub struct Config {
     /// Longest key and value together, bytes.
     pub pair_max: u32,
     /// When a write is acknowledged.
-    pub sync: Sync,
+    pub sync: SyncMode,
     /// A memtable of this many bytes is written out.
     pub memtable: usize,
     /// Bytes of blocks kept in memory.
-    pub cache: usize,
+    pub cache: u64,
     /// Whether blocks are compressed.
     pub compression: Compression,
     /// Bloom filter bits a key.
@@ -83,26 +84,6 @@ pub struct Founding {
     pub partitions: u32,
     /// This node's share.
     pub weight: Weight,
-}
-
-/// When a write is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
-    /// Once its log record is on the disk.
-    Always,
-    /// At once; the log goes to disk this often.
-    Interval(Duration),
-    /// At once; the system writes when it likes.
-    Never,
-}
-
-/// Whether SSTable blocks are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
-    /// With lz4.
-    Lz4,
-    /// Not.
-    None,
 }
 
 /// How log lines are written.
@@ -218,6 +199,18 @@ impl Config {
             "node.data_dir",
             "a node needs a data directory".into(),
         );
+        let store = self.store().validate();
+        fields.demand(
+            store.is_ok(),
+            "storage.memtable",
+            store.err().map_or_else(String::new, |error| error.to_string()),
+        );
+        for (path, address) in
+            [("listen.peer", &self.listen_peer), ("listen.client", &self.listen_client)]
+        {
+            let message = "others must be told an address at which they reach this node, not that of all interfaces";
+            fields.demand(!parse::is_unspecified(address), path, message.into());
+        }
         fields.demand(
             (crate::wire::frame::FRAME_BYTES_MIN..=1 << 30).contains(&self.frame),
             "limits.frame",
@@ -233,6 +226,18 @@ impl Config {
             "log.filter",
             "is no log filter".into(),
         );
+    }
+
+    /// How the store is set up.
+    pub fn store(&self) -> storage::Options {
+        storage::Options {
+            sync: self.sync,
+            memtable_bytes: self.memtable,
+            cache_bytes: self.cache,
+            compression: self.compression,
+            bloom_bits_per_key: self.bloom_bits,
+            ..storage::Options::default()
+        }
     }
 
     /// Listen addresses that others than this machine may reach.
@@ -288,9 +293,14 @@ pub fn example() -> String {
     text
 }
 
+/// `text` as a TOML string.
+pub fn toml_text(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
 /// A key's value as it would stand in the file.
 pub fn toml_value(key: &Key, texts: &[String]) -> String {
-    let quoted = |text: &String| toml::Value::String(text.clone()).to_string();
+    let quoted = |text: &String| toml_text(text);
     match key.form {
         keys::Form::List => {
             let items: Vec<String> =
@@ -402,7 +412,8 @@ mod tests {
 
     #[test]
     fn addresses_that_others_reach_are_known() {
-        let config = load(GOOD, &[], &["listen.peer=0.0.0.0:7400", "listen.http=[::1]:1"]).unwrap();
-        assert_eq!(config.exposed(), ["0.0.0.0:7400"]);
+        let config =
+            load(GOOD, &[], &["listen.peer=10.0.0.1:7400", "listen.http=[::1]:1"]).unwrap();
+        assert_eq!(config.exposed(), ["10.0.0.1:7400"]);
     }
 }

@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::ring::Weight;
+use crate::storage::SyncMode;
 
 use super::keys::{Form, Key};
 use super::sources::Settings;
-use super::{ConfigError, Origin, Problem, Sync};
+use super::{ConfigError, Origin, Problem};
 
 /// Thousandths in a weight of one.
 const WEIGHT_ONE: u32 = 1_000;
@@ -88,12 +89,11 @@ impl<'a> Fields<'a> {
         Weight(self.read(path, parse_weight))
     }
 
-    pub(super) fn sync(&mut self, path: &str) -> Sync {
-        self.read(path, |text| match text {
-            "always" => Some(Sync::Always),
-            "never" => Some(Sync::Never),
-            _ => text.strip_prefix("interval=").and_then(parse_span).map(Sync::Interval),
-        })
+    pub(super) fn sync(&mut self, path: &str) -> SyncMode {
+        let text = self.text(path);
+        let mode = text.parse();
+        self.demand(mode.is_ok(), path, not_form(path, &text));
+        mode.unwrap_or(SyncMode::Always)
     }
 
     /// The value at the chosen text's place in the key's choices.
@@ -117,11 +117,21 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Whether `address` stands for all of a machine's interfaces.
+pub(super) fn is_unspecified(address: &str) -> bool {
+    host(address).parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+}
+
 /// Whether only this machine reaches `address`.
 pub(super) fn is_loopback(address: &str) -> bool {
+    let host = host(address);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The host of an address, without brackets.
+fn host(address: &str) -> &str {
     let host = split_address(address).map_or("", |(host, _)| host);
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn not_form(path: &str, text: &str) -> String {
@@ -170,16 +180,6 @@ fn parse_weight(text: &str) -> Option<u32> {
     let thousandths: u32 = format!("{decimals:0<3}").parse().ok()?;
     let weight = whole.parse::<u32>().ok()?.checked_mul(WEIGHT_ONE)?.checked_add(thousandths)?;
     (weight <= WEIGHT_MAX).then_some(weight)
-}
-
-#[expect(
-    clippy::derivable_impls,
-    reason = "the zero that a wrong value reads as is no meaningful default"
-)]
-impl Default for Sync {
-    fn default() -> Self {
-        Self::Always
-    }
 }
 
 #[cfg(test)]
