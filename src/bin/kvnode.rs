@@ -1,3 +1,7 @@
 //! kvnode: a thin main over `kvkit::cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kvkit::cli::program::main::<kvkit::cli::node::Kvnode>()
+}

@@ -1,20 +1,50 @@
 //! The ring-aware, pipelined native client: tokio at the caller's rim.
+//!
+//! A [`Client`] knows the layout, sends each request to an owner of its key over one connection a node, and turns to
+//! the next owner when that fails, a put under the same request id (DESIGN §4). `connection` drives one connection,
+//! `pool` keeps one for each node, `route` decides whom to try.
+
+mod connection;
+mod pool;
+mod route;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rand::rngs::OsRng;
+use rand::{RngCore, TryRngCore};
 
 use crate::node_id::{ClusterId, NodeId};
 use crate::replication::{Consistency, Level};
 use crate::ring::{Layout, Preferences};
-use crate::wire::client::{Done, ErrorReply, Got, PutBasis, ReplyBody, RequestBody};
+use crate::version::RequestId;
+use crate::wire::client::{
+    Done, ErrorReply, Get, Got, LayoutReply, Put, PutBasis, ReplyBody, RequestBody,
+};
+
+use connection::{Address, DialError};
+use pool::Pool;
+use route::{Journey, reject};
 
 /// A client of one cluster. Cheap to clone; all clones share connections and the session.
 #[derive(Clone, Debug)]
 pub struct Client {
-    shared: Arc<()>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: ClientOptions,
+    session: u64,
+    puts: AtomicU64,
+    view: RwLock<Arc<ClusterView>>,
+    refreshing: AtomicBool,
+    pool: Pool,
 }
 
 /// How to connect.
@@ -110,21 +140,53 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoNode`], [`ClientError::Refused`], [`ClientError::Protocol`].
     pub async fn connect(options: ClientOptions) -> Result<Self, ClientError> {
-        let _ = options;
-        todo!()
+        let deadline = now() + options.timeout;
+        let pool = Pool::default();
+        let mut failures = Failures::default();
+        for address in options.addresses() {
+            match pool.connection(&address, &options.agent, deadline).await {
+                Ok(connection) => match connection.request(RequestBody::Layout, deadline).await {
+                    Ok(reply) => {
+                        let view = ClusterView::learn(&address, reject(reply.body)?)?;
+                        return Ok(Self::new(options, pool, view));
+                    }
+                    Err(_) => failures.tried.push(format!("{address} (no reply)")),
+                },
+                Err(error) => failures.add(&address, error),
+            }
+        }
+        Err(failures.into_error())
     }
+
+    fn new(options: ClientOptions, pool: Pool, view: ClusterView) -> Self {
+        let shared = Shared {
+            options,
+            session: OsRng.unwrap_err().next_u64(),
+            puts: AtomicU64::new(0),
+            view: RwLock::new(Arc::new(view)),
+            refreshing: AtomicBool::new(false),
+            pool,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// What the client knows of the cluster now; renewed by itself when a reply names a newer layout.
     pub fn cluster(&self) -> Arc<ClusterView> {
-        let _ = &self.shared;
-        todo!()
+        Arc::clone(&self.shared.view.read().unwrap_or_else(PoisonError::into_inner))
     }
+
     /// Reads a key at an owner of it; fails over to the next owner, then to any node.
     /// # Errors
     /// [`ClientError`].
     pub async fn get(&self, key: Bytes, options: GetOptions) -> Result<Got, ClientError> {
-        let _ = (key, options);
-        todo!()
+        let GetOptions { r, consistency } = options;
+        let body = |_| RequestBody::Get(Get { key: key.clone(), r, consistency });
+        match reject(Journey::new(self, false).travel(Some(&key), body).await?)? {
+            ReplyBody::Got(got) => Ok(got),
+            other => Err(self.unfitting(&other)),
+        }
     }
+
     /// Writes (or with `None` deletes) a key; fails over with the same request id.
     /// # Errors
     /// [`ClientError`].
@@ -135,9 +197,24 @@ impl Client {
         basis: PutBasis,
         options: PutOptions,
     ) -> Result<Done, ClientError> {
-        let _ = (key, value, basis, options);
-        todo!()
+        let counter = self.shared.puts.fetch_add(1, Ordering::Relaxed) + 1;
+        let put = Put {
+            key,
+            value,
+            basis,
+            w: options.w,
+            r: None,
+            consistency: options.consistency,
+            request: RequestId { session: self.shared.session, counter },
+            age: 0,
+        };
+        let body = |age| RequestBody::Put(Put { age, ..put.clone() });
+        match reject(Journey::new(self, true).travel(Some(&put.key), body).await?)? {
+            ReplyBody::Done(done) => Ok(done),
+            other => Err(self.unfitting(&other)),
+        }
     }
+
     /// Any request, at `node` and nowhere else, or at any reachable node where none is named. Error replies come as
     /// [`ClientError::Reply`].
     /// # Errors
@@ -147,7 +224,144 @@ impl Client {
         node: Option<NodeId>,
         body: RequestBody,
     ) -> Result<ReplyBody, ClientError> {
-        let _ = (node, body);
-        todo!()
+        let is_write = matches!(body, RequestBody::Put(_) | RequestBody::Propose { .. });
+        let journey = Journey::new(self, is_write);
+        let reply = match (node, &body) {
+            (Some(node), _) => {
+                let address = self.address_of(node).ok_or_else(|| ClientError::NoNode {
+                    tried: format!("node {node} (its client address is not known)"),
+                })?;
+                journey.visit(&address, body).await?
+            }
+            // A retry of a change could be told that its own first try was in the way.
+            (None, RequestBody::Propose { .. }) => {
+                let addresses = self.addresses(None);
+                let address = addresses.first().ok_or_else(|| ClientError::NoNode {
+                    tried: "no address is known".to_owned(),
+                })?;
+                journey.visit(address, body).await?
+            }
+            (None, _) => journey.travel(None, |_| body.clone()).await?,
+        };
+        reject(reply)
     }
+
+    /// Where a request for `key` goes, in order.
+    fn addresses(&self, key: Option<&[u8]>) -> Vec<Address> {
+        if let Some(path) = &self.shared.options.socket {
+            return vec![Address::Unix(path.clone())];
+        }
+        let view = self.cluster();
+        let known = view.order(key).into_iter().filter_map(|node| view.clients.get(&node));
+        let mut addresses: Vec<Address> = known.cloned().map(Address::Tcp).collect();
+        if addresses.is_empty() {
+            addresses = self.shared.options.addresses();
+        }
+        // Stable: among the shunned, and among the others, the order stays.
+        addresses.sort_by_key(|address| self.shared.pool.is_shunned(address));
+        addresses
+    }
+
+    fn address_of(&self, node: NodeId) -> Option<Address> {
+        self.cluster().clients.get(&node).cloned().map(Address::Tcp)
+    }
+
+    /// Learns the layout anew in the background when a node acts on a newer one.
+    fn note_layout(&self, version: u64) {
+        if version <= self.cluster().layout.version
+            || self.shared.refreshing.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        let client = self.clone();
+        tokio::spawn(async move {
+            client.refresh(now() + client.shared.options.timeout).await;
+            client.shared.refreshing.store(false, Ordering::Release);
+        });
+    }
+
+    /// Asks the nodes in turn until one tells a layout; keeps what is known where none does.
+    async fn refresh(&self, deadline: Instant) {
+        for address in self.addresses(None) {
+            let agent = &self.shared.options.agent;
+            let Ok(connection) = self.shared.pool.connection(&address, agent, deadline).await
+            else {
+                continue;
+            };
+            let Ok(reply) = connection.request(RequestBody::Layout, deadline).await else {
+                continue;
+            };
+            let Ok(view) = ClusterView::learn(&address, reply.body) else { continue };
+            let mut known = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
+            if known.layout.version <= view.layout.version {
+                *known = Arc::new(view);
+            }
+            return;
+        }
+    }
+
+    fn unfitting(&self, reply: &ReplyBody) -> ClientError {
+        let kind =
+            format!("{reply:?}").chars().take_while(char::is_ascii_alphabetic).collect::<String>();
+        ClientError::Protocol {
+            node: self.cluster().cluster_name.clone(),
+            reason: format!("the reply `{kind}` does not fit the request"),
+        }
+    }
+}
+
+impl ClientOptions {
+    fn addresses(&self) -> Vec<Address> {
+        match &self.socket {
+            Some(path) => vec![Address::Unix(path.clone())],
+            None => self.hosts.iter().cloned().map(Address::Tcp).collect(),
+        }
+    }
+}
+
+impl ClusterView {
+    fn learn(address: &Address, reply: ReplyBody) -> Result<Self, ClientError> {
+        let malformed =
+            |reason: String| ClientError::Protocol { node: address.to_string(), reason };
+        let ReplyBody::Layout(reply) = reply else {
+            return Err(malformed(
+                "it answered a question for the layout with something else".into(),
+            ));
+        };
+        let LayoutReply { cluster, cluster_name, layout, clients, pair_max } = reply;
+        layout.validate().map_err(|error| malformed(format!("its layout is unusable: {error}")))?;
+        let layout = Arc::new(layout);
+        let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
+        Ok(Self { cluster, cluster_name, layout, preferences, clients, pair_max })
+    }
+}
+
+/// Why none of the first addresses would do.
+#[derive(Default)]
+struct Failures {
+    tried: Vec<String>,
+    telling: Option<ClientError>,
+}
+
+impl Failures {
+    fn add(&mut self, address: &Address, error: DialError) {
+        self.tried.push(format!("{address} ({error})"));
+        let node = address.to_string();
+        let telling = match error {
+            DialError::Io(_) | DialError::Timeout => return,
+            DialError::Protocol(reason) => ClientError::Protocol { node, reason },
+            DialError::Refused { code, reason } => ClientError::Refused { node, code, reason },
+        };
+        self.telling.get_or_insert(telling);
+    }
+
+    /// A node that answered and said no tells more than those that did not answer.
+    fn into_error(self) -> ClientError {
+        self.telling.unwrap_or_else(|| ClientError::NoNode { tried: self.tried.join(", ") })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the client is a rim: it reads the clock")]
+fn now() -> Instant {
+    Instant::now()
 }

@@ -110,6 +110,16 @@ pub enum Effect {
     Wake(u64),
     /// Dial these peers (id and address), and no others; the runtime keeps trying.
     Peers(Vec<(NodeId, String)>),
+    /// Dial whoever listens at a seed's address, once, and send it this; its handshake says who it is. May be lost.
+    Introduce {
+        /// Where.
+        address: String,
+        /// What.
+        message: PeerMessage,
+    },
+    /// This process stood still for longer than any deadline (a suspended machine, a stopped process): close every
+    /// client connection, so that no request that waited in a socket buffer is taken for a fresh one.
+    CloseClients,
     /// Something an operator should read.
     Log(Severity, String),
     /// Everything in flight is finished after [`Event::Stop`], and the clean mark is durable.

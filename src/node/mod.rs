@@ -1,5 +1,35 @@
 //! Node: `Core`, one replica as a deterministic state machine; the keys' encodings (DESIGN §2).
+//!
+//! [`found`] makes an empty store a member of a new cluster; [`Core::open`] starts on it; [`Core::handle`] folds events
+//! in and says what shall happen.
 
+mod agreement;
+mod calls;
+mod clients;
+mod config;
+mod core;
 mod event;
+mod figures;
+mod forwarding;
+mod handshake;
+mod key_queue;
+mod key_work;
+pub mod keys;
+mod latency;
+mod lineage;
+mod meta;
+mod parking;
+mod peer_rim;
+mod peers;
+mod ranges;
+mod replayed;
+mod replies;
+mod start;
+mod status;
 
+pub use config::{CoreConfig, DEADLINE_MAX, DiskSpace, Limits, PAIR_BYTES_MAX, TIMEOUT};
+pub use core::Core;
 pub use event::{Caller, Effect, Event, ReadToken, ScanToken, Severity};
+pub use handshake::WelcomeError;
+pub use replayed::Replayed;
+pub use start::{StartError, found};

@@ -40,6 +40,15 @@ pub enum Request {
         /// The put it stems from.
         put: Option<PutTag>,
     },
+    /// Whether the replica knows this put, and the key's state: before a retry or a conditional put is written.
+    Recall {
+        /// The key.
+        key: Bytes,
+        /// The client's name for the put.
+        request: RequestId,
+        /// Whether it came without a context: then a later put of its session counts as knowing it.
+        plain: bool,
+    },
     /// Keys and states of `slots` (inclusive), in (slot, key) order, after `after`.
     ReadRange {
         /// First and last slot.
@@ -87,6 +96,15 @@ pub enum Answer {
     },
     /// To a merge.
     Merged(Acknowledgement),
+    /// To a recall.
+    Recalled {
+        /// The key's state.
+        state: Siblings,
+        /// Whether the put is known.
+        known: bool,
+        /// How far back the memory of request ids reaches, microseconds before now.
+        memory: u64,
+    },
     /// To a range.
     Range(RangePage),
     /// Not done, and why; nothing changed.
@@ -96,7 +114,7 @@ pub enum Answer {
 /// A durable merge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Acknowledgement {
-    /// To a plain put: this replica's state before the merge, where it held what the put did not cover.
+    /// To a plain put: this replica's state before the merge, where it held a version that the put did not cover.
     pub uncovered: Option<Siblings>,
     /// To a put: whether this replica knows it under another actor's dot, or a later put of its session.
     pub known: Known,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ring::{Mode, Ring};
+
 /// How many replicas a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -48,5 +50,204 @@ impl Level {
             Self::All => n,
         };
         (1..=n).contains(&count).then_some(count)
+    }
+}
+
+/// What one request needs, resolved against the ring in force: explicit levels against the effective n, defaults from
+/// the layout, both raised to the layout's where the request is strict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// Owners a key has.
+    pub(super) n: usize,
+    /// Owners that must answer.
+    pub(super) r: usize,
+    /// Durable acknowledgements a write needs.
+    pub(super) w: usize,
+    /// Whether success may be bought with a weaker promise.
+    pub(super) consistency: Consistency,
+    layout_r: usize,
+    layout_w: usize,
+}
+
+impl Terms {
+    /// The terms of a read.
+    pub(super) fn of_get(
+        ring: &Ring,
+        r: Option<Level>,
+        consistency: Option<Consistency>,
+    ) -> Result<Self, String> {
+        let terms = Self::of_layout(ring, consistency);
+        let r = terms.resolve("R", r)?.unwrap_or(terms.layout_r);
+        Ok(Self { r, ..terms }.raised())
+    }
+
+    /// The terms of a write. Where only w is named, it bounds r: who accepts a weak write waits for no further owner.
+    pub(super) fn of_put(
+        ring: &Ring,
+        w: Option<Level>,
+        r: Option<Level>,
+        consistency: Option<Consistency>,
+    ) -> Result<Self, String> {
+        let terms = Self::of_layout(ring, consistency);
+        let named_w = terms.resolve("W", w)?;
+        let named_r = terms.resolve("R", r)?;
+        let r = named_r.unwrap_or(named_w.map_or(terms.layout_r, |w| terms.layout_r.min(w)));
+        Ok(Self { r, w: named_w.unwrap_or(terms.layout_w), ..terms }.raised())
+    }
+
+    /// Owners that must hold what a strict get answers, so that no later one goes back: as few as a strict request may
+    /// read meet one of them. It is the layout's r that counts, not this request's larger one.
+    pub(super) const fn holders(&self) -> usize {
+        self.n - self.layout_r + 1
+    }
+
+    /// Owners that must answer a get.
+    pub(super) fn get_answers(&self) -> usize {
+        match self.consistency {
+            Consistency::Strict => self.r.max(self.holders()),
+            Consistency::Sloppy => self.r,
+        }
+    }
+
+    /// Owners that must answer a put without a context before it knows what to replace.
+    pub(super) fn put_answers(&self) -> usize {
+        self.r.max(self.w)
+    }
+
+    /// Whether a get that so many owners answered can promise what a strict one does, if enough of them hold it.
+    pub(super) const fn can_be_strict(&self, answered: usize) -> bool {
+        self.overlaps() && self.layout_r <= self.r && self.holders() <= answered
+    }
+
+    /// What a get promises whose answer so many owners hold.
+    pub(super) const fn of_answer_held_by(&self, holders: usize) -> Guarantee {
+        match (self.overlaps(), self.can_be_strict(holders)) {
+            (false, _) => Guarantee::Eventual,
+            (true, false) => Guarantee::Overlap,
+            (true, true) => Guarantee::Strict,
+        }
+    }
+
+    /// Whether the owners that a get reads meet those of every write at the layout's w.
+    const fn overlaps(&self) -> bool {
+        self.n < self.r + self.layout_w
+    }
+
+    /// What a put promises.
+    pub(super) const fn of_write(&self) -> Guarantee {
+        if self.n < self.w + self.layout_r { Guarantee::Strict } else { Guarantee::Eventual }
+    }
+
+    fn of_layout(ring: &Ring, consistency: Option<Consistency>) -> Self {
+        let (r, w) = (ring.effective_r(), ring.effective_w());
+        let consistency = consistency.unwrap_or(match ring.mode {
+            Mode::Available => Consistency::Sloppy,
+            Mode::Consistent => Consistency::Strict,
+        });
+        Self { n: ring.effective_n(), r, w, consistency, layout_r: r, layout_w: w }
+    }
+
+    fn raised(self) -> Self {
+        match self.consistency {
+            Consistency::Sloppy => self,
+            Consistency::Strict => {
+                Self { r: self.r.max(self.layout_r), w: self.w.max(self.layout_w), ..self }
+            }
+        }
+    }
+
+    fn resolve(&self, name: &str, level: Option<Level>) -> Result<Option<usize>, String> {
+        let Some(level) = level else { return Ok(None) };
+        level.resolve(self.n).map(Some).ok_or_else(|| match level {
+            Level::Count(0) => format!("{name}=0: at least one replica must answer"),
+            Level::Count(count) => {
+                format!("{name}={count} is more than the N={} replicas that a key has", self.n)
+            }
+            Level::One | Level::Quorum | Level::All => "no member holds any key".to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::{Member, Weight};
+    use crate::version::notation::node;
+
+    fn ring(members: usize, (n, r, w): (u8, u8, u8), mode: Mode) -> Ring {
+        let member = |index: usize| {
+            let name = format!("n{index}");
+            Member { id: node(&name), name, zone: String::new(), weight: Weight(1000) }
+        };
+        Ring { q: 1, n, r, w, mode, members: (1..=members).map(member).collect(), owner: vec![0] }
+    }
+
+    /// Every choice of `count` of `n` owners, as bits.
+    fn choices(n: usize, count: usize) -> impl Iterator<Item = u32> + Clone {
+        (0_u32..1 << n).filter(move |set| set.count_ones() as usize == count)
+    }
+
+    fn always_meet(n: usize, left: usize, right: usize) -> bool {
+        choices(n, left).all(|a| choices(n, right).all(|b| a & b != 0))
+    }
+
+    #[test]
+    fn guarantees_are_what_counting_sets_of_owners_shows() {
+        let levels = |n: u8| 1..=n;
+        for n in 1..=5_u8 {
+            for (r, w) in levels(n).flat_map(|r| levels(n).map(move |w| (r, w))) {
+                let ring = ring(usize::from(n), (n, r, w), Mode::Available);
+                let (n, r, w) = (usize::from(n), usize::from(r), usize::from(w));
+                for named in 1..=n {
+                    let level = Some(Level::Count(u8::try_from(named).unwrap()));
+                    let put = Terms::of_put(&ring, level, None, None).unwrap();
+                    assert_eq!(put.of_write() == Guarantee::Strict, always_meet(n, named, r));
+                    let get = Terms::of_get(&ring, level, None).unwrap();
+                    for holders in 1..=n {
+                        let seen = always_meet(n, named, w);
+                        let kept = r <= named && always_meet(n, holders, r);
+                        let expected = match (seen, kept) {
+                            (false, _) => Guarantee::Eventual,
+                            (true, false) => Guarantee::Overlap,
+                            (true, true) => Guarantee::Strict,
+                        };
+                        let got = get.of_answer_held_by(holders);
+                        assert_eq!(got, expected, "n={n} r={r} w={w} R={named} held by {holders}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check(
+        members: usize,
+        quorum: (u8, u8, u8),
+        w: Option<Level>,
+        r: Option<Level>,
+        strict: bool,
+        expected: Result<(usize, usize), &str>,
+    ) {
+        let mode = if strict { Mode::Consistent } else { Mode::Available };
+        let terms = Terms::of_put(&ring(members, quorum, mode), w, r, None);
+        let got = terms.map(|terms| (terms.w, terms.r));
+        assert_eq!(got, expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn a_level_is_resolved_against_the_replicas_a_key_has() {
+        let count = |count| Some(Level::Count(count));
+        check(3, (3, 2, 2), None, None, false, Ok((2, 2)));
+        check(3, (3, 2, 2), Some(Level::All), None, false, Ok((3, 2)));
+        check(5, (5, 2, 2), Some(Level::Quorum), None, false, Ok((3, 2)));
+        check(3, (3, 2, 2), Some(Level::One), None, false, Ok((1, 1)));
+        check(3, (3, 2, 2), count(1), count(3), false, Ok((1, 3)));
+        check(3, (3, 2, 2), Some(Level::One), None, true, Ok((2, 2)));
+        check(2, (3, 2, 3), None, None, false, Ok((2, 2)));
+        let above = "W=4 is more than the N=3 replicas that a key has";
+        check(3, (3, 2, 2), count(4), None, false, Err(above));
+        let above = "R=3 is more than the N=2 replicas that a key has";
+        check(2, (3, 2, 2), None, count(3), false, Err(above));
+        check(3, (3, 2, 2), count(0), None, false, Err("W=0: at least one replica must answer"));
     }
 }

@@ -1,10 +1,29 @@
 //! The layout: the one thing that the cluster agrees on.
+//!
+//! Two nodes compare layouts by hash, so its canonical bytes are a format:
+//! ```text
+//! layout := "kvlayout" format:u8=1 generation:u64 version:u64 rings:u8 now:ring next:ring?     rings: 1 or 2
+//! ring   := q:u32 n:u8 r:u8 w:u8 mode:u8 members:varint member* owner:u16{q}                    mode: 0 available, 1 consistent
+//! member := id:[u8; 16] name_length:varint name zone_length:varint zone thousandths:u32
+//! ```
+
+use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::encoding::{put_bytes, put_varint};
 use crate::node_id::NodeId;
 
-use super::Partition;
+use super::token::sha1_prefix;
+use super::{PARTITIONS_MAX, Partition, Weight, place};
+
+/// What canonical bytes start with: what they are, and the format's version.
+const CANONICAL_MAGIC: &[u8] = b"kvlayout\x01";
+/// Longest name of a member or a zone, in bytes.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Most members of a ring: `owner` holds their indexes, and the solver needs one for nobody.
+pub const MEMBERS_MAX: usize = u16::MAX as usize;
 
 /// Whether requests count owners only unless they say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,10 +35,6 @@ pub enum Mode {
     Consistent,
 }
 
-/// A member's share of the ring, in thousandths; 0 owns nothing. Written as a decimal number (`1.0`) in JSON and TOML.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Weight(pub u32);
-
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
@@ -27,7 +42,7 @@ pub struct Member {
     pub id: NodeId,
     /// Its name, unique in the ring.
     pub name: String,
-    /// Its failure zone; empty when zones are not used.
+    /// Its failure zone, formed like a name; empty when zones are not used.
     pub zone: String,
     /// Its share.
     pub weight: Weight,
@@ -75,8 +90,8 @@ pub enum LayoutError {
     /// Q is no power of two, or past the maximum.
     #[error("{0} partitions: the number must be a power of two up to 65536")]
     Partitions(u32),
-    /// `owner` does not name an existing member for each partition.
-    #[error("partition {0} has no owner among the members")]
+    /// `owner` does not name a member of weight above 0 for each partition, or names one for more than there are.
+    #[error("partition {0} has no owner among the members of weight above 0")]
     Owner(u32),
     /// Members out of order, or one id twice.
     #[error("member {0} stands twice or out of order")]
@@ -84,6 +99,18 @@ pub enum LayoutError {
     /// One name for two members, or a malformed one.
     #[error("name `{0}` is taken twice or malformed")]
     Name(String),
+    /// More than an index can name.
+    #[error("{0} members: a ring has at most 65535")]
+    TooManyMembers(usize),
+    /// A malformed zone.
+    #[error("zone `{0}` is malformed")]
+    Zone(String),
+    /// A weight above 1000.
+    #[error("weight {0} is above 1000")]
+    Weight(Weight),
+    /// A version or generation of 0.
+    #[error("a layout's generation and version count from 1")]
+    Version,
     /// n, r or w is 0, or r or w is above n.
     #[error("n={n} r={r} w={w}: each must be at least 1, r and w at most n")]
     Quorum {
@@ -102,7 +129,7 @@ pub enum LayoutError {
 impl Ring {
     /// Members with a weight above 0.
     pub fn active(&self) -> usize {
-        self.members.iter().filter(|member| member.weight.0 > 0).count()
+        self.members.iter().filter(|member| member.weight > Weight::ZERO).count()
     }
     /// n, or the number of active members while that is smaller.
     pub fn effective_n(&self) -> usize {
@@ -135,7 +162,63 @@ impl Ring {
     /// # Errors
     /// The first promise that does not hold.
     pub fn validate(&self) -> Result<(), LayoutError> {
-        todo!()
+        let Self { q, n, r, w, mode: _, members, owner } = self;
+        if !q.is_power_of_two() || PARTITIONS_MAX < *q {
+            return Err(LayoutError::Partitions(*q));
+        }
+        if *r == 0 || *w == 0 || n < r || n < w {
+            return Err(LayoutError::Quorum { n: *n, r: *r, w: *w });
+        }
+        validate_members(members)?;
+        let owned = |index: &u16| {
+            members.get(usize::from(*index)).is_some_and(|member| member.weight > Weight::ZERO)
+        };
+        let bad = owner.iter().position(|index| !owned(index));
+        let bad = bad.or((owner.len() != *q as usize).then_some(owner.len().min(*q as usize)));
+        match bad.and_then(|partition| u32::try_from(partition).ok()) {
+            Some(partition) => Err(LayoutError::Owner(partition)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Member {
+    /// Whether `name` can be a member's: 1 to 63 letters, digits, `.`, `_`, `-`, the first a letter or digit.
+    pub fn is_name(name: &str) -> bool {
+        let mut bytes = name.bytes();
+        name.len() <= NAME_BYTES_MAX
+            && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+            && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    }
+    /// Whether `zone` can be a zone: empty, or formed like a name.
+    pub fn is_zone(zone: &str) -> bool {
+        zone.is_empty() || Self::is_name(zone)
+    }
+}
+
+fn validate_members(members: &[Member]) -> Result<(), LayoutError> {
+    if MEMBERS_MAX < members.len() {
+        return Err(LayoutError::TooManyMembers(members.len()));
+    }
+    if let Some(pair) = members.windows(2).find(|pair| pair[1].id <= pair[0].id) {
+        return Err(LayoutError::Members(pair[1].id));
+    }
+    let mut names = BTreeSet::new();
+    for member in members {
+        if !Member::is_name(&member.name) || !names.insert(&member.name) {
+            return Err(LayoutError::Name(member.name.clone()));
+        }
+        if !Member::is_zone(&member.zone) {
+            return Err(LayoutError::Zone(member.zone.clone()));
+        }
+        if Weight::MAX < member.weight {
+            return Err(LayoutError::Weight(member.weight));
+        }
+    }
+    if members.iter().all(|member| member.weight == Weight::ZERO) {
+        Err(LayoutError::Empty)
+    } else {
+        Ok(())
     }
 }
 
@@ -149,19 +232,205 @@ impl Layout {
         r: u8,
         w: u8,
         mode: Mode,
-        members: Vec<Member>,
+        mut members: Vec<Member>,
     ) -> Result<Self, LayoutError> {
-        let _ = (q, n, r, w, mode, members);
-        todo!()
+        members.sort_by_key(|member| member.id);
+        validate_members(&members)?;
+        if !q.is_power_of_two() || PARTITIONS_MAX < q {
+            return Err(LayoutError::Partitions(q));
+        }
+        if n == 0 {
+            return Err(LayoutError::Quorum { n, r, w });
+        }
+        let owner = place(q, n, &members, None).owner;
+        let layout = Self {
+            generation: 1,
+            version: 1,
+            now: Ring { q, n, r, w, mode, members, owner },
+            next: None,
+        };
+        layout.validate().map(|()| layout)
     }
     /// The hash over the canonical bytes.
     pub fn hash(&self) -> LayoutHash {
-        todo!()
+        LayoutHash(sha1_prefix(&self.canonical_bytes()))
+    }
+    /// The bytes that [`Layout::hash`] is over: the same for the same layout in every release (see the module's top).
+    pub fn canonical_bytes(&self) -> Vec<u8> {
+        let mut out = CANONICAL_MAGIC.to_vec();
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        out.extend_from_slice(&self.version.to_le_bytes());
+        out.push(1 + u8::from(self.next.is_some()));
+        put_ring(&mut out, &self.now);
+        if let Some(next) = &self.next {
+            put_ring(&mut out, next);
+        }
+        out
     }
     /// Checks both rings and the version.
     /// # Errors
     /// The first promise that does not hold.
     pub fn validate(&self) -> Result<(), LayoutError> {
-        todo!()
+        if self.generation == 0 || self.version == 0 {
+            return Err(LayoutError::Version);
+        }
+        self.now.validate()?;
+        self.next.as_ref().map_or(Ok(()), Ring::validate)
+    }
+}
+
+impl fmt::Display for LayoutHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+fn put_ring(out: &mut Vec<u8>, ring: &Ring) {
+    let Ring { q, n, r, w, mode, members, owner } = ring;
+    out.extend_from_slice(&q.to_le_bytes());
+    out.extend_from_slice(&[
+        *n,
+        *r,
+        *w,
+        match mode {
+            Mode::Available => 0,
+            Mode::Consistent => 1,
+        },
+    ]);
+    put_varint(out, members.len() as u64);
+    for Member { id, name, zone, weight } in members {
+        out.extend_from_slice(id.as_bytes());
+        put_bytes(out, name.as_bytes());
+        put_bytes(out, zone.as_bytes());
+        out.extend_from_slice(&weight.thousandths().to_le_bytes());
+    }
+    for index in owner {
+        out.extend_from_slice(&index.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::notation::{member, members, node, ring};
+    use super::*;
+
+    fn sound() -> Ring {
+        ring(2, members("1 1 0 1"), vec![0, 1, 3, 0])
+    }
+
+    #[track_caller]
+    fn check_refused(spoil: impl FnOnce(&mut Ring), expected: &LayoutError) {
+        let mut ring = sound();
+        assert_eq!(ring.validate(), Ok(()));
+        spoil(&mut ring);
+        assert_eq!(ring.validate().as_ref(), Err(expected));
+        let layout = Layout { generation: 1, version: 1, now: sound(), next: Some(ring) };
+        assert_eq!(layout.validate().as_ref(), Err(expected), "as the next ring");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_reason() {
+        check_refused(|ring| ring.q = 3, &LayoutError::Partitions(3));
+        check_refused(|ring| ring.q = 0, &LayoutError::Partitions(0));
+        check_refused(|ring| ring.q = 1 << 17, &LayoutError::Partitions(1 << 17));
+        check_refused(|ring| ring.r = 3, &LayoutError::Quorum { n: 2, r: 3, w: 2 });
+        check_refused(|ring| ring.w = 0, &LayoutError::Quorum { n: 2, r: 2, w: 0 });
+        check_refused(|ring| ring.owner[2] = 4, &LayoutError::Owner(2));
+        check_refused(|ring| ring.owner[1] = 2, &LayoutError::Owner(1));
+        check_refused(|ring| ring.owner.truncate(3), &LayoutError::Owner(3));
+        check_refused(|ring| ring.owner.push(0), &LayoutError::Owner(4));
+        check_refused(|ring| ring.members.swap(0, 1), &LayoutError::Members(node(1)));
+        check_refused(|ring| ring.members[1].id = node(1), &LayoutError::Members(node(1)));
+        check_refused(
+            |ring| ring.members[1].name = "n1".to_owned(),
+            &LayoutError::Name("n1".to_owned()),
+        );
+        check_refused(
+            |ring| ring.members[1].name = String::new(),
+            &LayoutError::Name(String::new()),
+        );
+        check_refused(
+            |ring| ring.members[1].zone = "a b".to_owned(),
+            &LayoutError::Zone("a b".to_owned()),
+        );
+        check_refused(
+            |ring| ring.members[1].weight.0 += 1_000_000,
+            &LayoutError::Weight(Weight(1_001_000)),
+        );
+        check_refused(
+            |ring| ring.members.iter_mut().for_each(|member| member.weight = Weight::ZERO),
+            &LayoutError::Empty,
+        );
+        let unnumbered = Layout { generation: 1, version: 0, now: sound(), next: None };
+        assert_eq!(unnumbered.validate(), Err(LayoutError::Version));
+    }
+
+    #[test]
+    fn names_are_plain() {
+        for name in ["a", "n1", "9", "db-1.eu_west", &"x".repeat(63)] {
+            assert!(Member::is_name(name), "{name}");
+        }
+        for name in ["", "-a", ".a", "_a", "a b", "a/b", "é", "a\n", &"x".repeat(64)] {
+            assert!(!Member::is_name(name), "{name}");
+        }
+        assert!(Member::is_zone("") && Member::is_zone("eu-1") && !Member::is_zone("eu 1"));
+    }
+
+    #[test]
+    fn a_founded_layout_is_sound_whatever_the_order_of_members() {
+        let mut reversed = members("1 1@a 2@b");
+        let found = Layout::found(256, 3, 2, 2, Mode::Available, reversed.clone()).unwrap();
+        reversed.reverse();
+        assert_eq!(Layout::found(256, 3, 2, 2, Mode::Available, reversed).unwrap(), found);
+        assert_eq!((found.generation, found.version, &found.next), (1, 1, &None));
+        let empty = Layout::found(256, 3, 2, 2, Mode::Available, vec![]);
+        assert_eq!(empty, Err(LayoutError::Empty));
+        let idle = Layout::found(256, 3, 2, 2, Mode::Available, vec![member(1, Weight::ZERO, "")]);
+        assert_eq!(idle, Err(LayoutError::Empty));
+        let quorum = Layout::found(256, 0, 0, 0, Mode::Available, members("1"));
+        assert_eq!(quorum, Err(LayoutError::Quorum { n: 0, r: 0, w: 0 }));
+        let partitions = Layout::found(100, 1, 1, 1, Mode::Available, members("1"));
+        assert_eq!(partitions, Err(LayoutError::Partitions(100)));
+    }
+
+    #[test]
+    fn quorums_shrink_to_the_members_there_are() {
+        let ring = Ring { n: 5, r: 3, w: 4, ..sound() };
+        assert_eq!(
+            (ring.active(), ring.effective_n(), ring.effective_r(), ring.effective_w()),
+            (3, 3, 3, 3)
+        );
+    }
+
+    #[test]
+    fn every_field_is_in_the_hash() {
+        let base = Layout { generation: 1, version: 1, now: sound(), next: None };
+        let spoils: [fn(&mut Layout); 13] = [
+            |layout| layout.generation = 2,
+            |layout| layout.version = 2,
+            |layout| layout.next = Some(sound()),
+            |layout| layout.now.q = 8,
+            |layout| layout.now.n = 3,
+            |layout| layout.now.r = 1,
+            |layout| layout.now.w = 1,
+            |layout| layout.now.mode = Mode::Consistent,
+            |layout| layout.now.members[0].id = node(0),
+            |layout| layout.now.members[0].name = "n9".to_owned(),
+            |layout| layout.now.members[0].zone = "z".to_owned(),
+            |layout| layout.now.members[0].weight = Weight(7),
+            |layout| layout.now.owner[0] = 1,
+        ];
+        let mut hashes: Vec<LayoutHash> = spoils
+            .iter()
+            .map(|spoil| {
+                let mut layout = base.clone();
+                spoil(&mut layout);
+                layout.hash()
+            })
+            .chain([base.hash()])
+            .collect();
+        hashes.sort();
+        hashes.dedup();
+        assert_eq!(hashes.len(), spoils.len() + 1);
     }
 }

@@ -1,6 +1,21 @@
 //! Placement: a deterministic solver from members and the ring before to `owner[Q]` (DESIGN §3).
+//!
+//! Its wishes, the weightiest first: every member holds its share of all replicas, rounded up or down; little data moves
+//! away from the ring before; members own their share of first replicas, and an owner does not come back within N + 1
+//! partitions. (That lists have distinct members and zones is no wish: the walk sees to it.)
+//!
+//! Three steps: owners as they were, or dealt out one by one where nothing was; partitions without an owner, or of
+//! members that have too many, go to those that have too few, evenly around the ring; then a local search, which works
+//! out what a small change would do to the walk's lists and makes those changes that lower the cost.
 
-use super::{Member, Ring};
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use super::arrangement::{Arrangement, NOBODY, Tally};
+use super::search::Search;
+use super::shares::{fair_shares, real};
+use super::zones::Zones;
+use super::{Member, Preferences, Ring};
 
 /// A placement and what it could not keep.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +29,7 @@ pub struct Placement {
 /// A wish that a placement could not meet.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shortfall {
-    /// Partitions whose first n in the walk stand in fewer zones than could be.
+    /// Partitions whose first n in the walk stand in fewer zones than there could be replicas in.
     Zones {
         /// How many partitions.
         partitions: usize,
@@ -28,7 +43,7 @@ pub enum Shortfall {
         /// Replicas it holds.
         got: usize,
     },
-    /// N + 1 partitions in a row that are not all owned by distinct members.
+    /// N + 1 partitions in a row (or as many as there are members) that are not all owned by distinct ones.
     Window {
         /// How many partitions start such a row.
         partitions: usize,
@@ -36,7 +51,179 @@ pub enum Shortfall {
 }
 
 /// Places `q` partitions on `members` (sorted by id) for `n` replicas, moving little away from `before`.
+/// # Panics
+/// Without a member of weight above 0.
 pub fn place(q: u32, n: u8, members: &[Member], before: Option<&Ring>) -> Placement {
-    let _ = (q, n, members, before);
-    todo!()
+    let zones = Zones::of(members);
+    assert!(!zones.active().is_empty(), "a placement wants a member of weight above 0");
+    let (q, n) = (q as usize, usize::from(n).min(zones.active().len()));
+    let shares = fair_shares(q, n, members, &zones);
+    let firsts: Vec<f64> = shares.iter().map(|share| share / real(n)).collect();
+    let (owner, lists) = match before {
+        Some(before) => carry_over(q, members, &zones, before),
+        None => (deal(q, n, &firsts, &zones), (Vec::new(), 0)),
+    };
+    let held = Tally::new(shares.iter().map(|share| bounds(*share)).collect());
+    let first = Tally::new(firsts.iter().map(|share| bounds(*share)).collect());
+    let mut arrangement = Arrangement::new(n, &zones, &owner, (held, first), lists);
+    hand_out(&mut arrangement, &firsts, &zones);
+    let arrangement = Search::new(arrangement, zones.active(), owner).run();
+    let shortfalls = shortfalls(&arrangement, members, &shares, &zones);
+    Placement { owner: arrangement.into_owners(), shortfalls }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "shares are at most 2^16 times 255")]
+fn bounds(share: f64) -> (i64, i64) {
+    (share.floor() as i64, share.ceil() as i64)
+}
+
+/// Deals partitions out one by one: the next goes to the member that is furthest behind its share, of those that do
+/// not stand close by.
+fn deal(q: usize, n: usize, firsts: &[f64], zones: &Zones) -> Vec<u16> {
+    let mut credit = vec![0.0_f64; firsts.len()];
+    let mut owner: Vec<u16> = Vec::with_capacity(q);
+    let zone_window = n.min(zones.sizes().len()) - 1;
+    for partition in 0..q {
+        firsts.iter().zip(&mut credit).for_each(|(share, credit)| *credit += share / real(q));
+        let closeness = |index: u16| {
+            let near = |window: usize| owner[partition.saturating_sub(window)..].iter();
+            let zone_near = near(zone_window).any(|other| zones.zone(*other) == zones.zone(index));
+            let back =
+                near(n).rev().position(|other| *other == index).map_or(0, |distance| n - distance);
+            (zone_near && zone_window > 0, back)
+        };
+        let best = zones.active().iter().copied().min_by(|a, b| {
+            let credit = |index: u16| credit[usize::from(index)];
+            closeness(*a).cmp(&closeness(*b)).then(credit(*b).total_cmp(&credit(*a)))
+        });
+        let best = best.expect("there is an active member");
+        credit[usize::from(best)] -= 1.0;
+        owner.push(best);
+    }
+    owner
+}
+
+/// The owners of the ring before as indexes of `members`, and its lists; [`NOBODY`] stands for who is gone.
+fn carry_over(
+    q: usize,
+    members: &[Member],
+    zones: &Zones,
+    before: &Ring,
+) -> (Vec<u16>, (Vec<u16>, usize)) {
+    let find = |member: &Member| members.binary_search_by_key(&member.id, |other| other.id).ok();
+    let index_of: Vec<u16> = before
+        .members
+        .iter()
+        .map(|member| find(member).and_then(|index| u16::try_from(index).ok()).unwrap_or(NOBODY))
+        .collect();
+    let new_index = |index: &u16| index_of[usize::from(*index)];
+    let is_active = |index: u16| zones.active().binary_search(&index).is_ok();
+    let before_n = before.effective_n();
+    // Where the number of partitions changed, each one's place on the ring is what counts.
+    let place = |partition: usize| partition * before.owner.len() / q;
+    let owner = (0..q)
+        .map(|partition| new_index(&before.owner[place(partition)]))
+        .map(|index| if is_active(index) { index } else { NOBODY })
+        .collect();
+    let preferences = Preferences::new(Arc::new(before.clone()));
+    let walks: Vec<&[u16]> = preferences.iter().map(|walk| walk.indexes()).collect();
+    let lists = (0..q)
+        .flat_map(|partition| walks[place(partition)][..before_n].iter().map(new_index))
+        .collect();
+    (owner, (lists, before_n))
+}
+
+/// Moves partitions without an owner, and of members that own too many, to those that own too few.
+fn hand_out(arrangement: &mut Arrangement<'_>, firsts: &[f64], zones: &Zones) {
+    let targets = targets(arrangement, firsts, zones);
+    let lacks = |arrangement: &Arrangement<'_>, index: u16| {
+        targets[usize::from(index)] - arrangement.first().count(index)
+    };
+    for closeness_max in [0, 1, i64::MAX] {
+        for partition in scattered(arrangement.partitions()) {
+            let owner = arrangement.owner(partition);
+            if owner != NOBODY && lacks(arrangement, owner) >= 0 {
+                continue;
+            }
+            let behind = |index: &u16| {
+                let (lack, target) = (lacks(arrangement, *index), targets[usize::from(*index)]);
+                let closeness = arrangement.closeness(partition, *index);
+                let share_lacked = Reverse((lack << 32) / target.max(1));
+                (lack > 0 && closeness <= closeness_max).then_some((
+                    closeness,
+                    share_lacked,
+                    *index,
+                ))
+            };
+            if let Some((_, _, index)) = zones.active().iter().filter_map(behind).min() {
+                arrangement.apply(&[(partition, index)]);
+            }
+        }
+    }
+}
+
+/// How many partitions each member should own: whole numbers near its share that sum to all; who owns more already
+/// is rounded up first.
+fn targets(arrangement: &Arrangement<'_>, firsts: &[f64], zones: &Zones) -> Vec<i64> {
+    let mut targets: Vec<i64> = firsts.iter().map(|share| bounds(*share).0).collect();
+    let mut order: Vec<u16> = zones.active().to_vec();
+    order.retain(|index| firsts[usize::from(*index)].fract() > 0.0);
+    order.sort_by(|a, b| {
+        let has_more = |index: u16| arrangement.first().count(index) > targets[usize::from(index)];
+        let fraction = |index: u16| firsts[usize::from(index)].fract();
+        has_more(*b).cmp(&has_more(*a)).then(fraction(*b).total_cmp(&fraction(*a)))
+    });
+    let left = arrangement.partitions()
+        - targets.iter().map(|target| usize::try_from(*target).unwrap_or(0)).sum::<usize>();
+    order.into_iter().take(left).for_each(|index| targets[usize::from(index)] += 1);
+    targets
+}
+
+/// All numbers below `q`, a power of two, in an order whose every beginning is spread evenly (van der Corput).
+pub(super) fn scattered(q: usize) -> impl Iterator<Item = usize> {
+    let bits = q.trailing_zeros();
+    (0..q).map(
+        move |number| if bits == 0 { 0 } else { number.reverse_bits() >> (usize::BITS - bits) },
+    )
+}
+
+/// What an arrangement does not keep.
+fn shortfalls(
+    arrangement: &Arrangement<'_>,
+    members: &[Member],
+    shares: &[f64],
+    zones: &Zones,
+) -> Vec<Shortfall> {
+    let (q, n) = (arrangement.partitions(), arrangement.list(0).len());
+    let zones_wanted = n.min(zones.sizes().len());
+    let zones_of = |partition: &usize| {
+        let mut of: Vec<usize> =
+            arrangement.list(*partition).iter().map(|index| zones.zone(*index)).collect();
+        of.sort_unstable();
+        of.dedup();
+        of.len()
+    };
+    let crowded = (0..q).filter(|partition| zones_of(partition) < zones_wanted).count();
+    let window = (n + 1).min(zones.active().len()).min(q);
+    let repeats = |start: &usize| {
+        let row: Vec<u16> =
+            (0..window).map(|distance| arrangement.owner((start + distance) % q)).collect();
+        (1..row.len()).any(|at| row[..at].contains(&row[at]))
+    };
+    let rows = (0..q).filter(repeats).count();
+    let mut found = Vec::new();
+    if crowded > 0 {
+        found.push(Shortfall::Zones { partitions: crowded });
+    }
+    for index in zones.active().iter().filter(|index| arrangement.held().off(**index) != 0) {
+        found.push(Shortfall::Share {
+            member: members[usize::from(*index)].name.clone(),
+            wanted: shares[usize::from(*index)],
+            got: usize::try_from(arrangement.held().count(*index)).unwrap_or(0),
+        });
+    }
+    if rows > 0 {
+        found.push(Shortfall::Window { partitions: rows });
+    }
+    found
 }

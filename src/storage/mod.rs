@@ -1,30 +1,51 @@
-//! Storage: one LSM store per node. (Placeholder shapes; the storage branch replaces this file.)
+//! One LSM store per node, usable as a library on its own. Values are opaque bytes to it.
+//!
+//! ```text
+//! write ─► log buffer ─► log/NNNNNNNN.log ─► fdatasync: durable
+//!   └────► memtable ─ full ─► frozen ─ flush ─► sst/NNNNNNNN.sst, level 0 ─ merge ─► levels 1, 2, …
+//! get   ─► memtable ─► frozen memtables ─► tables newest first: key range ─► bloom filter ─► index ─► block (cache, disk)
+//! ```
+//! What is where: formats in [`log`], [`table`], [`manifest`] and [`batch`], names in `directory`; the store and its jobs
+//! in `store`, the start in `recovery`, which tables merge next in `plan`; readers for files of a store that is not
+//! running in [`offline`]; who owns a directory in [`identity`].
+//!
+//! Invariants. After a crash at any instant the store holds every write at or below a position that
+//! [`Store::durable`] had reached (a power loss: in the mode `always`, and up to each `durable` batch in the others), and
+//! no half of a batch. Nothing here reads a clock, starts a thread or decodes a value; every file access goes through
+//! [`vfs::Vfs`].
 
-use bytes::Bytes;
+pub mod batch;
+mod cache;
+mod checksum;
+mod directory;
+pub mod identity;
+mod leaves;
+mod levels;
+pub mod log;
+pub mod manifest;
+mod memtable;
+mod merge;
+mod options;
+mod plan;
+mod recovery;
+mod space;
+mod store;
+pub mod table;
+#[cfg(test)]
+mod tests;
+pub mod vfs;
 
-/// Where in the log a write ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LogPosition(pub u64);
-/// What a read found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// The value, if any.
-    pub value: Option<Bytes>,
-    /// The log position of a memtable entry; the default from tables or nowhere.
-    pub position: LogPosition,
-}
-/// One slice of a scan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScanSlice {
-    /// Ascending.
-    pub entries: Vec<(Bytes, Bytes)>,
-    /// Where to go on; `None` at the end.
-    pub next: Option<Bytes>,
-}
-/// Why a read failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// A block does not match its checksum.
-    #[error("corrupt")]
-    Corrupt,
-}
+pub use batch::{BATCH_BYTES_MAX, WriteBatch};
+pub use identity::{DirLock, Identity, IdentityEpoch, IdentityError, LockError};
+pub use log::LogPosition;
+pub use options::{Compression, Options, OptionsError, ParseSyncModeError, SyncMode};
+pub use plan::Plan;
+pub use recovery::{Cut, DamagedFile, OpenError, Recovery};
+pub use store::{
+    Cached, Failed, Found, Job, JobError, Scan, ScanSlice, SnapshotError, Stats, Store, WriteError,
+};
+pub use table::{BlockError, KeyRange, ReadError};
+pub use vfs::Vfs;
+
+/// Why a sync failed: see [`Failed`].
+pub type SyncError = Failed;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::{membership, register, start};
 use crate::replication::{Answer, Envelope, OpId, Request};
 
 use super::client;
@@ -15,7 +16,7 @@ pub struct PeerFrame {
     pub message: PeerMessage,
 }
 
-/// A message between nodes. (The cluster layer's messages are added with that layer.)
+/// A message between nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PeerMessage {
     /// A coordinator asks a replica.
@@ -41,4 +42,10 @@ pub enum PeerMessage {
         /// The reply.
         reply: Box<client::Reply>,
     },
+    /// Who is there and who is silent.
+    Gossip(membership::Message),
+    /// The agreement on the layout.
+    Register(register::Message),
+    /// Whether a start of a node is the first with its number.
+    Start(start::Message),
 }

@@ -1,0 +1,125 @@
+//! A program's frame: parse, generate, run, report; the same for all four.
+
+use std::io::{self, BufWriter, Write};
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+
+use super::exit::{self, Exit};
+use super::failure::{Failure, json_wanted, report};
+use super::generate::{self, Generate};
+
+/// Bytes of output collected before they are written.
+const OUTPUT_BUFFER_BYTES: usize = 64 << 10;
+
+/// What a man page says beyond the flags.
+#[derive(Clone, Copy, Debug)]
+pub struct Manual {
+    /// The program's name.
+    pub program: &'static str,
+    /// What it is, in a paragraph or two.
+    pub description: &'static str,
+    /// A comment line, then commands: the way people first meet the program.
+    pub examples: &'static str,
+    /// Environment variables and what they do.
+    pub environment: &'static [(&'static str, &'static str)],
+    /// Files and what they hold.
+    pub files: &'static [(&'static str, &'static str)],
+    /// The other man pages to read.
+    pub see_also: &'static [&'static str],
+}
+
+/// A program: its flags as a clap parser, and what to do with them.
+pub trait Program: clap::Parser {
+    /// What its man page says.
+    const MANUAL: Manual;
+
+    /// Which text `--generate` asks for, if any.
+    fn generate(&self) -> Option<Generate>;
+
+    /// Does its job. Data goes to `out`, talk to stderr.
+    /// # Errors
+    /// Whatever ends the program; [`report`] tells it.
+    fn run(self, out: &mut dyn Write) -> anyhow::Result<Exit>;
+
+    /// Its flags, with examples and exit codes behind them.
+    fn described() -> clap::Command {
+        let manual = Self::MANUAL;
+        let examples = format!("Examples:\n{}", indented(manual.examples));
+        let environment: String =
+            manual.environment.iter().map(|(name, what)| format!("  {name}  {what}\n")).collect();
+        let environment = if environment.is_empty() {
+            String::new()
+        } else {
+            format!("\nEnvironment:\n{environment}")
+        };
+        Self::command()
+            .version(generate::version())
+            .after_help(examples.clone())
+            .after_long_help(format!("{examples}{environment}\nExit codes:\n{}", exit::table()))
+    }
+}
+
+/// Runs a program from its command line to its exit code.
+pub fn main<P: Program>() -> ExitCode {
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+        let mut out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, io::stdout().lock());
+        let result = parse_and_run::<P>(&mut out);
+        let flushed = out.flush();
+        // What was in the buffer of a failed flush is not written again when the buffer is dropped.
+        let (_, _) = out.into_parts();
+        match (result, flushed) {
+            (Ok(exit), Ok(())) => Ok(exit),
+            (Err(error), _) => Err(error),
+            (Ok(_), Err(error)) => Err(anyhow::Error::new(error).context("writing to stdout")),
+        }
+    }));
+    match outcome {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(error)) => report(P::MANUAL.program, &error),
+        // The panic's message is on stderr already.
+        Err(_) => Exit::Bug.into(),
+    }
+}
+
+fn parse_and_run<P: Program>(out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let matches = match P::described().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return unparsed(&error),
+    };
+    let program = match P::from_arg_matches(&matches) {
+        Ok(program) => program,
+        Err(error) => return unparsed(&error),
+    };
+    if let Some(what) = program.generate() {
+        generate::write(what, P::described(), &P::MANUAL, out)?;
+        return Ok(Exit::Done);
+    }
+    program.run(out)
+}
+
+/// Help, a version, or a usage error.
+fn unparsed(error: &clap::Error) -> anyhow::Result<Exit> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            error.print()?;
+            Ok(Exit::Done)
+        }
+        _ if json_wanted(std::env::args_os()) => {
+            let text = error.render().to_string();
+            let line = text.lines().next().unwrap_or_default();
+            Err(Failure::usage(line.strip_prefix("error: ").unwrap_or(line)).into())
+        }
+        _ => {
+            error.print()?;
+            Ok(Exit::Usage)
+        }
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines()
+        .map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") })
+        .collect()
+}

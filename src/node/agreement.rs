@@ -1,0 +1,324 @@
+//! Who is there, and what all agree on: membership, the layout register, this start's confirmation.
+
+use std::collections::BTreeMap;
+
+use rand::Rng;
+
+use crate::cluster::membership::{self, Health};
+use crate::cluster::register::{self, Outcome, ProposalId};
+use crate::cluster::{Incarnation, LayoutTag, Start, Time, change, start};
+use crate::node_id::NodeId;
+use crate::replication::Input;
+use crate::ring::{Layout, Preferences};
+use crate::storage::{LogPosition, WriteBatch};
+use crate::wire::client::{self, ErrorCode, ReplyBody};
+use crate::wire::peer::PeerMessage;
+
+use super::calls::Origin;
+use super::core::{Core, Parked, members_of};
+use super::event::{Effect, Severity};
+use super::meta;
+use super::replies::error_reply;
+
+/// Proposals whose clients wait.
+#[derive(Debug, Default)]
+pub(super) struct Proposals {
+    by_id: BTreeMap<ProposalId, (Origin, u64)>,
+    next: u64,
+}
+
+impl Core {
+    /// When membership, register or confirmation want to be woken.
+    pub(super) fn agreement_wake(&self) -> Time {
+        let others = [self.register.wake_at(), self.confirmation.wake_at()];
+        others.into_iter().flatten().fold(self.membership.wake_at(), Time::min)
+    }
+
+    /// Ticks whichever of them is due.
+    pub(super) fn agreement_timers(&mut self, effects: &mut Vec<Effect>) {
+        let now = self.now.monotonic;
+        if self.dialled.is_none() {
+            self.dial(effects);
+        }
+        if self.membership.wake_at().monotonic <= now {
+            let durable = self.store.durable().get();
+            self.membership_event(membership::Event::LogDurable(durable), effects);
+            self.membership_event(membership::Event::Tick, effects);
+            self.dial(effects);
+        }
+        if self.register.wake_at().is_some_and(|at| at.monotonic <= now) {
+            self.register_event(register::Event::Tick, effects);
+        }
+        if self.confirmation.wake_at().is_some_and(|at| at.monotonic <= now) {
+            self.confirmation_event(start::Event::Tick, effects);
+        }
+    }
+
+    pub(super) fn membership_event(&mut self, event: membership::Event, effects: &mut Vec<Effect>) {
+        let mut buffer = Vec::new();
+        self.membership.handle(self.now, event, &mut self.rng, &mut buffer);
+        self.membership_effects(buffer, effects);
+    }
+
+    pub(super) fn membership_effects(
+        &mut self,
+        buffer: Vec<membership::Effect>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for effect in buffer {
+            match effect {
+                membership::Effect::Send { to, message } => {
+                    self.send(to, PeerMessage::Gossip(message), effects);
+                }
+                membership::Effect::Introduce { address, message } => {
+                    let message = PeerMessage::Gossip(message);
+                    effects.push(Effect::Introduce { address, message });
+                }
+                membership::Effect::HealthChanged { node, health } => {
+                    self.health_changed(node, health, effects);
+                }
+                membership::Effect::LayoutNews { peer, tag } => {
+                    self.register_event(register::Event::News { peer, tag }, effects);
+                }
+                membership::Effect::Alarm(alarm) => self.membership_alarm(&alarm, effects),
+            }
+        }
+    }
+
+    pub(super) fn register_event(&mut self, event: register::Event, effects: &mut Vec<Effect>) {
+        let mut buffer = Vec::new();
+        self.register.handle(self.now, event, &mut self.rng, &mut buffer);
+        // States are written at once, in the order in which they came, so that they become durable in it; what follows
+        // one waits until it is.
+        let mut position = LogPosition::ZERO;
+        for effect in buffer {
+            match effect {
+                register::Effect::Persist(state) => {
+                    let mut batch = WriteBatch::new();
+                    batch.put(meta::register_key(), meta::encode_register(&state));
+                    batch.durable().on_reserve();
+                    match self.write(batch, effects) {
+                        Ok(written) => position = written,
+                        Err(error) => {
+                            self.end(
+                                format!("the layout register cannot be kept: {error}"),
+                                effects,
+                            );
+                            return;
+                        }
+                    }
+                }
+                effect @ (register::Effect::Send { .. }
+                | register::Effect::Chosen(_)
+                | register::Effect::ProposalDone { .. }
+                | register::Effect::Alarm(_)) => {
+                    self.once_durable(position, Parked::Register(effect), effects);
+                }
+            }
+        }
+    }
+
+    pub(super) fn register_effect(&mut self, effect: register::Effect, effects: &mut Vec<Effect>) {
+        match effect {
+            register::Effect::Persist(_) => unreachable!("states are written at once"),
+            register::Effect::Send { to, message } => {
+                self.send(to, PeerMessage::Register(message), effects);
+            }
+            register::Effect::Chosen(layout) => self.take_layout(layout, effects),
+            register::Effect::ProposalDone { id, outcome } => {
+                self.proposal_done(id, outcome, effects);
+            }
+            register::Effect::Alarm(alarm) => self.alarm(told(&alarm), effects),
+        }
+    }
+
+    pub(super) fn confirmation_event(&mut self, event: start::Event, effects: &mut Vec<Effect>) {
+        let mut buffer = Vec::new();
+        self.confirmation.handle(self.now, event, &mut buffer);
+        for effect in buffer {
+            match effect {
+                start::Effect::Send { to, message } => {
+                    self.send(to, PeerMessage::Start(message), effects);
+                }
+                start::Effect::Decided(start::Verdict::Confirmed) => self.lineage.confirm(),
+                start::Effect::Decided(start::Verdict::Refused) => {
+                    let why = "other members know another start with this count: the directory was copied or rolled back";
+                    self.alarm(format!("start {} refused: {why}", self.start.count.0), effects);
+                    self.settle_lineage(effects);
+                }
+                start::Effect::Decided(start::Verdict::Pending) => {}
+            }
+        }
+    }
+
+    /// A client wants another layout.
+    pub(super) fn propose(
+        &mut self,
+        origin: Origin,
+        expect: u64,
+        change: &client::Change,
+        deadline: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let proposed = self.changed(change).and_then(|change| {
+            change::apply(&self.layout, &change)
+                .map_err(|error| error_reply(ErrorCode::Usage, error.to_string()))
+        });
+        if expect != self.layout.version {
+            let text =
+                format!("layout {expect} was expected, layout {} is in force", self.layout.version);
+            return self.reply(origin, error_reply(ErrorCode::StaleContext, text), effects);
+        }
+        match proposed {
+            Err(error) => self.reply(origin, error, effects),
+            Ok(layout) => {
+                let id = ProposalId(self.proposals.next);
+                self.proposals.next += 1;
+                self.proposals.by_id.insert(id, (origin, layout.version));
+                let left = deadline.saturating_sub(self.now.monotonic);
+                let deadline = self.now.after(std::time::Duration::from_nanos(left));
+                let event = register::Event::Propose {
+                    id,
+                    expect_version: expect,
+                    layout: layout.into(),
+                    deadline,
+                };
+                self.register_event(event, effects);
+            }
+        }
+    }
+
+    fn changed(&self, change: &client::Change) -> Result<change::Change, ReplyBody> {
+        match change {
+            client::Change::Mode(mode) => Ok(change::Change::SetMode(*mode)),
+            client::Change::Rename { from, to } => match self.layout.now.named(from) {
+                Some(member) => Ok(change::Change::Rename { member: member.id, name: to.clone() }),
+                None => Err(error_reply(ErrorCode::Usage, format!("no member is named `{from}`"))),
+            },
+        }
+    }
+
+    fn proposal_done(&mut self, id: ProposalId, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let Some((origin, version)) = self.proposals.by_id.remove(&id) else {
+            return;
+        };
+        let failed = |outcome, text: &str| {
+            let mut body = error_reply(ErrorCode::QuorumUnmet, text.to_owned());
+            if let ReplyBody::Error(error) = &mut body {
+                (error.outcome, error.retry) = (Some(outcome), true);
+            }
+            body
+        };
+        let body = match outcome {
+            Outcome::Chosen => ReplyBody::Chosen { version },
+            Outcome::Conflict(_) | Outcome::Stale { .. } => error_reply(
+                ErrorCode::StaleContext,
+                "another change of the layout was chosen first".to_owned(),
+            ),
+            Outcome::NotApplied => {
+                failed(client::Outcome::NotApplied, "no majority of the members answered in time")
+            }
+            Outcome::Unknown => failed(
+                client::Outcome::Unknown,
+                "the change was put to the vote; it may yet be chosen",
+            ),
+            Outcome::Busy => {
+                failed(client::Outcome::NotApplied, "this node has another change under way")
+            }
+            Outcome::Refused(error) => error_reply(ErrorCode::Usage, error.to_string()),
+        };
+        self.reply(origin, body, effects);
+    }
+
+    fn take_layout(&mut self, layout: std::sync::Arc<Layout>, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Log(Severity::Info, format!("layout {} is in force", layout.version)));
+        self.tag = LayoutTag::of(&layout);
+        self.preferences = Preferences::new(layout.now.clone().into()).into();
+        self.layout = layout;
+        let members = members_of(&self.layout);
+        let event = membership::Event::LayoutChanged { tag: self.tag, members };
+        self.membership_event(event, effects);
+        self.coordinate(Input::LayoutChanged);
+        self.open_fence(effects);
+        self.dial(effects);
+    }
+
+    fn health_changed(&mut self, node: NodeId, health: Health, effects: &mut Vec<Effect>) {
+        self.health_since.insert(node, self.now);
+        let name = self.name_of(node);
+        let (severity, what) = match health {
+            Health::Unknown => (Severity::Info, "unknown"),
+            Health::Up => (Severity::Info, "up"),
+            Health::Suspected => (Severity::Warn, "suspected"),
+            Health::Down { .. } => (Severity::Warn, "down"),
+        };
+        effects.push(Effect::Log(severity, format!("member {name} is {what}")));
+        if let Health::Down { .. } = health {
+            self.coordinate(Input::Unreachable(node));
+        }
+    }
+
+    fn membership_alarm(&mut self, alarm: &membership::Alarm, effects: &mut Vec<Effect>) {
+        self.alarm(told(alarm), effects);
+        match alarm {
+            membership::Alarm::Overtaken { known, .. } => {
+                self.count_starts_past(known.count, effects);
+            }
+            membership::Alarm::Malformed { .. } => {}
+        }
+    }
+
+    /// Another directory with this id was started more often: this one counts past it, under a new epoch.
+    fn count_starts_past(&mut self, known: Incarnation, effects: &mut Vec<Effect>) {
+        let start = Start { count: Incarnation(known.0 + 1), nonce: self.rng.random() };
+        self.raise_epoch("another start of this node is known", effects);
+        let mut batch = WriteBatch::new();
+        batch.put(meta::start_key(), meta::encode_start(start)).durable().on_reserve();
+        self.lineage.record(&mut batch);
+        match self.write(batch, effects) {
+            Ok(position) => {
+                self.lineage.recorded();
+                self.start = start;
+                self.once_durable(position, Parked::Started(start), effects);
+            }
+            Err(error) => self.alarm(format!("a start cannot be recorded: {error}"), effects),
+        }
+    }
+
+    /// Tells the runtime whom to dial, where that changed; keeps the addresses for the next start.
+    fn dial(&mut self, effects: &mut Vec<Effect>) {
+        let mut batch = WriteBatch::new();
+        for (node, _, entry) in self.membership.peers() {
+            let Some(entry) = entry else { continue };
+            if self.addresses.get(&node) != Some(&entry.addresses) {
+                batch.put(meta::address_key(node), meta::encode_addresses(&entry.addresses));
+                self.addresses.insert(node, entry.addresses.clone());
+            }
+        }
+        if !batch.is_empty() {
+            // An address that is not kept is learned again: nothing waits for it.
+            let _ = self.write(batch, effects);
+        }
+        let peers: Vec<_> = self
+            .membership
+            .peers()
+            .filter_map(|(node, _, _)| Some((node, self.addresses.get(&node)?.peer.clone())))
+            .filter(|(_, address)| !address.is_empty())
+            .collect();
+        if self.dialled.as_ref() != Some(&peers) {
+            self.dialled = Some(peers.clone());
+            effects.push(Effect::Peers(peers));
+        }
+    }
+
+    /// The name of a member, or its id.
+    pub(super) fn name_of(&self, node: NodeId) -> String {
+        self.layout.now.member(node).map_or_else(|| node.to_string(), |member| member.name.clone())
+    }
+}
+
+/// An error with its causes, in one line.
+fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

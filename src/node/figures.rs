@@ -1,0 +1,91 @@
+//! What a node counts and remembers for those who ask how it does.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::latency::Latencies;
+
+/// Most alarms shown; older ones go.
+const ALARMS_MAX: usize = 16;
+
+/// Counters since the start, recent latencies, recent alarms.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Figures {
+    pub(super) counters: Counters,
+    pub(super) gets: Latencies,
+    pub(super) puts: Latencies,
+    alarms: VecDeque<String>,
+}
+
+/// One number a name, each rising from 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) gets: u64,
+    pub(super) puts: u64,
+    pub(super) scans: u64,
+    pub(super) merges: u64,
+    pub(super) reads: u64,
+    pub(super) mints: u64,
+    pub(super) disk_reads: u64,
+    pub(super) read_repairs: u64,
+    pub(super) forwards: u64,
+    pub(super) failures: u64,
+    pub(super) expired: u64,
+    pub(super) overloads: u64,
+    pub(super) epochs: u64,
+}
+
+impl Figures {
+    /// Keeps an alarm to be shown; one that is shown already is not repeated. Returns whether it is new.
+    pub(super) fn alarm(&mut self, text: &str) -> bool {
+        if self.alarms.iter().any(|known| known == text) {
+            return false;
+        }
+        self.alarms.push_back(text.to_owned());
+        if self.alarms.len() > ALARMS_MAX {
+            self.alarms.pop_front();
+        }
+        true
+    }
+
+    /// The alarms, oldest first.
+    pub(super) fn alarms(&self) -> Vec<String> {
+        self.alarms.iter().cloned().collect()
+    }
+}
+
+impl Counters {
+    /// All of them by name.
+    pub(super) fn by_name(&self) -> BTreeMap<String, u64> {
+        let Self {
+            gets,
+            puts,
+            scans,
+            merges,
+            reads,
+            mints,
+            disk_reads,
+            read_repairs,
+            forwards,
+            failures,
+            expired,
+            overloads,
+            epochs,
+        } = *self;
+        let named = [
+            ("gets", gets),
+            ("puts", puts),
+            ("scans", scans),
+            ("merges", merges),
+            ("reads", reads),
+            ("mints", mints),
+            ("disk_reads", disk_reads),
+            ("read_repairs", read_repairs),
+            ("forwards", forwards),
+            ("failures", failures),
+            ("expired", expired),
+            ("overloads", overloads),
+            ("epochs", epochs),
+        ];
+        named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+    }
+}

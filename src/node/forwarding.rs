@@ -1,0 +1,166 @@
+//! Requests passed on: a node that does not own a key passes the request to the first reachable node that does.
+//!
+//! A read goes on to the next owner where the first breaks away; a write does not: the first may have done it, and the
+//! client, which knows its request id, decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cluster::membership::Health;
+use crate::node_id::NodeId;
+use crate::replication::OpId;
+use crate::ring::Slot;
+use crate::wire::client::{
+    ErrorCode, ErrorReply, Failed, Outcome, Reply, ReplyBody, Request, RequestBody,
+};
+use crate::wire::peer::PeerMessage;
+
+use super::calls::Origin;
+use super::core::Core;
+use super::event::{Caller, Effect};
+use super::replies::error_reply;
+
+/// A request that was, or is about to be, passed on.
+#[derive(Debug)]
+pub(super) struct Forward {
+    pub(super) caller: Caller,
+    pub(super) id: u64,
+    pub(super) slot: Slot,
+    /// Our monotonic nanoseconds.
+    pub(super) deadline: u64,
+    pub(super) bytes: usize,
+    pub(super) body: RequestBody,
+    /// Owners it was passed to, the present one last.
+    pub(super) tried: Vec<NodeId>,
+}
+
+/// All requests passed on and not replied to.
+#[derive(Debug, Default)]
+pub(super) struct Forwards {
+    by_op: BTreeMap<OpId, Forward>,
+    deadlines: BTreeSet<(u64, OpId)>,
+    bytes: usize,
+}
+
+impl Forwards {
+    pub(super) fn len(&self) -> usize {
+        self.by_op.len()
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The first deadline.
+    pub(super) fn wake_at(&self) -> Option<u64> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    fn insert(&mut self, op: OpId, forward: Forward) {
+        self.bytes += forward.bytes;
+        self.deadlines.insert((forward.deadline, op));
+        self.by_op.insert(op, forward);
+    }
+
+    fn remove(&mut self, op: OpId) -> Option<Forward> {
+        let forward = self.by_op.remove(&op)?;
+        self.bytes -= forward.bytes;
+        self.deadlines.remove(&(forward.deadline, op));
+        Some(forward)
+    }
+
+    fn expired(&self, now: u64) -> Vec<OpId> {
+        let due = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
+        due.map(|(_, op)| *op).collect()
+    }
+
+    fn at(&self, node: NodeId) -> Vec<OpId> {
+        let there = self.by_op.iter().filter(|(_, forward)| forward.tried.last() == Some(&node));
+        there.map(|(op, _)| *op).collect()
+    }
+}
+
+impl Core {
+    /// Passes a request to the first reachable owner not tried yet.
+    pub(super) fn forward(&mut self, mut forward: Forward, effects: &mut Vec<Effect>) {
+        let owners: Vec<_> = self.preferences.of_slot(forward.slot).owners().collect();
+        let next = owners.iter().copied().find(|owner| {
+            let is_down = matches!(self.membership.health(*owner), Health::Down { .. });
+            !forward.tried.contains(owner) && !is_down && self.peers.is_connected(*owner)
+        });
+        let told = next.and_then(|to| {
+            let deadline = self.peers.deadline_at(to, forward.deadline, self.now)?;
+            Some((to, deadline))
+        });
+        let Some((to, deadline)) = told else {
+            let outcome =
+                if forward.tried.is_empty() { Outcome::NotApplied } else { Outcome::Unknown };
+            return self.forward_failed(&forward, "unreachable", outcome, effects);
+        };
+        let op = self.next_op();
+        self.figures.counters.forwards += 1;
+        forward.tried.push(to);
+        let request = Box::new(Request { id: forward.id, deadline, body: forward.body.clone() });
+        self.forwards.insert(op, forward);
+        self.send(to, PeerMessage::Forward { op, request }, effects);
+    }
+
+    /// The reply to a request that was passed on.
+    pub(super) fn forward_done(
+        &mut self,
+        from: NodeId,
+        op: OpId,
+        reply: Reply,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_from_there =
+            self.forwards.by_op.get(&op).is_some_and(|forward| forward.tried.last() == Some(&from));
+        if let Some(forward) = is_from_there.then(|| self.forwards.remove(op)).flatten() {
+            let origin = Origin::Client { caller: forward.caller, id: forward.id };
+            self.reply(origin, reply.body, effects);
+        }
+    }
+
+    /// No connection to an owner stands any more.
+    pub(super) fn forwards_unreachable(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
+        for op in self.forwards.at(node) {
+            let Some(forward) = self.forwards.remove(op) else { continue };
+            match &forward.body {
+                RequestBody::Put(_) => {
+                    self.forward_failed(&forward, "unreachable", Outcome::Unknown, effects);
+                }
+                _ => self.forward(forward, effects),
+            }
+        }
+    }
+
+    /// Gives up what is past its deadline.
+    pub(super) fn expire_forwards(&mut self, effects: &mut Vec<Effect>) {
+        for op in self.forwards.expired(self.now.monotonic) {
+            if let Some(forward) = self.forwards.remove(op) {
+                self.forward_failed(&forward, "timeout", Outcome::Unknown, effects);
+            }
+        }
+    }
+
+    fn forward_failed(
+        &mut self,
+        forward: &Forward,
+        why: &str,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        let owners = self.preferences.of_slot(forward.slot).owners();
+        let failed = owners.map(|node| Failed { node, why: why.to_owned() }).collect();
+        let text = "no owner of the key answered".to_owned();
+        let mut body = error_reply(ErrorCode::QuorumUnmet, text);
+        if let ReplyBody::Error(ErrorReply {
+            failed: names, outcome: what, retry, needed, ..
+        }) = &mut body
+        {
+            (*names, *retry, *needed) = (failed, true, 1);
+            *what = matches!(forward.body, RequestBody::Put(_)).then_some(outcome);
+        }
+        let origin = Origin::Client { caller: forward.caller, id: forward.id };
+        self.reply(origin, body, effects);
+    }
+}

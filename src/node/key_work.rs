@@ -1,0 +1,318 @@
+//! Work on one key's state: reads and merges for coordinators, mints for the own one.
+//!
+//! Every change of a key is serial from read to append: work that must read the disk queues (see `key_queue.rs`), all
+//! other runs in one piece. The append carries, in one batch, the state, what the leaf of the key's slot changes by, and
+//! a new epoch where one began.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::node_id::NodeId;
+use crate::replication::{
+    Answer, Envelope, FailedWhy, Input, Local, Mint, MintAnswer, OpId, Refusal, Request, Step,
+    replica,
+};
+use crate::ring::Token;
+use crate::storage::{Cached, Found, LogPosition, ReadError, WriteBatch, WriteError};
+use crate::version::Siblings;
+use crate::wire::peer::PeerMessage;
+
+use super::core::{Core, Parked};
+use super::event::{Effect, ReadToken};
+use super::keys;
+
+/// Who asked this replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// The own coordinator.
+    Own { op: OpId },
+    /// A peer's coordinator, at this layout version.
+    Peer { node: NodeId, op: OpId, layout: u64 },
+}
+
+/// Work on one key.
+#[derive(Debug)]
+pub(super) enum KeyWork {
+    /// A request of a coordinator.
+    Answer {
+        asker: Asker,
+        key: Bytes,
+        request: Request,
+        /// Our monotonic nanoseconds after which it is dropped.
+        deadline: u64,
+    },
+    /// A write of the own coordinator.
+    Mint { op: OpId, mint: Mint },
+}
+
+/// A key's state as it stands while work on it runs.
+struct Standing {
+    state: Siblings,
+    position: LogPosition,
+}
+
+/// What came of an append.
+enum Appended {
+    At(LogPosition),
+    Refused(Refusal),
+}
+
+impl KeyWork {
+    fn key(&self) -> &Bytes {
+        match self {
+            Self::Answer { key, .. } => key,
+            Self::Mint { mint, .. } => &mint.key,
+        }
+    }
+}
+
+impl Core {
+    /// Does `work` now, or queues it behind the disk read of its key.
+    pub(super) fn key_work(&mut self, work: KeyWork, effects: &mut Vec<Effect>) {
+        let stored = keys::data(work.key());
+        if self.queue.is_reading(&stored) {
+            self.queue_up(stored, work, effects);
+            return;
+        }
+        match self.store.get_cached(&stored) {
+            Ok(Cached::Ready(found)) => {
+                self.run_all(&stored, VecDeque::from([work]), Ok(found), effects)
+            }
+            Ok(Cached::NeedsDisk) => self.queue_up(stored, work, effects),
+            Err(error) => self.run_all(&stored, VecDeque::from([work]), Err(error), effects),
+        }
+    }
+
+    /// A disk read is back.
+    pub(super) fn read_done(
+        &mut self,
+        token: ReadToken,
+        result: Result<Found, ReadError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some((stored, work)) = self.queue.finish(token) {
+            self.run_all(&stored, work, result, effects);
+        }
+    }
+
+    fn queue_up(&mut self, stored: Bytes, work: KeyWork, effects: &mut Vec<Effect>) {
+        if self.queue.len() >= self.config.limits.peer_requests {
+            self.figures.counters.overloads += 1;
+            self.refuse(work, &Refusal::Overloaded, effects);
+        } else if let Some(token) = self.queue.push(&stored, work) {
+            self.figures.counters.disk_reads += 1;
+            effects.push(Effect::Read { token, key: stored });
+        }
+    }
+
+    /// Runs `work` on one key, in order, each on the state that the one before left.
+    fn run_all(
+        &mut self,
+        stored: &Bytes,
+        work: VecDeque<KeyWork>,
+        found: Result<Found, ReadError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let standing = found.map_err(|error| error.to_string()).and_then(|found| {
+            let state = found.value.as_ref().map_or(Ok(Siblings::new()), Siblings::decode);
+            let position = found.position;
+            state.map(|state| Standing { state, position }).map_err(|error| error.to_string())
+        });
+        match standing {
+            Ok(mut standing) => {
+                for work in work {
+                    self.run(stored, work, &mut standing, effects);
+                }
+            }
+            Err(error) => {
+                self.alarm(format!("a key cannot be read here: {error}"), effects);
+                for work in work {
+                    self.refuse(work, &Refusal::Corrupt, effects);
+                }
+            }
+        }
+    }
+
+    fn run(
+        &mut self,
+        stored: &Bytes,
+        work: KeyWork,
+        standing: &mut Standing,
+        effects: &mut Vec<Effect>,
+    ) {
+        match work {
+            KeyWork::Answer { asker, key, request, deadline } => {
+                // Both may have changed while the disk was read.
+                if deadline <= self.now.monotonic {
+                    self.figures.counters.expired += 1;
+                } else if let Err(refusal) = self.check_fence(asker, &key) {
+                    self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
+                } else {
+                    self.run_request(stored, asker, &key, &request, standing, effects);
+                }
+            }
+            KeyWork::Mint { op, mint } => self.run_mint(stored, op, &mint, standing, effects),
+        }
+    }
+
+    fn run_request(
+        &mut self,
+        stored: &Bytes,
+        asker: Asker,
+        key: &Bytes,
+        request: &Request,
+        standing: &mut Standing,
+        effects: &mut Vec<Effect>,
+    ) {
+        match request {
+            Request::Merge { .. } => self.figures.counters.merges += 1,
+            Request::Read { .. } | Request::Recall { .. } | Request::ReadRange { .. } => {
+                self.figures.counters.reads += 1;
+            }
+        }
+        let local = Local {
+            now: self.now,
+            actor: self.lineage.actor(),
+            floor: self.lineage.floor(),
+            memory: &mut self.memory,
+            clock: &mut self.clock,
+        };
+        let step = replica::answer(key, &standing.state, request, local);
+        let (answer, appended) = self.append(stored, key, step, standing, effects);
+        match appended {
+            Appended::At(position) => self.answer(asker, answer, position, effects),
+            Appended::Refused(refusal) => {
+                self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
+            }
+        }
+    }
+
+    fn run_mint(
+        &mut self,
+        stored: &Bytes,
+        op: OpId,
+        mint: &Mint,
+        standing: &mut Standing,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.settle_lineage(effects);
+        self.figures.counters.mints += 1;
+        let local = Local {
+            now: self.now,
+            actor: self.lineage.actor(),
+            floor: self.lineage.floor(),
+            memory: &mut self.memory,
+            clock: &mut self.clock,
+        };
+        let step = replica::mint(&standing.state, mint, local);
+        let (answer, appended) = self.append(stored, &mint.key, step, standing, effects);
+        match appended {
+            Appended::At(position) => {
+                let speaks_of_state =
+                    matches!(answer, MintAnswer::Minted { .. } | MintAnswer::Known { .. });
+                self.coordinate(Input::Minted { op, answer });
+                if speaks_of_state {
+                    self.once_durable(position, Parked::MintDurable { op }, effects);
+                }
+            }
+            Appended::Refused(refusal) => {
+                let why = FailedWhy::from(&refusal);
+                self.coordinate(Input::Failed { from: self.me, op, why });
+            }
+        }
+    }
+
+    /// Writes what a step changed, and a new epoch where one began. The position is that of the state which the step's
+    /// answer speaks of: of this append, or of the one that made the state it left alone.
+    fn append<A>(
+        &mut self,
+        stored: &Bytes,
+        key: &Bytes,
+        step: Step<A>,
+        standing: &mut Standing,
+        effects: &mut Vec<Effect>,
+    ) -> (A, Appended) {
+        for dot in step.alarms {
+            self.alarm(
+                format!("dot {dot:?} names two values: one directory ran twice, or a disk forgot"),
+                effects,
+            );
+        }
+        if step.actor_ahead {
+            self.raise_epoch("a peer knows writes of this node that it has lost", effects);
+        }
+        let mut batch = WriteBatch::new();
+        self.lineage.record(&mut batch);
+        if let Some(state) = &step.state {
+            batch.put(stored, state.encode());
+            let bits = leaf_bits(key, &standing.state) ^ leaf_bits(key, state);
+            if bits != 0 {
+                batch.xor_leaf(Token::of(key).slot().0, bits);
+            }
+        }
+        if batch.is_empty() {
+            return (step.answer, Appended::At(standing.position));
+        }
+        match self.write(batch, effects) {
+            Ok(position) => {
+                self.lineage.recorded();
+                if let Some(state) = step.state {
+                    *standing = Standing { state, position };
+                }
+                (step.answer, Appended::At(standing.position))
+            }
+            Err(WriteError::Full) => (step.answer, Appended::Refused(Refusal::DiskFull)),
+            Err(WriteError::Overloaded { .. } | WriteError::Failed(_)) => {
+                (step.answer, Appended::Refused(Refusal::Overloaded))
+            }
+            Err(error @ WriteError::TooLarge { .. }) => {
+                let text = format!("a state was not taken: {error}");
+                self.alarm(text, effects);
+                (step.answer, Appended::Refused(Refusal::Overloaded))
+            }
+        }
+    }
+
+    /// Answers a coordinator once the state that the answer speaks of is durable.
+    pub(super) fn answer(
+        &mut self,
+        asker: Asker,
+        answer: Answer,
+        position: LogPosition,
+        effects: &mut Vec<Effect>,
+    ) {
+        let parked = match asker {
+            Asker::Own { op } => Parked::Answer { op, answer },
+            Asker::Peer { node, op, layout } => {
+                let envelope = Envelope { layout, op, body: answer };
+                Parked::Send { to: node, message: PeerMessage::Answer(envelope) }
+            }
+        };
+        self.once_durable(position, parked, effects);
+    }
+
+    fn refuse(&mut self, work: KeyWork, refusal: &Refusal, effects: &mut Vec<Effect>) {
+        match work {
+            KeyWork::Answer { asker, .. } => {
+                self.answer(asker, Answer::Refused(refusal.clone()), LogPosition::ZERO, effects);
+            }
+            KeyWork::Mint { op, .. } => {
+                let why = FailedWhy::from(refusal);
+                self.coordinate(Input::Failed { from: self.me, op, why });
+            }
+        }
+    }
+}
+
+/// What a key adds to its slot's leaf: nothing without a value, else a hash over the key, and its dots and value hashes.
+pub(super) fn leaf_bits(key: &[u8], state: &Siblings) -> u128 {
+    if !state.has_value() {
+        return 0;
+    }
+    let mut hasher = Xxh3Default::new();
+    hasher.update(&state.digest().0.to_le_bytes());
+    hasher.update(key);
+    hasher.digest128()
+}

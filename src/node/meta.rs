@@ -1,0 +1,208 @@
+//! What a node keeps about itself, in keyspace `m`.
+//!
+//! ```text
+//! key                        value
+//! 'm' "register"             1 register state, MessagePack with field names
+//! 'm' "start"                1 count:u64 nonce:u64                      this directory's latest start
+//! 'm' "clean"                1 count:u64                                the start that ended cleanly; the next one consumes it
+//! 'm' "actor"                1 epoch:u32 random:u32 floor:u64           under whom this node mints
+//! 'm' "start/" node:16       1 count:u64 nonce:u64                      another member's start, the first seen with its count
+//! 'm' "address/" node:16     1 peer client http                         where another member listens: bytes behind varint lengths
+//! ```
+//! The first byte of each value is the version of its format; another one is refused, never guessed at. Every batch
+//! that holds such a record is durable in each sync mode, but for addresses.
+#![warn(clippy::indexing_slicing)]
+
+use bytes::Bytes;
+
+use crate::cluster::register::RegisterState;
+use crate::cluster::{Addresses, Incarnation, Start};
+use crate::encoding::{DecodeError, Reader, put_bytes};
+use crate::node_id::NodeId;
+use crate::version::Epoch;
+
+use super::keys;
+
+/// Version of every record's format.
+const FORMAT: u8 = 1;
+
+/// Under whom a node mints, and above which counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ActorRecord {
+    /// The epoch.
+    pub(super) epoch: Epoch,
+    /// The floor of that epoch's actor.
+    pub(super) floor: u64,
+}
+
+/// Key of the [`RegisterState`].
+pub(super) fn register_key() -> Bytes {
+    keys::meta(b"register")
+}
+
+/// Key of this directory's latest [`Start`].
+pub(super) fn start_key() -> Bytes {
+    keys::meta(b"start")
+}
+
+/// Key of the clean mark.
+pub(super) fn clean_key() -> Bytes {
+    keys::meta(b"clean")
+}
+
+/// Key of the [`ActorRecord`].
+pub(super) fn actor_key() -> Bytes {
+    keys::meta(b"actor")
+}
+
+/// Key of what is on record about the starts of `node`.
+pub(super) fn other_start_key(node: NodeId) -> Bytes {
+    keys::meta(&[&b"start/"[..], node.as_bytes()].concat())
+}
+
+/// Key of where `node` listens.
+pub(super) fn address_key(node: NodeId) -> Bytes {
+    keys::meta(&[&b"address/"[..], node.as_bytes()].concat())
+}
+
+pub(super) fn encode_register(state: &RegisterState) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    let body = rmp_serde::to_vec_named(state).expect("a register state has no map with odd keys");
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+pub(super) fn decode_register(bytes: &[u8]) -> Result<RegisterState, DecodeError> {
+    let state: RegisterState = rmp_serde::from_slice(open(bytes)?.rest())
+        .map_err(|_| DecodeError::OutOfRange("register"))?;
+    let is_sound = state.chosen.validate().is_ok()
+        && Some(state.vote.version) == state.chosen.version.checked_add(1);
+    if is_sound { Ok(state) } else { Err(DecodeError::OutOfRange("layout")) }
+}
+
+pub(super) fn encode_start(start: Start) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    bytes.extend_from_slice(&start.count.0.to_le_bytes());
+    bytes.extend_from_slice(&start.nonce.to_le_bytes());
+    bytes
+}
+
+pub(super) fn decode_start(bytes: &[u8]) -> Result<Start, DecodeError> {
+    let mut reader = open(bytes)?;
+    let start = Start { count: Incarnation(reader.u64()?), nonce: reader.u64()? };
+    reader.finish()?;
+    Ok(start)
+}
+
+pub(super) fn encode_clean(count: Incarnation) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    bytes.extend_from_slice(&count.0.to_le_bytes());
+    bytes
+}
+
+pub(super) fn decode_clean(bytes: &[u8]) -> Result<Incarnation, DecodeError> {
+    let mut reader = open(bytes)?;
+    let count = Incarnation(reader.u64()?);
+    reader.finish()?;
+    Ok(count)
+}
+
+pub(super) fn encode_actor(record: ActorRecord) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    bytes.extend_from_slice(&record.epoch.counter.to_le_bytes());
+    bytes.extend_from_slice(&record.epoch.random.to_le_bytes());
+    bytes.extend_from_slice(&record.floor.to_le_bytes());
+    bytes
+}
+
+pub(super) fn decode_actor(bytes: &[u8]) -> Result<ActorRecord, DecodeError> {
+    let mut reader = open(bytes)?;
+    let epoch = Epoch { counter: reader.u32()?, random: reader.u32()? };
+    let floor = reader.u64()?;
+    reader.finish()?;
+    Ok(ActorRecord { epoch, floor })
+}
+
+pub(super) fn encode_addresses(addresses: &Addresses) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    for address in [&addresses.peer, &addresses.client, &addresses.http] {
+        put_bytes(&mut bytes, address.as_bytes());
+    }
+    bytes
+}
+
+pub(super) fn decode_addresses(bytes: &[u8]) -> Result<Addresses, DecodeError> {
+    let mut reader = open(bytes)?;
+    let mut text = || {
+        let bytes = reader.bytes()?;
+        std::str::from_utf8(bytes)
+            .map(str::to_owned)
+            .map_err(|_| DecodeError::OutOfRange("address"))
+    };
+    let addresses = Addresses { peer: text()?, client: text()?, http: text()? };
+    reader.finish()?;
+    Ok(addresses)
+}
+
+fn open(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    match reader.u8()? {
+        FORMAT => Ok(reader),
+        _ => Err(DecodeError::OutOfRange("format")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ring::{Layout, Member, Mode, Weight};
+
+    #[test]
+    fn records_are_drawn_as_documented() {
+        let start = Start { count: Incarnation(3), nonce: 9 };
+        assert_eq!(encode_start(start), b"\x01\x03\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0");
+        assert_eq!(decode_start(&encode_start(start)), Ok(start));
+        assert_eq!(encode_clean(Incarnation(3)), b"\x01\x03\0\0\0\0\0\0\0");
+        assert_eq!(decode_clean(&encode_clean(Incarnation(3))), Ok(Incarnation(3)));
+        let record = ActorRecord { epoch: Epoch { counter: 2, random: 7 }, floor: 5 };
+        assert_eq!(encode_actor(record), b"\x01\x02\0\0\0\x07\0\0\0\x05\0\0\0\0\0\0\0");
+        assert_eq!(decode_actor(&encode_actor(record)), Ok(record));
+        let addresses =
+            Addresses { peer: "a:1".to_owned(), client: "b:2".to_owned(), http: String::new() };
+        assert_eq!(encode_addresses(&addresses), b"\x01\x03a:1\x03b:2\0");
+        assert_eq!(decode_addresses(&encode_addresses(&addresses)), Ok(addresses));
+        assert_eq!(
+            other_start_key(NodeId::from_bytes([b'x'; 16])).as_ref(),
+            b"mstart/xxxxxxxxxxxxxxxx"
+        );
+    }
+
+    #[test]
+    fn a_register_state_survives_and_a_newer_format_is_refused() {
+        let member = |byte| Member {
+            id: NodeId::from_bytes([byte; 16]),
+            name: format!("n{byte}"),
+            zone: String::new(),
+            weight: Weight(1_000),
+        };
+        let layout =
+            Layout::found(32, 3, 2, 2, Mode::Available, vec![member(1), member(2)]).unwrap();
+        let state = RegisterState::new(Arc::new(layout));
+        let mut bytes = encode_register(&state);
+        assert_eq!(decode_register(&bytes), Ok(state));
+        bytes[0] = 2;
+        assert_eq!(decode_register(&bytes), Err(DecodeError::OutOfRange("format")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_without_panic(bytes: Vec<u8>) {
+            let _ = (decode_register(&bytes), decode_start(&bytes), decode_clean(&bytes));
+            let _ = (decode_actor(&bytes), decode_addresses(&bytes));
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! How a node begins: founding a directory, and starting on one.
+//!
+//! ```text
+//! found:  register {layout 1}, start 0, clean mark 0, actor, addresses: one durable batch
+//! start:  read all of it; start n -> n + 1 with a fresh nonce, the clean mark consumed, durable before anything else
+//!           mark of start n there     the epoch goes on once a majority of the others recorded this start
+//!           no mark                   a new epoch, in the same batch
+//! ```
+//! A founded directory counts as cleanly stopped: its first start too must be the only one.
+
+use std::collections::BTreeMap;
+
+use rand::Rng;
+
+use crate::cluster::register::RegisterState;
+use crate::cluster::{Addresses, Incarnation, Start};
+use crate::encoding::DecodeError;
+use crate::node_id::NodeId;
+use crate::ring::Layout;
+use crate::storage::identity::Identity;
+use crate::storage::{ReadError, Store, SyncError, WriteBatch, WriteError};
+
+use crate::version::Epoch;
+
+use super::lineage::Lineage;
+use super::meta::{self, ActorRecord};
+
+/// Why a node cannot start on its directory, or a directory cannot be founded.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store did not give a record.
+    #[error("cannot read the node's record `{record}`")]
+    Read {
+        /// Which.
+        record: String,
+        /// Why.
+        source: ReadError,
+    },
+    /// A record's bytes are none of ours.
+    #[error("the node's record `{record}` is malformed")]
+    Malformed {
+        /// Which.
+        record: String,
+        /// How.
+        source: DecodeError,
+    },
+    /// The directory holds no layout.
+    #[error("the directory belongs to no cluster yet: `kvnode init` founds one")]
+    NotFounded,
+    /// The directory holds a layout already.
+    #[error("the directory already belongs to a cluster")]
+    AlreadyFounded,
+    /// The layout does not name this node.
+    #[error("node {0} is no member of its own layout: it was removed")]
+    NotAMember(NodeId),
+    /// The store did not take the start.
+    #[error("cannot record the start")]
+    Write(#[from] WriteError),
+    /// The start did not become durable.
+    #[error("cannot make the start durable")]
+    Sync(#[from] SyncError),
+}
+
+/// What a node knows as it starts; all of it is durable.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) register: RegisterState,
+    pub(super) start: Start,
+    pub(super) lineage: Lineage,
+    /// What is on record about the starts of others.
+    pub(super) others: BTreeMap<NodeId, Start>,
+    pub(super) addresses: BTreeMap<NodeId, Addresses>,
+}
+
+/// Makes the empty store of `identity` a member of a new cluster: writes layout 1 and all that a first start reads,
+/// durably. `addresses` are those of all members.
+/// # Errors
+/// [`StartError::AlreadyFounded`], [`StartError::NotAMember`], or what the store says.
+pub fn found(
+    store: &Store,
+    identity: &Identity,
+    layout: Layout,
+    addresses: &BTreeMap<NodeId, Addresses>,
+) -> Result<(), StartError> {
+    if layout.now.member(identity.node).is_none() {
+        return Err(StartError::NotAMember(identity.node));
+    }
+    if read(store, "register", &meta::register_key(), meta::decode_register)?.is_some() {
+        return Err(StartError::AlreadyFounded);
+    }
+    let mut batch = WriteBatch::new();
+    batch.put(meta::register_key(), meta::encode_register(&RegisterState::new(layout.into())));
+    batch.put(meta::start_key(), meta::encode_start(Start::default()));
+    batch.put(meta::clean_key(), meta::encode_clean(Incarnation::default()));
+    let record = ActorRecord { epoch: epoch_of(identity), floor: 0 };
+    batch.put(meta::actor_key(), meta::encode_actor(record));
+    for (node, addresses) in addresses {
+        batch.put(meta::address_key(*node), meta::encode_addresses(addresses));
+    }
+    write_durably(store, batch)
+}
+
+/// Reads what the directory holds, and begins a start: durable when this returns.
+pub(super) fn open(
+    store: &Store,
+    identity: &Identity,
+    rng: &mut impl Rng,
+) -> Result<Opened, StartError> {
+    let me = identity.node;
+    let register = read(store, "register", &meta::register_key(), meta::decode_register)?
+        .ok_or(StartError::NotFounded)?;
+    if register.chosen.now.member(me).is_none() {
+        return Err(StartError::NotAMember(me));
+    }
+    let last = read(store, "start", &meta::start_key(), meta::decode_start)?.unwrap_or_default();
+    let clean = read(store, "clean", &meta::clean_key(), meta::decode_clean)?;
+    let record = read(store, "actor", &meta::actor_key(), meta::decode_actor)?;
+    let record = record
+        .filter(|record| epoch_of(identity) <= record.epoch)
+        .unwrap_or(ActorRecord { epoch: epoch_of(identity), floor: 0 });
+
+    let start = Start { count: Incarnation(last.count.0 + 1), nonce: rng.random() };
+    let mut lineage = match clean {
+        Some(count) if count == last.count => Lineage::taken_over(me, record),
+        Some(_) | None => Lineage::begun(me, record.epoch, rng),
+    };
+    let mut batch = WriteBatch::new();
+    batch.put(meta::start_key(), meta::encode_start(start)).delete(meta::clean_key());
+    lineage.record(&mut batch);
+    write_durably(store, batch)?;
+    lineage.recorded();
+
+    let (mut others, mut addresses) = (BTreeMap::new(), BTreeMap::new());
+    for node in register.chosen.now.members.iter().map(|member| member.id) {
+        let key = meta::other_start_key(node);
+        others.extend(
+            read(store, "start of a member", &key, meta::decode_start)?.map(|start| (node, start)),
+        );
+        let key = meta::address_key(node);
+        let address = read(store, "address of a member", &key, meta::decode_addresses)?;
+        addresses.extend(address.map(|address| (node, address)));
+    }
+    Ok(Opened { register, start, lineage, others, addresses })
+}
+
+/// The epoch in `IDENTITY`; a node's first one counts 1.
+fn epoch_of(identity: &Identity) -> Epoch {
+    Epoch { counter: identity.epoch.counter.max(1), random: identity.epoch.random }
+}
+
+fn read<T>(
+    store: &Store,
+    record: &str,
+    key: &[u8],
+    decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
+) -> Result<Option<T>, StartError> {
+    let found =
+        store.get(key).map_err(|source| StartError::Read { record: record.to_owned(), source })?;
+    found
+        .value
+        .map(|bytes| decode(&bytes))
+        .transpose()
+        .map_err(|source| StartError::Malformed { record: record.to_owned(), source })
+}
+
+fn write_durably(store: &Store, mut batch: WriteBatch) -> Result<(), StartError> {
+    batch.durable().on_reserve();
+    store.write(batch)?;
+    store.sync_all()?;
+    Ok(())
+}

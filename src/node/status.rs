@@ -1,0 +1,109 @@
+//! What this node tells about itself, its layout, and its view of the cluster.
+
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::cluster::membership::Health;
+use crate::cluster::{Addresses, Time};
+use crate::node_id::NodeId;
+use crate::wire::client::{Info, LayoutReply, MemberHealth, MemberView, ReplyBody, View};
+
+use super::calls::Origin;
+use super::clients::slots_of;
+use super::core::{Core, Parked};
+use super::event::Effect;
+
+impl Core {
+    pub(super) fn layout_reply(&self) -> ReplyBody {
+        let clients = self.layout.now.members.iter().filter_map(|member| {
+            let address = self.addresses_of(member.id).client;
+            (!address.is_empty()).then_some((member.id, address))
+        });
+        ReplyBody::Layout(LayoutReply {
+            cluster: self.config.identity.cluster,
+            cluster_name: self.config.identity.cluster_name.clone(),
+            layout: (*self.layout).clone(),
+            clients: clients.collect(),
+            pair_max: self.config.pair_max,
+        })
+    }
+
+    pub(super) fn view_reply(&self) -> ReplyBody {
+        let members = self.layout.now.members.iter();
+        ReplyBody::View(View {
+            node: self.me,
+            cluster: self.config.identity.cluster,
+            cluster_name: self.config.identity.cluster_name.clone(),
+            layout: (*self.layout).clone(),
+            members: members.map(|member| self.member_view(member.id)).collect(),
+            alarms: self.figures.alarms(),
+        })
+    }
+
+    pub(super) fn info_reply(&mut self) -> ReplyBody {
+        let stats = self.store.stats();
+        let mut counters = self.figures.counters.by_name();
+        counters.insert("log_syncs".to_owned(), stats.fsyncs);
+        ReplyBody::Info(Box::new(Info {
+            node: self.me,
+            name: self.config.identity.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime: self.micros_since(self.started),
+            sync: stats.sync.to_string(),
+            keys: stats.entries_estimate,
+            data: stats.table_bytes + stats.log_bytes,
+            hints: 0,
+            disk: (self.config.disk_space)(),
+            get_p99: self.figures.gets.p99(self.now),
+            put_p99: self.figures.puts.p99(self.now),
+            counters,
+            epoch: self.lineage.actor().epoch.counter,
+        }))
+    }
+
+    /// Replies with 64 bits a partition over its slots' leaves, once what they speak of is durable.
+    pub(super) fn leaves(&mut self, origin: Origin, effects: &mut Vec<Effect>) {
+        let q = self.layout.now.q;
+        let bits = |partition| {
+            let (first, last) = slots_of(partition, q);
+            let mut hasher = Xxh3Default::new();
+            for slot in first.0..=last.0 {
+                hasher.update(&self.store.leaf(slot).to_le_bytes());
+            }
+            hasher.digest()
+        };
+        let body = ReplyBody::Leaves((0..q).map(bits).collect());
+        let position = self.store.appended();
+        self.once_durable(position, Parked::Reply { origin, body }, effects);
+    }
+
+    fn member_view(&self, node: NodeId) -> MemberView {
+        let entry = self.membership.entry(node);
+        let Addresses { peer, client, http } = self.addresses_of(node);
+        let (health, since) = match self.membership.health(node) {
+            Health::Unknown => (MemberHealth::Unknown, self.started),
+            Health::Up => (MemberHealth::Up, self.healthy_since(node)),
+            Health::Suspected => (MemberHealth::Suspected, self.healthy_since(node)),
+            Health::Down { since } => (MemberHealth::Down, since),
+        };
+        MemberView {
+            node,
+            health,
+            reachable: node == self.me || self.peers.is_connected(node),
+            since: self.micros_since(since),
+            incarnation: entry.map_or(0, |entry| entry.start.count.0),
+            layout: entry.map_or(0, |entry| entry.layout.version),
+            peer,
+            client,
+            http,
+        }
+    }
+
+    fn healthy_since(&self, node: NodeId) -> Time {
+        self.health_since.get(&node).copied().unwrap_or(self.started)
+    }
+
+    fn addresses_of(&self, node: NodeId) -> Addresses {
+        let gossiped = self.membership.addresses(node).cloned();
+        gossiped.or_else(|| self.addresses.get(&node).cloned()).unwrap_or_default()
+    }
+}

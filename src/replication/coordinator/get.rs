@@ -1,0 +1,469 @@
+//! A get: the full state from one owner, digests from the others; where they differ the states, merged.
+//!
+//! ```text
+//! reading --enough owners agree, or the merge need not be held--> answered (repairs on the side)
+//! reading --enough owners known, too few hold the merge--> writing back --held--> answered
+//! ```
+//! A strict get answers only with what N−r+1 owners hold durably, else a later one that meets none of them would go
+//! back. A sloppy one tries the same where its label can gain by it, but is content with what it reached.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::node_id::NodeId;
+use crate::replication::quorum::Terms;
+use crate::replication::{
+    Answer, Consistency, FailedWhy, Failure, FailureKind, Got, Level, Outcome, ReadWant, Refusal,
+    Request,
+};
+use crate::version::{Digest, Siblings};
+
+use super::HEDGE_AFTER;
+use super::panel::{Panel, Standing};
+use super::scene::{Happening, Machine, Progress, Scene, count};
+
+/// One get.
+#[derive(Debug)]
+pub(super) struct Get {
+    key: Bytes,
+    level: Option<Level>,
+    consistency: Option<Consistency>,
+    /// Set once it has begun.
+    reading: Option<Reading>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    terms: Terms,
+    panel: Panel,
+    heard: BTreeMap<NodeId, Heard>,
+    /// Owners that were asked for their state.
+    asked_state: BTreeSet<NodeId>,
+    phase: Phase,
+}
+
+/// What an owner said.
+#[derive(Debug)]
+enum Heard {
+    State(Siblings),
+    Digest { digest: Digest, absent: bool },
+}
+
+#[derive(Debug)]
+enum Phase {
+    Reading,
+    WritingBack {
+        found: Found,
+        panel: Panel,
+    },
+    /// The client has its reply.
+    Answered {
+        merged: Siblings,
+    },
+}
+
+/// What enough owners hold between them.
+#[derive(Debug)]
+struct Found {
+    merged: Siblings,
+    answered: Vec<NodeId>,
+    absent: usize,
+    holders: BTreeSet<NodeId>,
+    stale: Vec<NodeId>,
+}
+
+impl Get {
+    pub(super) const fn new(
+        key: Bytes,
+        level: Option<Level>,
+        consistency: Option<Consistency>,
+    ) -> Self {
+        Self { key, level, consistency, reading: None }
+    }
+
+    fn begin(&mut self, scene: &mut Scene<'_>) -> Progress {
+        let preferences = scene.view().preferences;
+        let terms = match Terms::of_get(preferences.ring(), self.level, self.consistency) {
+            Ok(terms) => terms,
+            Err(text) => {
+                return Progress::Finished(Err(Failure::refused(FailureKind::Usage(text), None)));
+            }
+        };
+        let owners = preferences.of_slot(crate::ring::Token::of(&self.key).slot()).owners();
+        let panel = Panel::new(&scene.view(), owners);
+        let (heard, asked_state) = (BTreeMap::new(), BTreeSet::new());
+        let reading = Reading { terms, panel, heard, asked_state, phase: Phase::Reading };
+        let reading = self.reading.insert(reading);
+        scene.next_round();
+        if reading.panel.possible(&scene.view()) < terms.get_answers() {
+            return reading.unmet(scene);
+        }
+        for _ in 0..terms.get_answers() {
+            reading.ask_next(&self.key, scene);
+        }
+        scene.wake_after(HEDGE_AFTER);
+        Progress::Waiting
+    }
+}
+
+impl Machine for Get {
+    fn handle(&mut self, scene: &mut Scene<'_>, happening: Happening) -> Progress {
+        let Self { key, reading, .. } = self;
+        let Some(reading) = reading else { return self.begin(scene) };
+        match happening {
+            Happening::Begun | Happening::LayoutChanged => self.begin(scene),
+            Happening::Answered { .. } | Happening::Failed { .. } if !scene.is_present() => {
+                Progress::Waiting
+            }
+            Happening::Answered { from, answer } => reading.answered(key, scene, from, answer),
+            Happening::Failed { from, why } => reading.failed(key, scene, from, why),
+            Happening::Unreachable(node) => {
+                if reading.is_pending(node) {
+                    reading.failed(key, scene, node, FailedWhy::Unreachable)
+                } else {
+                    Progress::Waiting
+                }
+            }
+            Happening::Timer => reading.hedge(key, scene),
+            Happening::Minted(_) | Happening::MintDurable => Progress::Waiting,
+        }
+    }
+
+    fn expired(&mut self, scene: &mut Scene<'_>) -> Result<Outcome, Failure> {
+        let Some(reading) = &mut self.reading else {
+            return Err(Failure::refused(FailureKind::QuorumUnmet, None));
+        };
+        match (&reading.phase, reading.terms.consistency) {
+            (Phase::WritingBack { found, .. }, Consistency::Sloppy) => {
+                Ok(Outcome::Got(reading.got(found)))
+            }
+            _ => Err(reading.failure(scene)),
+        }
+    }
+}
+
+impl Reading {
+    /// Asks the next owner, for its state while no other was asked for one that may still come.
+    fn ask_next(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> bool {
+        let Some(owner) = self.panel.next_idle(&scene.view()) else { return false };
+        self.panel.set(owner, Standing::Asked);
+        let has_state = self.states().next().is_some() || self.state_comes();
+        let want = if has_state { ReadWant::Digest } else { ReadWant::State };
+        self.ask(key, scene, owner, want);
+        true
+    }
+
+    fn ask(&mut self, key: &Bytes, scene: &mut Scene<'_>, owner: NodeId, want: ReadWant) {
+        if want == ReadWant::State {
+            self.asked_state.insert(owner);
+        }
+        scene.ask(owner, Request::Read { key: key.clone(), want });
+    }
+
+    fn states(&self) -> impl Iterator<Item = &Siblings> {
+        self.heard.values().filter_map(|heard| match heard {
+            Heard::State(state) => Some(state),
+            Heard::Digest { .. } => None,
+        })
+    }
+
+    /// Whether a state was asked for that may still come.
+    fn state_comes(&self) -> bool {
+        self.asked_state.iter().any(|asked| self.is_pending(*asked))
+    }
+
+    fn is_pending(&self, node: NodeId) -> bool {
+        match &self.phase {
+            Phase::Reading | Phase::Answered { .. } => {
+                self.panel.is_pending(node)
+                    || (self.asked_state.contains(&node)
+                        && matches!(self.heard.get(&node), Some(Heard::Digest { .. })))
+            }
+            Phase::WritingBack { panel, .. } => panel.is_pending(node),
+        }
+    }
+
+    fn answered(
+        &mut self,
+        key: &Bytes,
+        scene: &mut Scene<'_>,
+        from: NodeId,
+        answer: Answer,
+    ) -> Progress {
+        match answer {
+            Answer::State(state) => self.heard_of(key, scene, from, Heard::State(state)),
+            Answer::Digest { digest, absent } => {
+                // The state may have come first: it says more.
+                if matches!(self.heard.get(&from), Some(Heard::State(_))) {
+                    return Progress::Waiting;
+                }
+                self.heard_of(key, scene, from, Heard::Digest { digest, absent })
+            }
+            Answer::Merged(_) => self.written_back(scene, from),
+            Answer::Refused(Refusal::Layout { .. }) => self.behind(key, scene, from),
+            Answer::Refused(refusal) => self.failed(key, scene, from, FailedWhy::from(&refusal)),
+            Answer::Recalled { .. } | Answer::Range(_) => Progress::Waiting,
+        }
+    }
+
+    fn heard_of(
+        &mut self,
+        key: &Bytes,
+        scene: &mut Scene<'_>,
+        from: NodeId,
+        heard: Heard,
+    ) -> Progress {
+        self.panel.set(from, Standing::Answered);
+        match &self.phase {
+            Phase::Reading => {
+                self.heard.insert(from, heard);
+                self.advance(key, scene)
+            }
+            Phase::WritingBack { .. } => Progress::Waiting,
+            Phase::Answered { merged } => {
+                if heard.digest() != merged.digest() {
+                    scene.ask_aside(from, repair(key, merged));
+                }
+                self.linger()
+            }
+        }
+    }
+
+    /// Goes on once enough owners are known; else asks for the states behind digests that no state explains.
+    fn advance(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> Progress {
+        let found = self.found();
+        if self.terms.get_answers() <= found.answered.len() {
+            return self.conclude(key, scene, found);
+        }
+        let unexplained: Vec<NodeId> = self
+            .heard
+            .keys()
+            .filter(|owner| !found.answered.contains(owner) && !self.asked_state.contains(owner))
+            .copied()
+            .collect();
+        // Without any state the first one asked for explains as much as any other: one is enough to begin with.
+        let begin_with = match (found.answered.is_empty(), self.state_comes()) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, _) => unexplained.len(),
+        };
+        for owner in unexplained.into_iter().take(begin_with) {
+            self.ask(key, scene, owner, ReadWant::State);
+        }
+        if self.panel.possible(&scene.view()) < self.terms.get_answers() {
+            return self.unmet(scene);
+        }
+        Progress::Waiting
+    }
+
+    /// What the owners hold whose state is known: told, or explained by its digest.
+    fn found(&self) -> Found {
+        let mut merged = Siblings::new();
+        let mut known = BTreeSet::new();
+        for state in self.states() {
+            // Two values under one dot are noticed, and reported, where they are appended.
+            merged.merge(state, &mut Vec::new());
+            known.insert(state.digest());
+        }
+        let mut found = Found {
+            answered: Vec::new(),
+            absent: 0,
+            holders: BTreeSet::new(),
+            stale: Vec::new(),
+            merged,
+        };
+        let digest = found.merged.digest();
+        for (owner, heard) in self.heard.iter().filter(|(_, heard)| known.contains(&heard.digest()))
+        {
+            found.answered.push(*owner);
+            found.absent += usize::from(heard.is_absent());
+            if heard.digest() == digest {
+                found.holders.insert(*owner);
+            } else {
+                found.stale.push(*owner);
+            }
+        }
+        found
+    }
+
+    fn conclude(&mut self, key: &Bytes, scene: &mut Scene<'_>, found: Found) -> Progress {
+        let must_hold = match self.terms.consistency {
+            Consistency::Strict => true,
+            Consistency::Sloppy => self.terms.can_be_strict(found.answered.len()),
+        };
+        if !must_hold || self.terms.holders() <= found.holders.len() {
+            for owner in &found.stale {
+                scene.ask_aside(*owner, repair(key, &found.merged));
+            }
+            return self.finish(found);
+        }
+        scene.next_round();
+        let mut panel = Panel::new(&scene.view(), self.panel.owners());
+        for holder in &found.holders {
+            panel.set(*holder, Standing::Answered);
+        }
+        for owner in &found.stale {
+            panel.set(*owner, Standing::Asked);
+            scene.ask(*owner, repair(key, &found.merged));
+        }
+        scene.wake_after(HEDGE_AFTER);
+        self.phase = Phase::WritingBack { found, panel };
+        Progress::Waiting
+    }
+
+    fn written_back(&mut self, scene: &mut Scene<'_>, from: NodeId) -> Progress {
+        if let Phase::WritingBack { found, panel } = &mut self.phase {
+            panel.set(from, Standing::Answered);
+            found.holders.insert(from);
+        }
+        self.write_on(scene)
+    }
+
+    /// Answers once enough owners hold the merge, or no more can.
+    fn write_on(&mut self, scene: &mut Scene<'_>) -> Progress {
+        let Phase::WritingBack { found, panel } = &self.phase else { return Progress::Waiting };
+        let wanted = self.terms.holders();
+        let held = wanted <= found.holders.len();
+        if !held && wanted <= panel.possible(&scene.view()) {
+            return Progress::Waiting;
+        }
+        if !held && self.terms.consistency == Consistency::Strict {
+            return self.unmet(scene);
+        }
+        Progress::Finished(Ok(Outcome::Got(self.got(found))))
+    }
+
+    /// Asks one more owner for each that is silent, as far as there are any.
+    fn hedge(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> Progress {
+        match &mut self.phase {
+            Phase::Answered { .. } => return Progress::Waiting,
+            Phase::Reading => {
+                let behind: Vec<NodeId> = self.panel.standing(Standing::Behind).collect();
+                for owner in behind {
+                    self.panel.set(owner, Standing::Asked);
+                    self.ask(key, scene, owner, ReadWant::State);
+                }
+                let missing = self.terms.get_answers().saturating_sub(self.found().answered.len());
+                for _ in 0..missing {
+                    self.ask_next(key, scene);
+                }
+            }
+            Phase::WritingBack { found, panel } => {
+                let behind = panel.standing(Standing::Behind).collect::<Vec<_>>();
+                for owner in behind.into_iter().chain(panel.next_idle(&scene.view())) {
+                    panel.set(owner, Standing::Asked);
+                    scene.ask(owner, repair(key, &found.merged));
+                }
+            }
+        }
+        scene.wake_after(HEDGE_AFTER);
+        Progress::Waiting
+    }
+
+    fn behind(&mut self, key: &Bytes, scene: &mut Scene<'_>, from: NodeId) -> Progress {
+        match &mut self.phase {
+            Phase::Reading => {
+                self.heard.remove(&from);
+                self.panel.set(from, Standing::Behind);
+                self.ask_next(key, scene);
+            }
+            Phase::WritingBack { panel, .. } => {
+                panel.set(from, Standing::Behind);
+            }
+            Phase::Answered { .. } => {}
+        }
+        Progress::Waiting
+    }
+
+    /// Replaces an owner that will not answer by the next one, at once.
+    fn failed(
+        &mut self,
+        key: &Bytes,
+        scene: &mut Scene<'_>,
+        from: NodeId,
+        why: FailedWhy,
+    ) -> Progress {
+        match &mut self.phase {
+            Phase::Reading => {
+                self.heard.remove(&from);
+                self.panel.set(from, Standing::Failed(why));
+                self.ask_next(key, scene);
+                self.advance(key, scene)
+            }
+            Phase::WritingBack { found, panel } => {
+                panel.set(from, Standing::Failed(why));
+                if let Some(owner) = panel.next_idle(&scene.view()) {
+                    panel.set(owner, Standing::Asked);
+                    scene.ask(owner, repair(key, &found.merged));
+                }
+                self.write_on(scene)
+            }
+            Phase::Answered { .. } => {
+                self.panel.set(from, Standing::Failed(why));
+                self.linger()
+            }
+        }
+    }
+
+    fn finish(&mut self, found: Found) -> Progress {
+        let result = Ok(Outcome::Got(self.got(&found)));
+        self.phase = Phase::Answered { merged: found.merged };
+        match self.linger() {
+            Progress::Over => Progress::Finished(result),
+            _ => Progress::Lingering(result),
+        }
+    }
+
+    /// Whether late answers may still come.
+    fn linger(&self) -> Progress {
+        match self.panel.standing(Standing::Asked).next() {
+            Some(_) => Progress::Waiting,
+            None => Progress::Over,
+        }
+    }
+
+    fn got(&self, found: &Found) -> Got {
+        Got {
+            state: found.merged.clone(),
+            answered: found.answered.clone(),
+            absent: count(found.absent),
+            needed: count(self.terms.get_answers()),
+            stale: found.stale.clone(),
+            guarantee: self.terms.of_answer_held_by(found.holders.len()),
+        }
+    }
+
+    fn unmet(&self, scene: &Scene<'_>) -> Progress {
+        Progress::Finished(Err(self.failure(scene)))
+    }
+
+    fn failure(&self, scene: &Scene<'_>) -> Failure {
+        let (needed, panel) = match &self.phase {
+            Phase::Reading | Phase::Answered { .. } => (self.terms.get_answers(), &self.panel),
+            Phase::WritingBack { panel, .. } => (self.terms.holders(), panel),
+        };
+        scene.unmet(panel, needed, panel.standing(Standing::Answered).collect(), None)
+    }
+}
+
+impl Heard {
+    fn digest(&self) -> Digest {
+        match self {
+            Self::State(state) => state.digest(),
+            Self::Digest { digest, .. } => *digest,
+        }
+    }
+
+    fn is_absent(&self) -> bool {
+        match self {
+            Self::State(state) => !state.has_value(),
+            Self::Digest { absent, .. } => *absent,
+        }
+    }
+}
+
+/// Merge without a tag: it stems from no put.
+fn repair(key: &Bytes, merged: &Siblings) -> Request {
+    Request::Merge { key: key.clone(), state: merged.clone(), put: None }
+}

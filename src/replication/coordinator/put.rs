@@ -1,0 +1,578 @@
+//! A put or a delete: minted on the own state, sent merged to all other owners at once, done when enough of them hold it
+//! durably.
+//!
+//! ```text
+//!            retry, or with a condition                            an owner held what a put without
+//! begun ─────────────────────────────▶ recalling ──▶ minting       a context did not cover
+//!   │                                      │  known     │  known   ┌────────────▶ minting (fold) ─▶ spreading ─▶ done
+//!   └──────────────▶ minting ──────────────┼────────────┼──▶ spreading ────────────────────────────────────────▶ done
+//!                                          └────────────┴──▶ spreading the known state ────────────────────────▶ done
+//! ```
+//! A put without a context replaces what is there. *What is there* is what max(R, W) owners held: where one of them held
+//! a version that the put did not cover, everything heard is folded into a second version, once. The fold covers what
+//! this put has seen and no more: what others wrote here in between stays a sibling.
+//!
+//! A retry is recalled first: where any of max(R, W) owners knows it, it is done already, and the merged state is sent
+//! instead of a new version. Where none does and their memory reaches back to the first try, it is an ordinary put;
+//! where it does not, the put is written beside what is there.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::node_id::NodeId;
+use crate::replication::quorum::Terms;
+use crate::replication::{
+    Acknowledgement, Answer, Consistency, Done, FailedWhy, Failure, FailureKind, Known, Level,
+    Mint, MintAnswer, MintKind, Outcome, PutBasis, PutTag, Reachability, Refusal, Request,
+    WriteOutcome,
+};
+use crate::ring::Token;
+use crate::version::{Basis, Content, Dot, MintError, RequestId, Siblings, VectorClock};
+
+use super::panel::{Panel, Standing};
+use super::scene::{Happening, Machine, Progress, Scene, count};
+
+/// How long an owner of another layout has to catch up before it is asked again.
+const CATCH_UP_AFTER: Duration = Duration::from_millis(50);
+
+/// What the client wants.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) key: Bytes,
+    pub(super) content: Content,
+    pub(super) basis: PutBasis,
+    pub(super) w: Option<Level>,
+    pub(super) r: Option<Level>,
+    pub(super) consistency: Option<Consistency>,
+    pub(super) request: RequestId,
+    pub(super) age: Duration,
+}
+
+/// One put.
+#[derive(Debug)]
+pub(super) struct Put {
+    wanted: Wanted,
+    /// Set once it has begun.
+    writing: Option<Writing>,
+}
+
+#[derive(Debug)]
+struct Writing {
+    terms: Terms,
+    panel: Panel,
+    phase: Phase,
+    /// Whether a version of this put was minted here.
+    minted: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Asking what is there, and whether the put is known.
+    Recalling(Recalled),
+    /// Waiting for the own state's new version.
+    Minting { round: u8, kind: Minting },
+    /// Waiting for acknowledgements.
+    Spreading(Spread),
+}
+
+#[derive(Debug)]
+struct Recalled {
+    state: Siblings,
+    known: bool,
+    memory: Duration,
+}
+
+/// Which version of a put is minted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Minting {
+    /// One that is folded once where it did not cover what was there.
+    Foldable,
+    /// The only one, or the fold.
+    Final,
+}
+
+/// A state on its way to all owners.
+#[derive(Debug)]
+struct Spread {
+    state: Siblings,
+    /// The version that is spread; `None` for a put that was known already.
+    minted: Option<Version>,
+    /// What owners held that the version did not cover.
+    uncovered: Option<Siblings>,
+    /// Whether an owner knew the put under another name.
+    known: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Version {
+    dot: Dot,
+    kind: Minting,
+    /// The round its mint was asked for under.
+    round: u8,
+    /// Whether the own state is durable.
+    durable: bool,
+}
+
+impl Put {
+    pub(super) const fn new(wanted: Wanted) -> Self {
+        Self { wanted, writing: None }
+    }
+
+    fn begin(&mut self, scene: &mut Scene<'_>) -> Progress {
+        let wanted = &self.wanted;
+        let (terms, panel) = match wanted.resolve(scene) {
+            Ok(resolved) => resolved,
+            Err(failure) => return Progress::Finished(Err(failure)),
+        };
+        let nothing = Recalled { state: Siblings::new(), known: false, memory: Duration::MAX };
+        let phase = Phase::Recalling(nothing);
+        let writing = self.writing.insert(Writing { terms, panel, phase, minted: false });
+        scene.next_round();
+        if writing.panel.possible(&scene.view()) < writing.needed(wanted) {
+            return writing.unmet(wanted, scene);
+        }
+        if !wanted.is_recalled() {
+            return writing.mint(wanted, scene, wanted.first_mint());
+        }
+        writing.ask_all(scene, &wanted.recall());
+        Progress::Waiting
+    }
+
+    /// Goes on under another layout: what was minted stays, every acknowledgement is asked for anew.
+    fn start_over(&mut self, scene: &mut Scene<'_>) -> Progress {
+        let wanted = &self.wanted;
+        let Some(writing) = self.writing.as_mut().filter(|writing| !writing.is_recalling()) else {
+            return self.begin(scene);
+        };
+        match wanted.resolve(scene) {
+            Ok((terms, panel)) => (writing.terms, writing.panel) = (terms, panel),
+            Err(failure) => {
+                let outcome = Some(writing.outcome(wanted));
+                return Progress::Finished(Err(Failure { outcome, ..failure }));
+            }
+        }
+        match &mut writing.phase {
+            Phase::Recalling(_) | Phase::Minting { .. } => return Progress::Waiting,
+            Phase::Spreading(spread) => (spread.uncovered, spread.known) = (None, false),
+        }
+        writing.spread(wanted, scene)
+    }
+}
+
+impl Machine for Put {
+    fn handle(&mut self, scene: &mut Scene<'_>, happening: Happening) -> Progress {
+        let Self { wanted, writing } = self;
+        let Some(writing) = writing else { return self.begin(scene) };
+        match happening {
+            Happening::Begun => self.begin(scene),
+            Happening::LayoutChanged => self.start_over(scene),
+            Happening::Minted(answer) => writing.minted(wanted, scene, answer),
+            Happening::MintDurable => writing.mint_durable(wanted, scene),
+            Happening::Failed { why, .. } if writing.is_minting_under(scene.came_under()) => {
+                writing.mint_failed(wanted, scene, why)
+            }
+            Happening::Failed { why, .. } if writing.is_minted_under(scene.came_under()) => {
+                writing.failed(wanted, scene, scene.view().me, why)
+            }
+            Happening::Answered { .. } | Happening::Failed { .. } if !scene.is_present() => {
+                Progress::Waiting
+            }
+            Happening::Answered { from, answer } => writing.answered(wanted, scene, from, answer),
+            Happening::Failed { from, why } => writing.failed(wanted, scene, from, why),
+            Happening::Unreachable(node) if writing.panel.is_pending(node) => {
+                writing.failed(wanted, scene, node, FailedWhy::Unreachable)
+            }
+            Happening::Unreachable(_) => Progress::Waiting,
+            Happening::Timer => writing.ask_behind(wanted, scene),
+        }
+    }
+
+    fn expired(&mut self, scene: &mut Scene<'_>) -> Result<Outcome, Failure> {
+        let Self { wanted, writing } = self;
+        let not_begun =
+            || Failure::refused(FailureKind::QuorumUnmet, Some(wanted.outcome_before()));
+        Err(writing.as_ref().map_or_else(not_begun, |writing| writing.failure(wanted, scene)))
+    }
+}
+
+impl Wanted {
+    fn is_plain(&self) -> bool {
+        self.basis == PutBasis::Present
+    }
+
+    const fn is_retry(&self) -> bool {
+        !self.age.is_zero()
+    }
+
+    /// Whether owners are asked before anything is written.
+    fn is_recalled(&self) -> bool {
+        self.is_retry() || matches!(self.basis, PutBasis::IfContext(_))
+    }
+
+    /// What became of this put before this try did anything: an earlier try may have written it.
+    const fn outcome_before(&self) -> WriteOutcome {
+        if self.is_retry() { WriteOutcome::Unknown } else { WriteOutcome::NotApplied }
+    }
+
+    fn resolve(&self, scene: &Scene<'_>) -> Result<(Terms, Panel), Failure> {
+        let view = scene.view();
+        let refused = |kind| Failure::refused(kind, Some(self.outcome_before()));
+        let terms = Terms::of_put(view.preferences.ring(), self.w, self.r, self.consistency)
+            .map_err(|text| refused(FailureKind::Usage(text)))?;
+        let walk = view.preferences.of_slot(Token::of(&self.key).slot());
+        if !walk.owns(view.me) {
+            return Err(refused(FailureKind::NotCoordinator));
+        }
+        Ok((terms, Panel::new(&view, walk.owners())))
+    }
+
+    fn recall(&self) -> Request {
+        let (key, request) = (self.key.clone(), self.request);
+        Request::Recall { key, request, plain: self.is_plain() }
+    }
+
+    /// Whether a conditional put must not be done beside `state`.
+    fn is_stale_beside(&self, state: &Siblings) -> bool {
+        match &self.basis {
+            PutBasis::IfContext(clock) => {
+                state.versions().keys().any(|version| !clock.covers(*version))
+            }
+            PutBasis::Present | PutBasis::Context(_) | PutBasis::Blind => false,
+        }
+    }
+
+    /// The mint of a first try without a condition.
+    fn first_mint(&self) -> (Minting, Basis, Option<Siblings>) {
+        match &self.basis {
+            PutBasis::Present => (Minting::Foldable, Basis::Own, None),
+            PutBasis::Context(clock) | PutBasis::IfContext(clock) => {
+                (Minting::Final, Basis::Clock(clock.clone()), None)
+            }
+            PutBasis::Blind => (Minting::Final, Basis::Blind, None),
+        }
+    }
+
+    /// The mint of a put that none of those recalled knows.
+    fn recalled_mint(&self, recalled: &Recalled) -> (Minting, Basis, Option<Siblings>) {
+        if !self.is_plain() {
+            return self.first_mint();
+        }
+        if recalled.memory < self.age {
+            return (Minting::Final, Basis::Blind, None);
+        }
+        let state = recalled.state.clone();
+        (Minting::Foldable, Basis::Clock(state.clock().clone()), Some(state))
+    }
+}
+
+impl Writing {
+    const fn is_recalling(&self) -> bool {
+        matches!(self.phase, Phase::Recalling(_))
+    }
+
+    const fn is_minting_under(&self, came_under: u8) -> bool {
+        matches!(self.phase, Phase::Minting { round, .. } if round == came_under)
+    }
+
+    const fn is_minted_under(&self, came_under: u8) -> bool {
+        match &self.phase {
+            Phase::Spreading(Spread { minted: Some(version), .. }) => version.round == came_under,
+            Phase::Recalling(_) | Phase::Minting { .. } | Phase::Spreading(_) => false,
+        }
+    }
+
+    /// Owners that must answer, or acknowledge, for this phase to end.
+    fn needed(&self, wanted: &Wanted) -> usize {
+        let asks = match &self.phase {
+            Phase::Recalling(_) => wanted.is_plain() || wanted.is_recalled(),
+            Phase::Minting { kind, .. } => *kind == Minting::Foldable,
+            Phase::Spreading(spread) => {
+                spread.minted.is_none_or(|version| version.kind == Minting::Foldable)
+            }
+        };
+        if asks { self.terms.put_answers() } else { self.terms.w }
+    }
+
+    fn ask_all(&mut self, scene: &mut Scene<'_>, request: &Request) {
+        let idle: Vec<NodeId> = self.panel.standing(Standing::Idle).collect();
+        for owner in idle {
+            if scene.view().reachability(owner) == Reachability::Up {
+                self.panel.set(owner, Standing::Asked);
+                scene.ask(owner, request.clone());
+            }
+        }
+    }
+
+    fn mint(
+        &mut self,
+        wanted: &Wanted,
+        scene: &mut Scene<'_>,
+        (minting, basis, merge): (Minting, Basis, Option<Siblings>),
+    ) -> Progress {
+        if scene.deadline() <= scene.view().now {
+            return self.unmet(wanted, scene);
+        }
+        let kind = match (self.minted, wanted.is_plain()) {
+            (true, _) => MintKind::Fold,
+            (false, true) => MintKind::Plain,
+            (false, false) => MintKind::Named,
+        };
+        let round = scene.mint(Mint {
+            key: wanted.key.clone(),
+            merge,
+            basis,
+            exact: matches!(wanted.basis, PutBasis::IfContext(_)),
+            content: wanted.content.clone(),
+            request: wanted.request,
+            kind,
+            deadline: scene.deadline(),
+        });
+        self.phase = Phase::Minting { round, kind: minting };
+        Progress::Waiting
+    }
+
+    fn minted(&mut self, wanted: &Wanted, scene: &mut Scene<'_>, answer: MintAnswer) -> Progress {
+        let Phase::Minting { round, kind } = self.phase else { return Progress::Waiting };
+        if round != scene.came_under() {
+            return Progress::Waiting;
+        }
+        match answer {
+            MintAnswer::Minted { state, dot, .. } => {
+                self.minted = true;
+                let minted = Some(Version { dot, kind, round, durable: false });
+                self.phase =
+                    Phase::Spreading(Spread { state, minted, uncovered: None, known: false });
+                self.spread(wanted, scene)
+            }
+            MintAnswer::Known { state } => self.spread_known(wanted, scene, state),
+            MintAnswer::Stale => self.mint_refused(wanted, FailureKind::StaleContext),
+            MintAnswer::Expired => self.mint_failed(wanted, scene, FailedWhy::Timeout),
+            MintAnswer::Overloaded => self.mint_refused(wanted, FailureKind::Overloaded),
+            MintAnswer::EpochMustRise => self.mint_failed(wanted, scene, FailedWhy::Overloaded),
+            MintAnswer::Refused(MintError::TooManySiblings(_)) => {
+                self.mint_refused(wanted, FailureKind::TooManySiblings)
+            }
+            MintAnswer::Refused(error @ MintError::Counter) => {
+                self.mint_refused(wanted, FailureKind::Usage(error.to_string()))
+            }
+        }
+    }
+
+    fn mint_durable(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
+        let me = scene.view().me;
+        let Phase::Spreading(Spread { minted: Some(version), .. }) = &mut self.phase else {
+            return Progress::Waiting;
+        };
+        if version.round != scene.came_under() {
+            return Progress::Waiting;
+        }
+        version.durable = true;
+        self.panel.set(me, Standing::Answered);
+        self.advance(wanted, scene)
+    }
+
+    fn mint_refused(&self, wanted: &Wanted, kind: FailureKind) -> Progress {
+        let outcome = self.outcome_without_mint(wanted);
+        Progress::Finished(Err(Failure::refused(kind, Some(outcome))))
+    }
+
+    fn mint_failed(&self, wanted: &Wanted, scene: &Scene<'_>, why: FailedWhy) -> Progress {
+        let failed = vec![(scene.view().me, why)];
+        let outcome = Some(self.outcome_without_mint(wanted));
+        let failure = Failure::refused(FailureKind::of_failures(&failed), outcome);
+        let needed = count(self.needed(wanted));
+        Progress::Finished(Err(Failure { needed, failed, ..failure }))
+    }
+
+    /// Sends what is known of a put that was done before.
+    fn spread_known(
+        &mut self,
+        wanted: &Wanted,
+        scene: &mut Scene<'_>,
+        state: Siblings,
+    ) -> Progress {
+        self.phase = Phase::Spreading(Spread { state, minted: None, uncovered: None, known: true });
+        self.spread(wanted, scene)
+    }
+
+    /// Sends the state to all owners, in a round of its own. This node holds what it minted; it is asked for the rest.
+    fn spread(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
+        let Phase::Spreading(spread) = &self.phase else { return Progress::Waiting };
+        let request = spread.question(wanted);
+        scene.next_round();
+        self.panel = Panel::new(&scene.view(), self.panel.owners());
+        if let Some(version) = spread.minted {
+            let standing = if version.durable { Standing::Answered } else { Standing::Asked };
+            self.panel.set(scene.view().me, standing);
+        }
+        self.ask_all(scene, &request);
+        self.advance(wanted, scene)
+    }
+
+    fn answered(
+        &mut self,
+        wanted: &Wanted,
+        scene: &mut Scene<'_>,
+        from: NodeId,
+        answer: Answer,
+    ) -> Progress {
+        match (&mut self.phase, answer) {
+            (_, Answer::Refused(Refusal::Layout { .. })) => {
+                self.panel.set(from, Standing::Behind);
+                scene.wake_after(CATCH_UP_AFTER);
+                return Progress::Waiting;
+            }
+            (_, Answer::Refused(refusal)) => {
+                return self.failed(wanted, scene, from, FailedWhy::from(&refusal));
+            }
+            (Phase::Recalling(recalled), Answer::Recalled { state, known, memory }) => {
+                // Two values under one dot are noticed, and reported, where they are appended.
+                recalled.state.merge(&state, &mut Vec::new());
+                recalled.known |= known;
+                recalled.memory = recalled.memory.min(Duration::from_micros(memory));
+            }
+            (Phase::Spreading(spread), Answer::Merged(acknowledgement)) => {
+                if let Some(state) = spread.acknowledged(acknowledgement) {
+                    let (key, put) = (wanted.key.clone(), None);
+                    scene.ask_aside(scene.view().me, Request::Merge { key, state, put });
+                }
+            }
+            (Phase::Recalling(_) | Phase::Minting { .. } | Phase::Spreading(_), _) => {
+                return Progress::Waiting;
+            }
+        }
+        self.panel.set(from, Standing::Answered);
+        self.advance(wanted, scene)
+    }
+
+    fn failed(
+        &mut self,
+        wanted: &Wanted,
+        scene: &mut Scene<'_>,
+        from: NodeId,
+        why: FailedWhy,
+    ) -> Progress {
+        self.panel.set(from, Standing::Failed(why));
+        self.advance(wanted, scene)
+    }
+
+    /// Asks those again whose layout was another.
+    fn ask_behind(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
+        let request = match &self.phase {
+            Phase::Recalling(_) => wanted.recall(),
+            Phase::Spreading(spread) => spread.question(wanted),
+            Phase::Minting { .. } => return Progress::Waiting,
+        };
+        let behind: Vec<NodeId> = self.panel.standing(Standing::Behind).collect();
+        for owner in behind {
+            self.panel.set(owner, Standing::Asked);
+            scene.ask(owner, request.clone());
+        }
+        Progress::Waiting
+    }
+
+    /// Goes on once enough owners answered; ends once they cannot.
+    fn advance(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
+        if self.panel.answered() < self.needed(wanted) {
+            return if self.panel.possible(&scene.view()) < self.needed(wanted) {
+                self.unmet(wanted, scene)
+            } else {
+                Progress::Waiting
+            };
+        }
+        match &self.phase {
+            Phase::Minting { .. } => Progress::Waiting,
+            Phase::Recalling(recalled) => {
+                if recalled.known {
+                    let state = recalled.state.clone();
+                    return self.spread_known(wanted, scene, state);
+                }
+                if wanted.is_stale_beside(&recalled.state) {
+                    return self.mint_refused(wanted, FailureKind::StaleContext);
+                }
+                let mint = wanted.recalled_mint(recalled);
+                self.mint(wanted, scene, mint)
+            }
+            Phase::Spreading(spread) => match spread.fold() {
+                Some(mint) => self.mint(wanted, scene, mint),
+                None => Progress::Finished(Ok(Outcome::Done(self.done(wanted, spread)))),
+            },
+        }
+    }
+
+    fn done(&self, wanted: &Wanted, spread: &Spread) -> Done {
+        let standing = || spread.state.dot_of(wanted.request);
+        Done {
+            dot: spread.minted.map_or_else(standing, |version| Some(version.dot)),
+            clock: spread.state.clock().clone(),
+            siblings: u32::try_from(spread.state.siblings()).unwrap_or(u32::MAX),
+            acked: self.panel.standing(Standing::Answered).collect(),
+            needed: count(self.terms.w),
+            guarantee: self.terms.of_write(),
+        }
+    }
+
+    fn unmet(&self, wanted: &Wanted, scene: &Scene<'_>) -> Progress {
+        Progress::Finished(Err(self.failure(wanted, scene)))
+    }
+
+    fn failure(&self, wanted: &Wanted, scene: &Scene<'_>) -> Failure {
+        let acked = match &self.phase {
+            // Who was recalled acknowledged nothing.
+            Phase::Recalling(_) | Phase::Minting { .. } => Vec::new(),
+            Phase::Spreading(_) => self.panel.standing(Standing::Answered).collect(),
+        };
+        scene.unmet(&self.panel, self.needed(wanted), acked, Some(self.outcome(wanted)))
+    }
+
+    /// What became of the put, as far as this try can tell. A mint that was asked for may be done any moment.
+    fn outcome(&self, wanted: &Wanted) -> WriteOutcome {
+        match &self.phase {
+            Phase::Recalling(_) => self.outcome_without_mint(wanted),
+            Phase::Minting { .. } | Phase::Spreading(_) => WriteOutcome::Unknown,
+        }
+    }
+
+    const fn outcome_without_mint(&self, wanted: &Wanted) -> WriteOutcome {
+        if self.minted { WriteOutcome::Unknown } else { wanted.outcome_before() }
+    }
+}
+
+impl Spread {
+    fn question(&self, wanted: &Wanted) -> Request {
+        let put = self.minted.map(|version| PutTag {
+            request: wanted.request,
+            dot: version.dot,
+            plain: version.kind == Minting::Foldable,
+        });
+        Request::Merge { key: wanted.key.clone(), state: self.state.clone(), put }
+    }
+
+    /// Takes note of one acknowledgement; returns the state of an owner that knew the put under another name.
+    fn acknowledged(&mut self, acknowledgement: Acknowledgement) -> Option<Siblings> {
+        if let Some(state) = acknowledgement.uncovered {
+            self.uncovered.get_or_insert_default().merge(&state, &mut Vec::new());
+        }
+        match acknowledgement.known {
+            Known::No { .. } => None,
+            Known::Done(state) => {
+                self.known = true;
+                Some(state)
+            }
+        }
+    }
+
+    /// The version that replaces what owners held beside the first one. Where an owner knew the put, it was done before,
+    /// and what stands there may be younger: nothing is replaced then.
+    fn fold(&self) -> Option<(Minting, Basis, Option<Siblings>)> {
+        let uncovered = self.uncovered.as_ref()?;
+        let foldable = self.minted.is_some_and(|version| version.kind == Minting::Foldable);
+        if self.known || !foldable {
+            return None;
+        }
+        let mut seen: VectorClock = self.state.clock().clone();
+        seen.merge(uncovered.clock());
+        Some((Minting::Final, Basis::Clock(seen), Some(uncovered.clone())))
+    }
+}

@@ -1,0 +1,268 @@
+//! Threads that may wait for the disk, so that the core thread never does.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::node::{Event, ReadToken, ScanToken};
+use crate::storage::{Job, JobError, Store, SyncMode};
+
+use super::RunError;
+
+/// Threads that read. Reads that need them miss the cache, and more in flight help a disk with depth.
+const READERS: usize = 3;
+/// How often the background looks for work and for space on a full disk, unless it is busy anyway.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+
+/// What a disk thread tells the core thread.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Something for Core.
+    Event(Event),
+    /// The disk failed: the process ends.
+    Fatal(String),
+}
+
+/// A read that may wait for the disk.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// One key.
+    Get {
+        /// Core's number for it.
+        token: ReadToken,
+        /// The storage key.
+        key: Bytes,
+    },
+    /// A slice of a scan.
+    Scan {
+        /// Core's number for it.
+        token: ScanToken,
+        /// First storage key.
+        start: Bytes,
+        /// Storage key behind the last one.
+        end: Option<Bytes>,
+        /// Most entries.
+        entries_max: usize,
+        /// Most bytes, roughly.
+        bytes_max: usize,
+    },
+}
+
+/// The disk threads of one store.
+pub(super) struct Disk {
+    store: Arc<Store>,
+    log: Arc<Desk<()>>,
+    reads: Arc<Desk<Read>>,
+    background: Arc<Desk<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Where work waits for threads.
+struct Desk<T> {
+    pile: Mutex<Pile<T>>,
+    bell: Condvar,
+}
+
+struct Pile<T> {
+    work: VecDeque<T>,
+    is_closed: bool,
+}
+
+/// What a thread finds at its desk.
+enum Turn<T> {
+    Work(T),
+    Nothing,
+    Closed,
+}
+
+impl Disk {
+    pub(super) fn start(
+        store: &Arc<Store>,
+        news: &UnboundedSender<News>,
+    ) -> Result<Self, RunError> {
+        let mut disk = Self {
+            store: Arc::clone(store),
+            log: Arc::default(),
+            reads: Arc::default(),
+            background: Arc::default(),
+            threads: Vec::new(),
+        };
+        let (store, tell, desk) = (Arc::clone(store), news.clone(), Arc::clone(&disk.log));
+        disk.spawn("log-sync".to_owned(), move || sync_log(&store, &desk, &tell))?;
+        for number in 1..=READERS {
+            let (store, tell) = (Arc::clone(&disk.store), news.clone());
+            let desk = Arc::clone(&disk.reads);
+            disk.spawn(format!("disk-{number}"), move || read(&store, &desk, &tell))?;
+        }
+        let (store, tell) = (Arc::clone(&disk.store), news.clone());
+        let desk = Arc::clone(&disk.background);
+        disk.spawn("background".to_owned(), move || work(&store, &desk, &tell))?;
+        Ok(disk)
+    }
+
+    /// Tells the log's thread that something waits to be durable, if so.
+    pub(super) fn sync_log(&self) {
+        if self.store.durable() < self.store.appended() {
+            self.log.ring();
+        }
+    }
+
+    pub(super) fn read(&self, read: Read) {
+        self.reads.put(read);
+    }
+
+    /// Lets every thread finish what it does, and waits for that.
+    pub(super) fn stop(self) {
+        self.log.close();
+        self.reads.close();
+        self.background.close();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a disk thread panicked");
+            }
+        }
+    }
+
+    fn spawn(&mut self, name: String, job: impl FnOnce() + Send + 'static) -> Result<(), RunError> {
+        let thread = thread::Builder::new().name(name).spawn(job);
+        let failed = |source: io::Error| RunError::System { what: "start a thread", source };
+        self.threads.push(thread.map_err(failed)?);
+        Ok(())
+    }
+}
+
+/// Group commit: what is written while one sync runs goes with the next.
+fn sync_log(store: &Store, desk: &Desk<()>, news: &UnboundedSender<News>) {
+    let period = match store.options().sync {
+        SyncMode::Interval(period) => Some(period),
+        SyncMode::Always | SyncMode::Never => None,
+    };
+    let mut synced = store.durable();
+    loop {
+        let turn = desk.turn(period);
+        while store.durable() < store.appended() {
+            match store.sync(store.appended()) {
+                Ok(durable) => tell(news, News::Event(Event::Durable(durable))),
+                Err(failed) => return tell(news, News::Fatal(failed.to_string())),
+            }
+        }
+        match turn {
+            Turn::Closed => return,
+            Turn::Work(()) => {}
+            Turn::Nothing if store.durable() == synced => {}
+            Turn::Nothing => match store.sync_all() {
+                Ok(durable) => synced = durable,
+                Err(failed) => return tell(news, News::Fatal(failed.to_string())),
+            },
+        }
+    }
+}
+
+fn read(store: &Store, desk: &Desk<Read>, news: &UnboundedSender<News>) {
+    loop {
+        let event = match desk.turn(None) {
+            Turn::Work(Read::Get { token, key }) => Event::Read { token, result: store.get(&key) },
+            Turn::Work(Read::Scan { token, start, end, entries_max, bytes_max }) => {
+                let result = store.scan_slice(&start, end.as_deref(), entries_max, bytes_max);
+                Event::Scanned { token, result }
+            }
+            Turn::Nothing => continue,
+            Turn::Closed => return,
+        };
+        tell(news, News::Event(event));
+    }
+}
+
+/// Flush before compaction, one job after another.
+fn work(store: &Store, desk: &Desk<()>, news: &UnboundedSender<News>) {
+    let next = || store.next_flush().or_else(|| store.next_compaction());
+    loop {
+        let done = next().map(|job: Job| (job.to_string(), store.run(job)));
+        let is_busy = match done {
+            None => false,
+            Some((_, Ok(()))) => true,
+            Some((job, Err(JobError::Failed(failed)))) => {
+                return tell(news, News::Fatal(format!("cannot {job}: {failed}")));
+            }
+            Some((job, Err(error @ (JobError::Full | JobError::Read(_))))) => {
+                tracing::error!("cannot {job}: {error}");
+                false
+            }
+        };
+        match desk.turn(Some(if is_busy { Duration::ZERO } else { LOOK_AROUND })) {
+            Turn::Closed => return,
+            Turn::Work(()) | Turn::Nothing => {}
+        }
+        if let Err(error) = store.check_space() {
+            tracing::warn!("cannot tell how much space the disk has: {error}");
+        }
+    }
+}
+
+/// The core thread may have ended: then nobody wants to know.
+fn tell(news: &UnboundedSender<News>, what: News) {
+    let _ = news.send(what);
+}
+
+impl Desk<()> {
+    /// Wakes the thread; ringing twice before it looks is ringing once.
+    fn ring(&self) {
+        let mut pile = self.pile();
+        if pile.work.is_empty() {
+            pile.work.push_back(());
+            self.bell.notify_one();
+        }
+    }
+}
+
+impl<T> Desk<T> {
+    fn put(&self, work: T) {
+        self.pile().work.push_back(work);
+        self.bell.notify_one();
+    }
+
+    fn close(&self) {
+        self.pile().is_closed = true;
+        self.bell.notify_all();
+    }
+
+    /// Waits for work, at most `patience`. What was put before the close is done before it.
+    fn turn(&self, patience: Option<Duration>) -> Turn<T> {
+        let mut pile = self.pile();
+        loop {
+            if let Some(work) = pile.work.pop_front() {
+                return Turn::Work(work);
+            }
+            if pile.is_closed {
+                return Turn::Closed;
+            }
+            pile = match patience {
+                None => self.bell.wait(pile).unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => {
+                    let waited = self.bell.wait_timeout(pile, patience);
+                    let (pile, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                    if timeout.timed_out() && pile.work.is_empty() && !pile.is_closed {
+                        return Turn::Nothing;
+                    }
+                    pile
+                }
+            };
+        }
+    }
+
+    fn pile(&self) -> MutexGuard<'_, Pile<T>> {
+        self.pile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Default for Desk<T> {
+    fn default() -> Self {
+        let pile = Pile { work: VecDeque::new(), is_closed: false };
+        Self { pile: Mutex::new(pile), bell: Condvar::new() }
+    }
+}

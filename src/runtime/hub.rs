@@ -1,0 +1,161 @@
+//! The hub: what the tasks of the core thread share. No borrow of it lives across an await.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::node::{Caller, Core, Event};
+use crate::node_id::NodeId;
+use crate::wire::client::{Reply, Request, RequestBody};
+use crate::wire::handshake::RefusalCode;
+
+use super::clients::Replies;
+use super::link::Link;
+
+/// What the tasks of the core thread share.
+pub(super) struct Hub {
+    pub(super) core: RefCell<Core>,
+    /// Events that the core loop takes all at once.
+    inbox: RefCell<Vec<Event>>,
+    /// Wakes the core loop.
+    pub(super) news: Notify,
+    /// Who waits for replies.
+    callers: RefCell<BTreeMap<Caller, Waiter>>,
+    last_caller: Cell<u64>,
+    /// Outgoing links by peer.
+    pub(super) links: RefCell<BTreeMap<NodeId, Rc<Link>>>,
+    /// What peers said to our greetings.
+    pub(super) verdicts: RefCell<Verdicts>,
+    pub(super) phase: Cell<Phase>,
+    /// Notified when the phase changes.
+    pub(super) phase_changed: Notify,
+    pub(super) frame_bytes_max: usize,
+}
+
+/// How far the process is with its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Serving.
+    Serving,
+    /// Told to stop: nobody new is taken.
+    Stopping,
+}
+
+/// What peers said to our greetings.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts {
+    /// Whether any peer ever took us.
+    pub(super) is_accepted: bool,
+    /// Those who will not have us, for good.
+    pub(super) refusals: BTreeMap<NodeId, (RefusalCode, String)>,
+}
+
+/// Who waits for a reply.
+enum Waiter {
+    /// A connection.
+    Connection(Rc<Replies>),
+    /// This process itself, once.
+    Own(oneshot::Sender<Reply>),
+}
+
+impl Hub {
+    pub(super) fn new(core: Core, frame_bytes_max: usize) -> Self {
+        Self {
+            core: RefCell::new(core),
+            inbox: RefCell::default(),
+            news: Notify::new(),
+            callers: RefCell::default(),
+            last_caller: Cell::new(0),
+            links: RefCell::default(),
+            verdicts: RefCell::default(),
+            phase: Cell::new(Phase::Serving),
+            phase_changed: Notify::new(),
+            frame_bytes_max,
+        }
+    }
+
+    /// Hands the core loop an event; it runs when the tasks that are ready now have run.
+    pub(super) fn post(&self, event: Event) {
+        self.inbox.borrow_mut().push(event);
+        self.news.notify_one();
+    }
+
+    /// All events that wait.
+    pub(super) fn take_events(&self) -> Vec<Event> {
+        self.inbox.take()
+    }
+
+    /// Registers a connection as a caller.
+    pub(super) fn enter(&self, replies: Rc<Replies>) -> Caller {
+        self.register(Waiter::Connection(replies))
+    }
+
+    /// A connection is gone.
+    pub(super) fn leave(&self, caller: Caller) {
+        self.callers.borrow_mut().remove(&caller);
+        self.post(Event::ClientGone(caller));
+    }
+
+    /// Asks the own Core, as a client would; `None` when it does not reply any more.
+    pub(super) async fn ask(&self, body: RequestBody) -> Option<Reply> {
+        let (sender, reply) = oneshot::channel();
+        let caller = self.register(Waiter::Own(sender));
+        self.post(Event::Client { caller, request: Request { id: 1, deadline: 0, body } });
+        reply.await.ok()
+    }
+
+    /// Hands a reply to whoever waits for it; nobody waits when the connection is gone.
+    pub(super) fn reply(&self, caller: Caller, reply: Reply) {
+        let mut callers = self.callers.borrow_mut();
+        match callers.get(&caller) {
+            Some(Waiter::Connection(replies)) => replies.push(reply),
+            Some(Waiter::Own(_)) => {
+                if let Some(Waiter::Own(sender)) = callers.remove(&caller) {
+                    // Whoever asked may have gone.
+                    let _ = sender.send(reply);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Closes every client connection.
+    pub(super) fn close_clients(&self) {
+        for waiter in self.callers.borrow().values() {
+            if let Waiter::Connection(replies) = waiter {
+                replies.close();
+            }
+        }
+    }
+
+    /// How many clients are connected.
+    pub(super) fn connections(&self) -> usize {
+        let callers = self.callers.borrow();
+        callers.values().filter(|waiter| matches!(waiter, Waiter::Connection(_))).count()
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.phase_changed.notify_waiters();
+    }
+
+    /// Returns once the process was told to stop.
+    pub(super) async fn stopping(&self) {
+        loop {
+            let changed = self.phase_changed.notified();
+            if self.phase.get() == Phase::Stopping {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn register(&self, waiter: Waiter) -> Caller {
+        let caller = Caller(self.last_caller.get() + 1);
+        self.last_caller.set(caller.0);
+        self.callers.borrow_mut().insert(caller, waiter);
+        caller
+    }
+}

@@ -1,0 +1,145 @@
+//! Levels: the tables of a store and the order in which they are asked.
+//!
+//! Level 0 holds tables as flushed; they overlap, the one with the highest number is the newest. In each deeper level
+//! tables are disjoint. Of one key, what a level holds is newer than what any deeper one does.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::manifest::TableMeta;
+use super::merge::Run;
+use super::table::reader::Table;
+use super::table::{BlockError, KeyRange, ReadError};
+use super::vfs::Vfs;
+
+/// A table of the store; where it cannot be opened its keys cannot be read, and the others can.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub(crate) meta: TableMeta,
+    pub(crate) table: Result<Arc<Table>, Damage>,
+}
+
+/// Why a table is not open.
+#[derive(Debug, Clone)]
+pub(crate) struct Damage {
+    pub(crate) file: std::path::PathBuf,
+    pub(crate) offset: u64,
+    pub(crate) error: BlockError,
+}
+
+/// All tables, by level.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Levels {
+    /// Level 0 newest first, the deeper ones by key.
+    levels: BTreeMap<u64, Vec<Live>>,
+}
+
+impl Live {
+    /// Opens the table and holds it against what the manifest says.
+    pub(crate) fn open(vfs: &dyn Vfs, path: &Path, meta: TableMeta) -> Result<Self, ReadError> {
+        let damage = |offset, error| Damage { file: path.to_owned(), offset, error };
+        let table = match Table::open(vfs, path) {
+            Ok(table)
+                if table.number != meta.number || table.footer_checksum != meta.footer_checksum =>
+            {
+                let reason = format!(
+                    "table {} stands here, not the one that the manifest means",
+                    table.number
+                );
+                Err(damage(0, BlockError::Malformed(reason)))
+            }
+            Ok(table) => Ok(Arc::new(table)),
+            Err(ReadError::Corrupt { offset, source, .. }) => Err(damage(offset, source)),
+            Err(error @ ReadError::Io { .. }) => return Err(error),
+        };
+        Ok(Self { meta, table })
+    }
+
+    /// The open table.
+    pub(crate) fn opened(&self) -> Result<&Arc<Table>, ReadError> {
+        self.table.as_ref().map_err(|damage| damage.for_keys(self.meta.keys()))
+    }
+}
+
+impl Damage {
+    fn for_keys(&self, keys: KeyRange) -> ReadError {
+        ReadError::Corrupt {
+            file: self.file.clone(),
+            offset: self.offset,
+            keys,
+            source: self.error.clone(),
+        }
+    }
+}
+
+impl Levels {
+    pub(crate) fn new(tables: impl IntoIterator<Item = Live>) -> Self {
+        let mut levels = Self::default();
+        levels.change(&[], tables);
+        levels
+    }
+
+    /// Without the tables of these numbers, and with others.
+    pub(crate) fn changed(&self, removed: &[u64], added: impl IntoIterator<Item = Live>) -> Self {
+        let mut levels = self.clone();
+        levels.change(removed, added);
+        levels
+    }
+
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Live> {
+        self.levels.values().flatten()
+    }
+
+    pub(crate) fn find(&self, number: u64) -> Option<&Live> {
+        self.tables().find(|live| live.meta.number == number)
+    }
+
+    /// The tables that may hold `key`, the newest first.
+    pub(crate) fn candidates<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = &'a Live> {
+        self.levels.iter().flat_map(move |(level, tables)| {
+            let tables: &[Live] = match level {
+                0 => tables,
+                _ => {
+                    let index = tables.partition_point(|live| *live.meta.last < *key);
+                    tables.get(index..).map_or(&[], |rest| rest.get(..1).unwrap_or_default())
+                }
+            };
+            tables.iter().filter(move |live| live.meta.may_hold(key))
+        })
+    }
+
+    /// The tables' runs from `start` on, newest first.
+    pub(crate) fn runs(&self, start: &[u8]) -> Vec<Run> {
+        let mut runs = Vec::new();
+        for (level, tables) in &self.levels {
+            let due = tables.iter().filter(|live| *start <= *live.meta.last);
+            let (open, damaged): (Vec<_>, Vec<_>) = due.partition(|live| live.table.is_ok());
+            runs.extend(
+                damaged.into_iter().filter_map(|live| live.opened().err()).map(Run::unreadable),
+            );
+            let open = open.into_iter().filter_map(|live| live.table.as_ref().ok().cloned());
+            match level {
+                0 => runs.extend(open.map(|table| Run::tables([table], start))),
+                _ => runs.push(Run::tables(open, start)),
+            }
+        }
+        runs
+    }
+
+    fn change(&mut self, removed: &[u64], added: impl IntoIterator<Item = Live>) {
+        for tables in self.levels.values_mut() {
+            tables.retain(|live| !removed.contains(&live.meta.number));
+        }
+        for live in added {
+            self.levels.entry(live.meta.level).or_default().push(live);
+        }
+        for (level, tables) in &mut self.levels {
+            match level {
+                0 => tables.sort_by_key(|live| std::cmp::Reverse(live.meta.number)),
+                _ => tables.sort_by(|left, right| left.meta.first.cmp(&right.meta.first)),
+            }
+        }
+        self.levels.retain(|_, tables| !tables.is_empty());
+    }
+}

@@ -1,0 +1,189 @@
+//! Reads one segment: its records, the first bad place, and what comes after it.
+
+#![warn(clippy::indexing_slicing)]
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    HEADER_BYTES, Header, LogPosition, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader,
+    record_bytes,
+};
+use crate::storage::batch::BATCH_BYTES_MAX;
+use crate::storage::checksum::checksum;
+use crate::storage::vfs::{Vfs, VfsFile, read_exact_at};
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of a record in front of what its checksum covers.
+const CHECKSUM_BYTES: usize = 8;
+
+/// A sound record.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Where it starts in the file.
+    pub offset: u64,
+    /// Where it ends in the stream: the position of its write.
+    pub end: LogPosition,
+    /// Up to where the stream was known to be synced when it was written.
+    pub synced: LogPosition,
+    /// The batch.
+    pub payload: Bytes,
+}
+
+impl Record {
+    /// Bytes it takes in the log.
+    pub(crate) const fn bytes(&self) -> u64 {
+        record_bytes(self.payload.len()) as u64
+    }
+}
+
+/// A place where no sound record stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRecord {
+    /// Where in the file.
+    pub offset: u64,
+    /// Where in the stream.
+    pub position: LogPosition,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// One segment, open for reading.
+#[derive(Debug)]
+pub(crate) struct SegmentReader {
+    file: Arc<dyn VfsFile>,
+    header: Header,
+    length: u64,
+    offset: u64,
+    /// Bytes of the file from `chunk_start`.
+    chunk: Vec<u8>,
+    chunk_start: u64,
+}
+
+/// Why a segment could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenSegmentError {
+    #[error("cannot read")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Header(String),
+}
+
+impl SegmentReader {
+    pub(crate) fn open(vfs: &dyn Vfs, path: &Path) -> Result<Self, OpenSegmentError> {
+        let file = vfs.open(path)?;
+        let length = file.length()?;
+        let mut header = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(HEADER_BYTES)];
+        read_exact_at(&*file, &mut header, 0)?;
+        let header = Header::decode(&header).map_err(OpenSegmentError::Header)?;
+        Ok(Self {
+            file,
+            header,
+            length,
+            offset: HEADER_BYTES as u64,
+            chunk: Vec::new(),
+            chunk_start: 0,
+        })
+    }
+
+    pub(crate) const fn header(&self) -> Header {
+        self.header
+    }
+
+    /// The file's length in bytes.
+    pub(crate) const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Where the next record starts in the file.
+    pub(crate) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Where the next record starts in the stream.
+    pub(crate) const fn position(&self) -> LogPosition {
+        LogPosition::new(self.header.first_position.get() + self.offset - HEADER_BYTES as u64)
+    }
+
+    /// The next record; `None` at the file's end. A bad one stays next: see [`Self::skip_to_sound`].
+    pub(crate) fn next(&mut self) -> io::Result<Option<Result<Record, BadRecord>>> {
+        if self.offset >= self.length {
+            return Ok(None);
+        }
+        Ok(Some(match self.read_here()? {
+            Ok(record) => {
+                self.offset += record_bytes(record.payload.len()) as u64;
+                Ok(record)
+            }
+            Err(reason) => {
+                Err(BadRecord { offset: self.offset, position: self.position(), reason })
+            }
+        }))
+    }
+
+    /// Goes on to the next place where a sound record stands; false at the end. Its cost is a glance at each eighth byte.
+    pub(crate) fn skip_to_sound(&mut self) -> io::Result<bool> {
+        loop {
+            self.offset += RECORD_ALIGNMENT as u64;
+            if self.offset >= self.length {
+                self.offset = self.length;
+                return Ok(false);
+            }
+            if self.read_here()?.is_ok() {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn read_here(&mut self) -> io::Result<Result<Record, String>> {
+        let Some(bytes) = self.peek(RECORD_HEADER_BYTES)? else { return Ok(Err(self.cut_short())) };
+        let Ok(head) = RecordHeader::decode(bytes) else { return Ok(Err(self.cut_short())) };
+        let position = self.position();
+        if head.position != position || head.length > BATCH_BYTES_MAX {
+            return Ok(Err("no record starts here".to_owned()));
+        }
+        let bytes = record_bytes(head.length);
+        let Some(record) = self.peek(bytes)? else { return Ok(Err(self.cut_short())) };
+        let record = Bytes::copy_from_slice(record);
+        let computed = checksum(
+            self.header.segment,
+            self.offset,
+            record.get(CHECKSUM_BYTES..).unwrap_or_default(),
+        );
+        if computed != head.checksum {
+            return Ok(Err(format!("checksum {:016x}, computed {computed:016x}", head.checksum)));
+        }
+        let payload = record.slice(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + head.length);
+        Ok(Ok(Record {
+            offset: self.offset,
+            end: position.plus(bytes),
+            synced: head.synced,
+            payload,
+        }))
+    }
+
+    fn cut_short(&self) -> String {
+        format!("cut short: the file ends at byte {}", self.length)
+    }
+
+    /// The next `count` bytes, or `None` when the file ends before.
+    fn peek(&mut self, count: usize) -> io::Result<Option<&[u8]>> {
+        if self.length - self.offset < count as u64 {
+            return Ok(None);
+        }
+        let inside = usize::try_from(self.offset - self.chunk_start).ok();
+        let sufficient = inside.is_some_and(|start| start + count <= self.chunk.len());
+        if !sufficient {
+            let left = usize::try_from(self.length - self.offset).unwrap_or(usize::MAX);
+            self.chunk.resize(left.min(CHUNK_BYTES.max(count)), 0);
+            self.chunk_start = self.offset;
+            read_exact_at(&*self.file, &mut self.chunk, self.offset)?;
+        }
+        let start = usize::try_from(self.offset - self.chunk_start).unwrap_or(usize::MAX);
+        Ok(self.chunk.get(start..start + count))
+    }
+}

@@ -1,0 +1,153 @@
+//! Which tables to merge next: a pure function from what is there to a plan.
+//!
+//! Leveled: when level 0 holds enough tables, all of them go into level 1; when a deeper level is larger than its bound,
+//! the table of it that drags the fewest bytes along goes one deeper. What overlaps in the target level goes with it.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::manifest::TableMeta;
+use super::options::Options;
+use super::table::KeyRange;
+
+/// Tables to be merged into one level.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Their numbers, newest first; those of the target level last, in key order.
+    pub inputs: Vec<u64>,
+    /// The level that the result belongs to.
+    pub target: u64,
+    /// Bytes of the inputs.
+    pub bytes: u64,
+}
+
+/// When a level is full.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    level0_tables: usize,
+    level1_bytes: u64,
+    factor: u64,
+}
+
+impl Bounds {
+    pub(crate) const fn new(options: &Options) -> Self {
+        let Options { level0_tables, level1_bytes, level_factor, .. } = *options;
+        Self { level0_tables, level1_bytes, factor: level_factor }
+    }
+
+    fn level_bytes_max(self, level: u64) -> u64 {
+        let exponent = u32::try_from(level.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.level1_bytes.saturating_mul(self.factor.saturating_pow(exponent))
+    }
+}
+
+/// The next merge, or `None` while every level is within bounds. Tables in `unreadable` are left alone, and so is
+/// whatever cannot be merged without them. Reads no file.
+pub(crate) fn choose(
+    tables: &[&TableMeta],
+    bounds: Bounds,
+    unreadable: &BTreeSet<u64>,
+) -> Option<Plan> {
+    let at = |level| tables.iter().copied().filter(move |table| table.level == level);
+    let readable = |plan: &Plan| plan.inputs.iter().all(|number| !unreadable.contains(number));
+    if bounds.level0_tables <= at(0).count() {
+        let mut newest_first: Vec<_> = at(0).collect();
+        newest_first.sort_by_key(|table| std::cmp::Reverse(table.number));
+        if let Some(plan) = Some(merge_down(tables, &newest_first, 0)).filter(readable) {
+            return Some(plan);
+        }
+    }
+    let deepest = tables.iter().map(|table| table.level).max()?;
+    (1..=deepest).find_map(|level| {
+        let bytes: u64 = at(level).map(|table| table.bytes).sum();
+        let full = bounds.level_bytes_max(level) < bytes;
+        let plans = at(level).filter(|_| full).map(|table| merge_down(tables, &[table], level));
+        plans.filter(readable).min_by_key(|plan| plan.bytes)
+    })
+}
+
+/// Merges these tables of `level` into the next one.
+fn merge_down(tables: &[&TableMeta], chosen: &[&TableMeta], level: u64) -> Plan {
+    let first = chosen.iter().map(|table| &table.first).min().cloned().unwrap_or_default();
+    let last = chosen.iter().map(|table| &table.last).max().cloned().unwrap_or_default();
+    let keys = KeyRange { first, last };
+    let target = level + 1;
+    let mut below: Vec<_> = tables
+        .iter()
+        .copied()
+        .filter(|table| table.level == target && table.overlaps(&keys))
+        .collect();
+    below.sort_by(|left, right| left.first.cmp(&right.first));
+    let inputs: Vec<_> = chosen.iter().chain(&below).collect();
+    Plan {
+        bytes: inputs.iter().map(|table| table.bytes).sum(),
+        inputs: inputs.iter().map(|table| table.number).collect(),
+        target,
+    }
+}
+
+/// The key ranges of tables deeper than `target`: only where none of them may hold a key can its delete be forgotten.
+pub(crate) fn older(tables: &[&TableMeta], target: u64) -> Vec<(Bytes, Bytes)> {
+    let deeper = tables.iter().filter(|table| target < table.level);
+    deeper.map(|table| (table.first.clone(), table.last.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { level0_tables: 2, level1_bytes: 100, factor: 10 };
+
+    /// `number:level:first-last`, each of 60 bytes.
+    fn tables(text: &str) -> Vec<TableMeta> {
+        let table = |text: &str| {
+            let (number, rest) = text.split_once(':').unwrap();
+            let (level, keys) = rest.split_once(':').unwrap();
+            let (first, last) = keys.split_once('-').unwrap();
+            TableMeta {
+                number: number.parse().unwrap(),
+                level: level.parse().unwrap(),
+                bytes: 60,
+                footer_checksum: 0,
+                entries: 1,
+                deletes: 0,
+                first: first.to_owned().into(),
+                last: last.to_owned().into(),
+            }
+        };
+        text.split_whitespace().map(table).collect()
+    }
+
+    #[track_caller]
+    fn check(text: &str, unreadable: &[u64], expected: Option<(&[u64], u64)>) {
+        let tables = tables(text);
+        let tables: Vec<_> = tables.iter().collect();
+        let plan = choose(&tables, BOUNDS, &unreadable.iter().copied().collect());
+        assert_eq!(plan.as_ref().map(|plan| (&*plan.inputs, plan.target)), expected, "{text}");
+    }
+
+    #[test]
+    fn level_0_goes_down_whole_newest_first_with_what_overlaps() {
+        check("", &[], None);
+        check("1:0:a-c", &[], None);
+        check("1:0:a-c 2:0:b-d 3:1:d-e 4:1:f-g", &[], Some((&[2, 1, 3], 1)));
+        check("1:0:a-c 2:0:b-d 3:1:d-e 4:1:f-g", &[1], None);
+    }
+
+    #[test]
+    fn a_full_level_gives_the_cheapest_table_down() {
+        check("1:1:a-c 2:1:d-f 3:2:a-b 4:2:c-d", &[], Some((&[2, 4], 2)));
+        check("1:1:a-c 2:1:d-f 3:2:a-b 4:2:c-d", &[2], Some((&[1, 3, 4], 2)));
+        check("1:1:a-c 2:2:d-f 3:2:g-h 4:2:i-j", &[], None);
+    }
+
+    #[test]
+    fn only_deeper_levels_are_older() {
+        let tables = tables("1:0:a-z 2:1:b-c 3:2:d-e");
+        let tables: Vec<_> = tables.iter().collect();
+        assert_eq!(older(&tables, 1), [(Bytes::from_static(b"d"), Bytes::from_static(b"e"))]);
+        assert_eq!(older(&tables, 2), []);
+    }
+}

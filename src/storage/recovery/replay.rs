@@ -1,0 +1,247 @@
+//! Replays the log into new tables, and decides what a bad record is.
+//!
+//! A bad record cuts the log when nothing proves that it was durable; else it is damage. Proof is a later sound record
+//! that says the log was synced beyond, a later segment (it is created only once all before was synced), and the
+//! manifest's word. The first record of a segment is its own proof: a segment has its name only with a sound header.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Cut, OpenError, segment_path};
+use crate::storage::batch::{self, Change};
+use crate::storage::directory::{Directory, log_number};
+use crate::storage::leaves::LeafChanges;
+use crate::storage::levels::Live;
+use crate::storage::log::LogPosition;
+use crate::storage::log::reader::{BadRecord, OpenSegmentError, Record, SegmentReader};
+use crate::storage::manifest::{State, TableMeta};
+use crate::storage::memtable::Memtable;
+use crate::storage::options::Options;
+use crate::storage::space::Space;
+use crate::storage::store::fill;
+use crate::storage::table::builder::{Builder, TableOptions};
+use crate::storage::vfs::Vfs;
+
+/// What the log gave.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    pub(super) tables: Vec<Live>,
+    pub(super) leaves: LeafChanges,
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+    pub(super) cut: Option<Cut>,
+    pub(super) end: LogPosition,
+    pub(super) next_number: u64,
+}
+
+/// A replay under way.
+pub(super) struct Replay<'a> {
+    vfs: &'a Arc<dyn Vfs>,
+    directory: &'a Directory,
+    options: &'a Options,
+    space: &'a Space,
+    memtable: Memtable,
+    replayed: Replayed,
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(
+        vfs: &'a Arc<dyn Vfs>,
+        directory: &'a Directory,
+        options: &'a Options,
+        space: &'a Space,
+        next_number: u64,
+    ) -> Self {
+        let replayed = Replayed { next_number, ..Replayed::default() };
+        Self { vfs, directory, options, space, memtable: Memtable::default(), replayed }
+    }
+
+    /// Two passes: the first finds where the log ends or that it is damaged, the second applies it. So damage is found
+    /// before anything is written.
+    pub(super) fn run(
+        mut self,
+        state: &State,
+        observe: &mut dyn FnMut(&[u8], Option<&[u8]>),
+    ) -> Result<Replayed, OpenError> {
+        let segments = self.segments(state)?;
+        self.replayed.end = self.find_end(state, &segments)?;
+        for number in segments.into_values() {
+            self.apply_segment(number, observe)?;
+        }
+        self.finish_table()?;
+        if !self.replayed.tables.is_empty() {
+            let synced = self.vfs.sync_dir(&self.directory.tables);
+            synced
+                .map_err(|source| OpenError::Io { path: self.directory.tables.clone(), source })?;
+        }
+        Ok(self.replayed)
+    }
+
+    /// The segments from the floor on, by the position of their first record.
+    fn segments(&self, state: &State) -> Result<BTreeMap<LogPosition, u64>, OpenError> {
+        let names = self.vfs.list(&self.directory.log);
+        let names =
+            names.map_err(|source| OpenError::Io { path: self.directory.log.clone(), source })?;
+        let due = names
+            .iter()
+            .filter_map(|name| log_number(name))
+            .filter(|number| state.floor.segment <= *number);
+        let mut segments = BTreeMap::new();
+        for number in due {
+            let reader = self.open(number)?;
+            let header = reader.header();
+            if header.segment != number {
+                let reason = format!("it calls itself segment {}", header.segment);
+                return Err(damaged(segment_path(self.directory, number), 0, reason));
+            }
+            segments.insert(header.first_position, number);
+        }
+        Ok(segments)
+    }
+
+    fn find_end(
+        &mut self,
+        state: &State,
+        segments: &BTreeMap<LogPosition, u64>,
+    ) -> Result<LogPosition, OpenError> {
+        let mut end = state.floor.first_position;
+        let mut proven = state.synced;
+        for (index, (first, number)) in segments.iter().enumerate() {
+            if *first != end {
+                let reason =
+                    format!("the log goes on at position {first}, but ended at {end} before");
+                return Err(damaged(segment_path(self.directory, *number), 0, reason));
+            }
+            let later = segments.keys().nth(index + 1);
+            proven = later.copied().unwrap_or(LogPosition::ZERO).max(proven);
+            end = self.check_segment(*number, proven)?;
+        }
+        if end < proven {
+            let last = segments.values().next_back().copied().unwrap_or(state.floor.segment);
+            let file = segment_path(self.directory, last);
+            return match segments.is_empty() {
+                true => Err(OpenError::Missing { file }),
+                false => {
+                    let reason =
+                        format!("the log ends at position {end}, but was synced up to {proven}");
+                    Err(damaged(file, 0, reason))
+                }
+            };
+        }
+        Ok(end)
+    }
+
+    /// Where the sound part of a segment ends, unless what comes after was durable up to `proven` or by its own word.
+    fn check_segment(
+        &mut self,
+        number: u64,
+        proven: LogPosition,
+    ) -> Result<LogPosition, OpenError> {
+        let file = segment_path(self.directory, number);
+        let io = |source| OpenError::Io { path: file.clone(), source };
+        let mut reader = self.open(number)?;
+        while let Some(next) = reader.next().map_err(io)? {
+            let BadRecord { offset, position, reason } = match next.and_then(sound_batch) {
+                Ok(_) => continue,
+                Err(bad) => bad,
+            };
+            if position < proven {
+                return Err(damaged(file, offset, reason));
+            }
+            while reader.skip_to_sound().map_err(io)? {
+                if let Some(Ok(later)) = reader.next().map_err(io)?
+                    && position < later.synced
+                {
+                    return Err(damaged(file, offset, reason));
+                }
+            }
+            let bytes = reader.length() - offset;
+            self.replayed.cut = Some(Cut { file, offset, bytes, reason });
+            return Ok(position);
+        }
+        Ok(reader.position())
+    }
+
+    fn apply_segment(
+        &mut self,
+        number: u64,
+        observe: &mut dyn FnMut(&[u8], Option<&[u8]>),
+    ) -> Result<(), OpenError> {
+        let file = segment_path(self.directory, number);
+        let mut reader = self.open(number)?;
+        while reader.position() < self.replayed.end {
+            let next =
+                reader.next().map_err(|source| OpenError::Io { path: file.clone(), source })?;
+            let Some(next) = next else { break };
+            let (record, changes) = next.and_then(sound_batch).map_err(|bad| {
+                damaged(file.clone(), bad.offset, "it changed while it was read".to_owned())
+            })?;
+            self.replayed.records += 1;
+            self.replayed.bytes += reader.offset() - record.offset;
+            for change in changes {
+                match &change {
+                    Change::Put(key, value) => observe(key, Some(value)),
+                    Change::Delete(key) => observe(key, None),
+                    Change::XorLeaf(slot, bits) => {
+                        *self.replayed.leaves.entry(*slot).or_default() ^= bits
+                    }
+                }
+                self.memtable.apply(change, record.end);
+            }
+            if self.options.memtable_bytes <= self.memtable.bytes() {
+                self.finish_table()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what was gathered as a table of level 0; its directory is synced at the end.
+    fn finish_table(&mut self) -> Result<(), OpenError> {
+        let memtable = std::mem::take(&mut self.memtable);
+        if memtable.len() == 0 {
+            return Ok(());
+        }
+        let number = self.replayed.next_number;
+        self.replayed.next_number += 1;
+        let path = self.directory.table(number);
+        let options = TableOptions::new(self.options, 0, self.replayed.end);
+        let written = self.space.with_reserve(|| {
+            let vfs = Arc::clone(self.vfs);
+            let mut builder =
+                Builder::create(vfs, &self.directory.tables, number, options.clone())?;
+            fill(&mut builder, &memtable)?;
+            builder.finish()
+        });
+        let written = written.map_err(|source| OpenError::Io { path: path.clone(), source })?;
+        let live = Live::open(&**self.vfs, &path, TableMeta::new(&written));
+        let unreadable = |error| OpenError::Io { path, source: std::io::Error::other(error) };
+        let live = live.map_err(unreadable.clone())?;
+        live.opened().map_err(unreadable)?;
+        self.replayed.tables.push(live);
+        Ok(())
+    }
+
+    fn open(&self, number: u64) -> Result<SegmentReader, OpenError> {
+        let file = segment_path(self.directory, number);
+        SegmentReader::open(&**self.vfs, &file).map_err(|error| match error {
+            OpenSegmentError::Io(source) => OpenError::Io { path: file, source },
+            OpenSegmentError::Header(reason) => damaged(file, 0, reason),
+        })
+    }
+}
+
+/// A record with its changes; one whose checksum holds and that is no batch is bad, too.
+fn sound_batch(record: Record) -> Result<(Record, Vec<Change>), BadRecord> {
+    match batch::decode(&record.payload) {
+        Ok(changes) => Ok((record, changes)),
+        Err(error) => {
+            let position = LogPosition::new(record.end.get() - record.bytes());
+            Err(BadRecord { offset: record.offset, position, reason: error.to_string() })
+        }
+    }
+}
+
+fn damaged(file: PathBuf, offset: u64, reason: String) -> OpenError {
+    OpenError::Damaged { file, offset, reason }
+}

@@ -1,0 +1,239 @@
+//! Compaction: carries a plan out, a slice at a time.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::{Job, JobError, Store, lock};
+use crate::storage::levels::{Levels, Live};
+use crate::storage::log::LogPosition;
+use crate::storage::manifest::{Edit, TableMeta};
+use crate::storage::merge::{Merge, Run};
+use crate::storage::plan::{self, Bounds, Plan};
+use crate::storage::table::builder::{Builder, TableOptions, Written};
+use crate::storage::table::reader::Blocks;
+use crate::storage::table::{Entry, ReadError};
+use crate::storage::vfs::is_full;
+
+/// The merge under way, if any, and what no merge touches.
+#[derive(Debug, Default)]
+pub(super) struct Compacting {
+    running: Option<Running>,
+    /// Tables that cannot be read.
+    unreadable: BTreeSet<u64>,
+    /// The disk was too full for a merge; none is tried until that has changed.
+    waits_for_space: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    plan: Plan,
+    merge: Merge,
+    /// Key ranges in which an older entry may exist.
+    older: Vec<(Bytes, Bytes)>,
+    newest: LogPosition,
+    builder: Option<Builder>,
+    written: Vec<Written>,
+}
+
+/// Why a slice ended early.
+enum SliceError {
+    Io(io::Error),
+    Read(ReadError),
+}
+
+impl From<io::Error> for SliceError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<ReadError> for SliceError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl Store {
+    /// [`Job::Compact`] when a merge is under way or due.
+    pub fn next_compaction(&self) -> Option<Job> {
+        let mut compacting = lock(&self.compacting);
+        if self.failure.get().is_some() {
+            return None;
+        }
+        if let Some(running) = &compacting.running {
+            return Some(Job::Compact(running.plan.clone()));
+        }
+        compacting.waits_for_space &= self.space.is_full();
+        if compacting.waits_for_space {
+            return None;
+        }
+        let levels = Arc::clone(&self.memory().levels);
+        let mut unreadable = compacting.unreadable.clone();
+        unreadable.extend(
+            levels.tables().filter(|live| live.table.is_err()).map(|live| live.meta.number),
+        );
+        let tables: Vec<&TableMeta> = levels.tables().map(|live| &live.meta).collect();
+        plan::choose(&tables, Bounds::new(&self.options), &unreadable).map(Job::Compact)
+    }
+
+    pub(super) fn run_compaction(&self, plan: &Plan) -> Result<(), JobError> {
+        let mut compacting = lock(&self.compacting);
+        self.check_failure()?;
+        let levels = Arc::clone(&self.memory().levels);
+        let mut running = match compacting.running.take() {
+            Some(running) => running,
+            None => match start(&levels, plan) {
+                Some(running) => running,
+                None => return Ok(()),
+            },
+        };
+        match self.run_slice(&mut running) {
+            Ok(true) => self.finish_compaction(&running),
+            Ok(false) => {
+                compacting.running = Some(running);
+                Ok(())
+            }
+            Err(error) => {
+                self.abandon(&mut running)?;
+                match error {
+                    SliceError::Read(error) => {
+                        compacting.unreadable.extend(unreadable_table(&levels, &error));
+                        Err(error.into())
+                    }
+                    SliceError::Io(error) if is_full(&error) => {
+                        compacting.waits_for_space = true;
+                        Err(JobError::Full)
+                    }
+                    SliceError::Io(error) => Err(self.fail("cannot write a table", &error).into()),
+                }
+            }
+        }
+    }
+
+    /// Merges a slice; true when the merge is at its end.
+    fn run_slice(&self, running: &mut Running) -> Result<bool, SliceError> {
+        let mut bytes = 0;
+        while bytes < self.options.compaction_slice_bytes {
+            let Some(entry) = running.merge.next(Blocks::Disk)? else {
+                self.finish_table(running)?;
+                return Ok(true);
+            };
+            bytes += (entry.key.len() + entry.value.as_ref().map_or(0, Bytes::len)) as u64;
+            let forgotten = entry.value.is_none() && !running.older_may_hold(&entry.key);
+            if !forgotten {
+                self.add(running, &entry)?;
+            }
+        }
+        Ok(false)
+    }
+
+    fn add(&self, running: &mut Running, entry: &Entry) -> io::Result<()> {
+        if running
+            .builder
+            .as_ref()
+            .is_some_and(|builder| self.options.table_bytes <= builder.bytes())
+        {
+            self.finish_table(running)?;
+        }
+        if running.builder.is_none() {
+            let number = self.memory_mut().take_number();
+            let options = TableOptions::new(&self.options, running.plan.target, running.newest);
+            let create = || {
+                Builder::create(
+                    Arc::clone(&self.vfs),
+                    &self.directory.tables,
+                    number,
+                    options.clone(),
+                )
+            };
+            running.builder = Some(self.space.with_reserve(create)?);
+        }
+        let builder = running.builder.as_mut().expect("created above");
+        builder.add(&entry.key, entry.value.as_deref())
+    }
+
+    fn finish_table(&self, running: &mut Running) -> io::Result<()> {
+        if let Some(builder) = running.builder.take() {
+            running.written.push(builder.finish()?);
+        }
+        Ok(())
+    }
+
+    /// The results take the inputs' place, in one edit; then the inputs' files go.
+    fn finish_compaction(&self, running: &Running) -> Result<(), JobError> {
+        let added = running.written.iter().map(|written| self.open_written(written));
+        let added = added.collect::<Result<Vec<Live>, _>>()?;
+        self.sync_tables_dir()?;
+        let mut manifest = lock(&self.manifest);
+        let edit = Edit {
+            added: added.iter().map(|live| live.meta.clone()).collect(),
+            removed: running.plan.inputs.clone(),
+            next_number: Some(self.memory().next_number),
+            ..Edit::default()
+        };
+        self.append_edit(&mut manifest, &edit)?;
+        {
+            let mut memory = self.memory_mut();
+            memory.levels = Arc::new(memory.levels.changed(&running.plan.inputs, added));
+        }
+        // Open handles go on working: a scan that began before finds what it needs.
+        for number in &running.plan.inputs {
+            let removed = self.vfs.remove(&self.directory.table(*number));
+            removed.map_err(|error| self.fail("cannot remove an old table", &error))?;
+        }
+        self.counters.compactions.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives a merge up and frees what it wrote.
+    fn abandon(&self, running: &mut Running) -> Result<(), JobError> {
+        let begun = running.builder.take().map_or(Ok(()), Builder::abandon);
+        let removed = begun.and_then(|()| {
+            running
+                .written
+                .iter()
+                .try_for_each(|written| self.vfs.remove(&self.directory.table(written.number)))
+        });
+        Ok(removed.map_err(|error| self.fail("cannot remove an unfinished table", &error))?)
+    }
+}
+
+impl Running {
+    fn older_may_hold(&self, key: &[u8]) -> bool {
+        self.older.iter().any(|(first, last)| **first <= *key && *key <= **last)
+    }
+}
+
+/// Begins a merge; `None` when its plan is no longer what is there.
+fn start(levels: &Levels, plan: &Plan) -> Option<Running> {
+    let inputs: Vec<&Live> =
+        plan.inputs.iter().map(|number| levels.find(*number)).collect::<Option<_>>()?;
+    let mut runs = Vec::new();
+    let mut below = Vec::new();
+    let mut newest = LogPosition::ZERO;
+    for live in inputs {
+        let table = Arc::clone(live.table.as_ref().ok()?);
+        newest = newest.max(table.properties.newest);
+        if live.meta.level == plan.target {
+            below.push(table);
+        } else {
+            runs.push(Run::tables([table], &[]));
+        }
+    }
+    runs.push(Run::tables(below, &[]));
+    let tables: Vec<&TableMeta> = levels.tables().map(|live| &live.meta).collect();
+    let older = plan::older(&tables, plan.target);
+    let (plan, merge) = (plan.clone(), Merge::new(runs));
+    Some(Running { plan, merge, older, newest, builder: None, written: Vec::new() })
+}
+
+/// The table that the error speaks of.
+fn unreadable_table(levels: &Levels, error: &ReadError) -> Option<u64> {
+    let (ReadError::Io { file, .. } | ReadError::Corrupt { file, .. }) = error;
+    let opened = levels.tables().filter_map(|live| live.table.as_ref().ok());
+    opened.filter(|table| table.path == *file).map(|table| table.number).next()
+}

@@ -1,0 +1,413 @@
+//! The store: log, memtables and tables behind one face. Its jobs are values that someone else runs.
+//!
+//! Locks, in the order in which they are taken: `flushing` or `compacting`, then `log` or `manifest`, then `memory`.
+//! No file is touched while `memory` is held, so a write or a cached read never waits for the disk.
+
+mod compact;
+mod error;
+mod flush;
+mod scan;
+mod snapshot;
+mod stats;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+
+use bytes::Bytes;
+
+use super::batch::{self, BATCH_BYTES_MAX, WriteBatch};
+use super::cache::BlockCache;
+use super::directory::Directory;
+use super::leaves::Leaves;
+use super::levels::Levels;
+use super::log::LogPosition;
+use super::log::writer::{Buffer, Writer};
+use super::manifest::writer::ManifestWriter;
+use super::memtable::{Frozen, Memtable};
+use super::options::{Options, SyncMode};
+use super::plan::Plan;
+use super::space::Space;
+use super::table::ReadError;
+use super::table::bloom::KeyHash;
+use super::table::reader::{Blocks, Lookup};
+use super::vfs::Vfs;
+
+pub use error::{Failed, JobError, SnapshotError, WriteError};
+pub(super) use flush::fill;
+pub use scan::{Scan, ScanSlice};
+pub(super) use snapshot::make_directories;
+pub use stats::Stats;
+
+/// An LSM store in one directory.
+///
+/// `Send + Sync` and synchronous; it starts no thread and reads no clock. What must happen in the background it says
+/// with [`Store::next_job`]. The caller holds the directory's lock ([`super::identity::DirLock`]).
+#[derive(Debug)]
+pub struct Store {
+    vfs: Arc<dyn Vfs>,
+    directory: Directory,
+    options: Options,
+    memory: RwLock<Memory>,
+    log: Mutex<Writer>,
+    manifest: Mutex<ManifestWriter>,
+    flushing: Mutex<()>,
+    compacting: Mutex<compact::Compacting>,
+    cache: BlockCache,
+    space: Space,
+    /// Up to where the log is as durable as the mode promises.
+    durable: AtomicU64,
+    /// Up to where the log is `fdatasync`ed.
+    synced: AtomicU64,
+    failure: OnceLock<String>,
+    counters: stats::Counters,
+}
+
+/// What is in memory, changed by each write.
+#[derive(Debug)]
+struct Memory {
+    active: Memtable,
+    /// Oldest first.
+    frozen: VecDeque<Arc<Frozen>>,
+    levels: Arc<Levels>,
+    leaves: Leaves,
+    buffer: Buffer,
+    next_number: u64,
+    /// The last write that must be `fdatasync`ed in every mode.
+    fdatasync_wanted: LogPosition,
+}
+
+/// What a key holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The value; `None` when the key was deleted or never written.
+    pub value: Option<Bytes>,
+    /// The write that this is the state after; [`LogPosition::ZERO`] when it is in no memtable, and so durable.
+    pub position: LogPosition,
+}
+
+/// What a key holds, as far as memory knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cached {
+    /// The whole answer.
+    Ready(Found),
+    /// A block must be read: ask [`Store::get`] where reading the disk is allowed.
+    NeedsDisk,
+}
+
+/// Work that the store wants done; see [`Store::run`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Job {
+    /// Write the log's buffer, and sync it where the mode wants that.
+    SyncLog,
+    /// Write the oldest frozen memtable as a table.
+    Flush,
+    /// Go on with this merge, for a slice.
+    Compact(Plan),
+}
+
+/// What recovery hands over.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) directory: Directory,
+    pub(super) options: Options,
+    pub(super) space: Space,
+    pub(super) manifest: ManifestWriter,
+    pub(super) levels: Levels,
+    pub(super) next_number: u64,
+}
+
+impl Store {
+    pub(super) fn from_parts(parts: Parts) -> Self {
+        let Parts { vfs, directory, options, space, manifest, levels, next_number } = parts;
+        let state = manifest.state();
+        let end = state.floor.first_position;
+        let memory = Memory {
+            active: Memtable::default(),
+            frozen: VecDeque::new(),
+            levels: Arc::new(levels),
+            leaves: state.leaves.clone(),
+            buffer: Buffer::new(state.floor),
+            next_number,
+            fdatasync_wanted: LogPosition::ZERO,
+        };
+        Self {
+            log: Mutex::new(Writer::new(Arc::clone(&vfs), directory.log.clone())),
+            memory: RwLock::new(memory),
+            manifest: Mutex::new(manifest),
+            flushing: Mutex::new(()),
+            compacting: Mutex::default(),
+            cache: BlockCache::new(options.cache_bytes),
+            space,
+            durable: AtomicU64::new(end.get()),
+            synced: AtomicU64::new(end.get()),
+            failure: OnceLock::new(),
+            counters: stats::Counters::default(),
+            vfs,
+            directory,
+            options,
+        }
+    }
+
+    /// What the key holds. May read the disk.
+    /// # Errors
+    /// [`ReadError`]: this key cannot be read; others can.
+    pub fn get(&self, key: &[u8]) -> Result<Found, ReadError> {
+        match self.look_up(key, Blocks::Keep(&self.cache))? {
+            Cached::Ready(found) => Ok(found),
+            Cached::NeedsDisk => unreachable!("the disk may be read"),
+        }
+    }
+
+    /// What the key holds, if that is known without the disk.
+    /// # Errors
+    /// [`ReadError`]: this key cannot be read; others can.
+    pub fn get_cached(&self, key: &[u8]) -> Result<Cached, ReadError> {
+        self.look_up(key, Blocks::CachedOnly(&self.cache))
+    }
+
+    /// Takes a batch: into the log's buffer and the memtable, no further. It counts once [`Store::durable`] has reached
+    /// the position returned.
+    /// # Errors
+    /// [`WriteError`]; nothing of the batch is applied then.
+    pub fn write(&self, batch: WriteBatch) -> Result<LogPosition, WriteError> {
+        self.check_failure()?;
+        let bytes = batch.bytes();
+        if bytes > BATCH_BYTES_MAX {
+            return Err(WriteError::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
+        }
+        let (privileged, wants_fdatasync) = (batch.may_use_reserve(), batch.wants_fdatasync());
+        let encoded = batch.into_encoded();
+        let changes = batch::decode(&encoded).expect("a batch that we encoded");
+        let mut memory = self.memory_mut();
+        if changes.is_empty() {
+            return Ok(memory.buffer.appended());
+        }
+        self.admit(&memory, bytes, privileged || wants_fdatasync)?;
+        let synced = LogPosition::new(self.synced.load(Ordering::Acquire));
+        let position = memory.buffer.append(synced, &encoded);
+        if wants_fdatasync {
+            memory.fdatasync_wanted = position;
+        }
+        for change in changes {
+            if let batch::Change::XorLeaf(slot, bits) = change {
+                memory.leaves.xor(slot, bits);
+            }
+            memory.active.apply(change, position);
+        }
+        if self.options.memtable_bytes <= memory.active.bytes()
+            && memory.frozen.len() < self.options.frozen_max
+        {
+            memory.freeze();
+        } else if self.options.log_segment_bytes <= memory.buffer.segment_bytes() {
+            memory.rotate();
+        }
+        Ok(position)
+    }
+
+    /// The position of the last write taken.
+    pub fn appended(&self) -> LogPosition {
+        self.memory().buffer.appended()
+    }
+
+    /// Up to where writes are as durable as the sync mode promises: `fdatasync`ed in `always`; in the other modes handed
+    /// to the system, and `fdatasync`ed up to the last [`WriteBatch::durable`] batch among them.
+    pub fn durable(&self) -> LogPosition {
+        LogPosition::new(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Makes what was written up to `upto`, at least, as durable as the mode promises. Blocks; one call at a time works,
+    /// the others wait and mostly find their work done. The new [`Store::durable`].
+    /// # Errors
+    /// [`Failed`]: a write or sync of the log failed. It is never tried again; the store takes no more writes.
+    pub fn sync(&self, upto: LogPosition) -> Result<LogPosition, Failed> {
+        let mut log = lock(&self.log);
+        self.check_failure()?;
+        if upto <= self.durable() {
+            return Ok(self.durable());
+        }
+        self.write_log(&mut log, self.options.sync == SyncMode::Always)
+    }
+
+    /// Writes and `fdatasync`s all that was taken, in every mode.
+    /// # Errors
+    /// As [`Store::sync`].
+    pub fn sync_all(&self) -> Result<LogPosition, Failed> {
+        let mut log = lock(&self.log);
+        self.check_failure()?;
+        self.write_log(&mut log, true)
+    }
+
+    /// The slot's leaf, as of all writes taken.
+    pub fn leaf(&self, slot: u16) -> u128 {
+        self.memory().leaves.get(slot)
+    }
+
+    /// What should be done next, the most urgent first; `None` when there is nothing.
+    pub fn next_job(&self) -> Option<Job> {
+        self.next_sync().or_else(|| self.next_flush()).or_else(|| self.next_compaction())
+    }
+
+    /// [`Job::SyncLog`] when something was taken that is not durable yet.
+    pub fn next_sync(&self) -> Option<Job> {
+        (self.durable() < self.appended()).then_some(Job::SyncLog)
+    }
+
+    /// Does a job, in the calling thread. Jobs of different kinds may run at once; of one kind, one waits for the other.
+    /// A job that is no longer due does nothing.
+    /// # Errors
+    /// [`JobError`]. After [`JobError::Failed`] the store takes no more writes.
+    pub fn run(&self, job: Job) -> Result<(), JobError> {
+        match job {
+            Job::SyncLog => Ok(self.sync(self.appended()).map(drop)?),
+            Job::Flush => self.run_flush(),
+            Job::Compact(plan) => self.run_compaction(&plan),
+        }
+    }
+
+    /// Looks whether a full disk has room again; takes writes if so. Call it every second or so.
+    /// # Errors
+    /// [`Failed`] is not among them: the system's error, which changes nothing.
+    pub fn check_space(&self) -> io::Result<()> {
+        self.space.check()
+    }
+
+    /// A clean stop: everything is synced, and the manifest says up to where, so that the next start can tell a log that
+    /// lost its end from one that never had more.
+    /// # Errors
+    /// [`Failed`].
+    pub fn close(&self) -> Result<(), Failed> {
+        let synced = self.sync_all()?;
+        let mut manifest = lock(&self.manifest);
+        if manifest.state().synced == synced {
+            return Ok(());
+        }
+        let edit = super::manifest::Edit { synced: Some(synced), ..Default::default() };
+        let appended = self.space.with_reserve(|| manifest.append(&edit));
+        appended.map_err(|error| self.fail("cannot write the manifest", &error))
+    }
+
+    /// The options it was opened with.
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Why the store takes no more writes, if so.
+    /// # Errors
+    /// [`Failed`].
+    pub fn check_failure(&self) -> Result<(), Failed> {
+        self.failure.get().map_or(Ok(()), |reason| Err(Failed { reason: reason.clone() }))
+    }
+
+    fn look_up(&self, key: &[u8], blocks: Blocks<'_>) -> Result<Cached, ReadError> {
+        let levels = {
+            let memory = self.memory();
+            let frozen = memory.frozen.iter().rev().map(|frozen| &frozen.table);
+            let held =
+                std::iter::once(&memory.active).chain(frozen).find_map(|table| table.get(key));
+            if let Some(held) = held {
+                return Ok(Cached::Ready(Found {
+                    value: held.value.clone(),
+                    position: held.position,
+                }));
+            }
+            Arc::clone(&memory.levels)
+        };
+        let hash = KeyHash::new(key);
+        for live in levels.candidates(key) {
+            match live.opened()?.get(key, hash, blocks)? {
+                Lookup::Entry(value) => {
+                    return Ok(Cached::Ready(Found { value, position: LogPosition::ZERO }));
+                }
+                Lookup::NeedsDisk => return Ok(Cached::NeedsDisk),
+                Lookup::Absent => {}
+            }
+        }
+        Ok(Cached::Ready(Found::default()))
+    }
+
+    fn admit(&self, memory: &Memory, bytes: usize, privileged: bool) -> Result<(), WriteError> {
+        let behind = self.options.frozen_max <= memory.frozen.len();
+        if behind && self.options.memtable_bytes <= memory.active.bytes() && !privileged {
+            return Err(WriteError::Overloaded { waiting: "memtables wait for their flush" });
+        }
+        let unwritten = memory.buffer.bytes();
+        if unwritten > 0 && self.space.unwritten_bytes_max() < (unwritten + bytes) as u64 {
+            return Err(WriteError::Overloaded { waiting: "log records wait for the disk" });
+        }
+        if self.space.admit(bytes as u64, privileged) { Ok(()) } else { Err(WriteError::Full) }
+    }
+
+    /// Writes all that is buffered, and syncs it if asked or if a batch among it wants that.
+    fn write_log(&self, log: &mut Writer, fdatasync: bool) -> Result<LogPosition, Failed> {
+        let (pieces, end, wanted) = {
+            let mut memory = self.memory_mut();
+            (memory.buffer.take(), memory.buffer.appended(), memory.fdatasync_wanted)
+        };
+        for piece in &pieces {
+            let written = self.space.with_reserve(|| log.write(piece));
+            written.map_err(|error| self.fail("cannot write the commit log", &error))?;
+        }
+        if fdatasync || self.synced.load(Ordering::Acquire) < wanted.get() {
+            log.sync().map_err(|error| self.fail("cannot sync the commit log", &error))?;
+            self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
+            self.synced.store(end.get(), Ordering::Release);
+        }
+        self.durable.store(end.get(), Ordering::Release);
+        Ok(end)
+    }
+
+    /// The store is done for: remembers why, once.
+    fn fail(&self, what: &str, error: &io::Error) -> Failed {
+        let reason = self.failure.get_or_init(|| format!("{what}: {error}"));
+        Failed { reason: reason.clone() }
+    }
+
+    fn memory(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn memory_mut(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn take_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number - 1
+    }
+
+    fn rotate(&mut self) {
+        let segment = self.take_number();
+        self.buffer.rotate(segment);
+    }
+
+    fn freeze(&mut self) {
+        self.rotate();
+        let table = std::mem::take(&mut self.active);
+        self.frozen.push_back(Arc::new(Frozen { table, next: self.buffer.segment() }));
+    }
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SyncLog => f.write_str("sync the log"),
+            Self::Flush => f.write_str("flush a memtable"),
+            Self::Compact(plan) => {
+                write!(f, "merge {} tables into level {}", plan.inputs.len(), plan.target)
+            }
+        }
+    }
+}
+
+/// A panic in another thread leaves none of our states half-changed: each is replaced in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,156 @@
+//! Scans: the live entries of a key range, in order, a slice at a time.
+//!
+//! A slice looks at the store once, for a moment, and holds nothing when it is done; so a long scan keeps no file and no
+//! memory, and sees each key that is there all the time exactly once. Keys written or deleted meanwhile may or may not
+//! show.
+
+use std::sync::Arc;
+use std::vec;
+
+use bytes::Bytes;
+
+use super::Store;
+use crate::storage::merge::{Merge, Run};
+use crate::storage::table::reader::{Blocks, successor};
+use crate::storage::table::{Entry, ReadError};
+
+/// Entries and bytes in one slice of a [`Scan`].
+const SLICE_ENTRIES: usize = 1024;
+const SLICE_BYTES: usize = 1 << 20;
+/// Deletes that one slice passes over before it ends, so that a slice is bounded even where nothing is live.
+const DELETES_PASSED_MAX: usize = 16 << 10;
+
+/// A part of a range.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScanSlice {
+    /// Keys and values, ascending.
+    pub entries: Vec<(Bytes, Bytes)>,
+    /// Where the next slice starts; `None` at the end of the range.
+    pub next: Option<Bytes>,
+}
+
+/// The live entries of a range; ends when they do. After an error it goes on behind the keys that cannot be read.
+#[derive(Debug)]
+pub struct Scan<'a> {
+    store: &'a Store,
+    entries: vec::IntoIter<(Bytes, Bytes)>,
+    next: Option<Bytes>,
+    end: Option<Bytes>,
+}
+
+impl Store {
+    /// The live entries from `start` to before `end` (`None`: to the last key).
+    pub fn scan(&self, start: &[u8], end: Option<&[u8]>) -> Scan<'_> {
+        let end = end.map(Bytes::copy_from_slice);
+        Scan {
+            store: self,
+            entries: Vec::new().into_iter(),
+            next: Some(Bytes::copy_from_slice(start)),
+            end,
+        }
+    }
+
+    /// Some of the live entries from `start` to before `end`: at most `entries_max` of them, and no more once they have
+    /// `bytes_max` bytes. A slice may be empty and yet not the last.
+    /// # Errors
+    /// [`ReadError`] when the very first keys cannot be read; [`ReadError::keys`] says how far.
+    pub fn scan_slice(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Result<ScanSlice, ReadError> {
+        let (mut merge, horizon) = self.merge_from(start, entries_max.saturating_add(1));
+        let mut slice = ScanSlice::default();
+        let (mut bytes, mut passed) = (0, 0);
+        loop {
+            let entry = match merge.next(Blocks::Pass(&self.cache)) {
+                Ok(entry) => entry,
+                Err(error) if error.keys().first.is_empty() || *error.keys().first <= *start => {
+                    return Err(error);
+                }
+                Err(error) => return resume_before(slice, error, end, horizon.as_deref()),
+            };
+            let Some(Entry { key, value }) = entry else {
+                slice.next = horizon.filter(|horizon| end.is_none_or(|end| **horizon < *end));
+                return Ok(slice);
+            };
+            if end.is_some_and(|end| end <= &*key) {
+                return Ok(slice);
+            }
+            let beyond = horizon.as_ref().is_some_and(|horizon| *horizon <= key);
+            let full = entries_max <= slice.entries.len()
+                || bytes_max <= bytes
+                || DELETES_PASSED_MAX <= passed;
+            if beyond || full {
+                slice.next = Some(if beyond { horizon.unwrap_or(key) } else { key });
+                return Ok(slice);
+            }
+            match value {
+                Some(value) => {
+                    bytes += key.len() + value.len();
+                    slice.entries.push((key, value));
+                }
+                None => passed += 1,
+            }
+        }
+    }
+
+    /// The merge of all sources from `start` on, and up to where it is whole: the memtables give `entries_max` each.
+    fn merge_from(&self, start: &[u8], entries_max: usize) -> (Merge, Option<Bytes>) {
+        let entries_max = entries_max.min(DELETES_PASSED_MAX);
+        let (mut runs, mut horizon) = (Vec::new(), None::<Bytes>);
+        let levels = {
+            let memory = self.memory();
+            let frozen = memory.frozen.iter().rev().map(|frozen| &frozen.table);
+            for table in std::iter::once(&memory.active).chain(frozen) {
+                let entries: Vec<Entry> = table.range(start).take(entries_max).collect();
+                if entries.len() == entries_max {
+                    let whole_before = entries.last().map(|entry| successor(&entry.key));
+                    horizon = [horizon, whole_before].into_iter().flatten().min();
+                }
+                runs.push(Run::memory(entries));
+            }
+            Arc::clone(&memory.levels)
+        };
+        runs.extend(levels.runs(start));
+        (Merge::new(runs), horizon)
+    }
+}
+
+/// What was read before keys that cannot be; the next slice begins with those.
+fn resume_before(
+    mut slice: ScanSlice,
+    error: ReadError,
+    end: Option<&[u8]>,
+    horizon: Option<&[u8]>,
+) -> Result<ScanSlice, ReadError> {
+    let first = error.keys().first.clone();
+    let first = horizon.filter(|horizon| *horizon < &*first).map_or(first, Bytes::copy_from_slice);
+    slice.next = Some(first).filter(|first| end.is_none_or(|end| **first < *end));
+    Ok(slice)
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<(Bytes, Bytes), ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.entries.next() {
+                return Some(Ok(entry));
+            }
+            let start = self.next.take()?;
+            match self.store.scan_slice(&start, self.end.as_deref(), SLICE_ENTRIES, SLICE_BYTES) {
+                Ok(slice) => {
+                    self.entries = slice.entries.into_iter();
+                    self.next = slice.next;
+                }
+                Err(error) => {
+                    self.next = Some(successor(&error.keys().last)).filter(|next| **next > *start);
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! One block: sealed with codec and checksum for the file, opened and checked from it; and what a data block holds.
+
+#![warn(clippy::indexing_slicing)]
+
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+
+use super::{BlockError, Entry};
+use crate::encoding::{DecodeError, Reader, put_varint};
+use crate::storage::checksum::checksum;
+use crate::storage::options::Compression;
+
+/// Bytes of a block behind its payload.
+pub(crate) const TRAILER_BYTES: usize = 16;
+/// Largest payload, before compression; a reader calls more corrupt.
+pub(crate) const RAW_BYTES_MAX: usize = 1 << 30;
+/// A compressed block is stored so only when it saves at least this share, in hundredths.
+const SAVED_PERCENT_MIN: usize = 12;
+/// Bytes of the checksum, last in the trailer.
+const CHECKSUM_BYTES: usize = 8;
+/// Bytes of an entry's offset, and of their count.
+const OFFSET_BYTES: usize = 4;
+
+const RAW: u8 = 0;
+const LZ4: u8 = 1;
+
+/// What a block holds; part of its trailer, so that an index is never read as data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Data = 1,
+    Filter = 2,
+    Index = 3,
+    Properties = 4,
+}
+
+/// Appends the block with this payload, standing at `offset` of `table`; the length of the payload as stored.
+pub(crate) fn seal(
+    out: &mut Vec<u8>,
+    payload: &[u8],
+    kind: Kind,
+    compression: Compression,
+    (table, offset): (u64, u64),
+) -> u64 {
+    let start = out.len();
+    let codec = match compression {
+        Compression::Lz4 if compress(out, payload) => LZ4,
+        Compression::Lz4 | Compression::None => {
+            out.extend_from_slice(payload);
+            RAW
+        }
+    };
+    let length = out.len() - start;
+    out.extend_from_slice(&[codec, kind as u8, 0, 0]);
+    out.extend_from_slice(
+        &u32::try_from(payload.len()).expect("a payload is bounded").to_le_bytes(),
+    );
+    let sum = checksum(table, offset, out.get(start..).unwrap_or_default());
+    out.extend_from_slice(&sum.to_le_bytes());
+    length as u64
+}
+
+/// Appends the compressed payload if that pays.
+fn compress(out: &mut Vec<u8>, payload: &[u8]) -> bool {
+    let start = out.len();
+    out.resize(start + lz4_flex::block::get_maximum_output_size(payload.len()), 0);
+    let room = out.get_mut(start..).unwrap_or_default();
+    let compressed = lz4_flex::block::compress_into(payload, room).unwrap_or(usize::MAX);
+    let pays = compressed <= payload.len() / 100 * (100 - SAVED_PERCENT_MIN);
+    out.truncate(if pays { start + compressed } else { start });
+    pays
+}
+
+/// The payload of a block with its trailer, that stands at `offset` of `table`.
+pub(crate) fn open(
+    block: &Bytes,
+    kind: Kind,
+    (table, offset): (u64, u64),
+) -> Result<Bytes, BlockError> {
+    let Some(length) = block.len().checked_sub(TRAILER_BYTES) else {
+        return Err(DecodeError::Truncated.into());
+    };
+    let (payload, mut trailer) =
+        (block.slice(..length), Reader::new(block.get(length..).unwrap_or_default()));
+    let [codec, found, _, _] = trailer.array()?;
+    let raw_length = trailer.u32()? as usize;
+    let stored = trailer.u64()?;
+    let computed =
+        checksum(table, offset, block.get(..block.len() - CHECKSUM_BYTES).unwrap_or_default());
+    if stored != computed {
+        return Err(BlockError::Checksum { stored, computed });
+    }
+    if found != kind as u8 {
+        return Err(BlockError::Malformed(format!(
+            "a block of kind {found}, expected {}",
+            kind as u8
+        )));
+    }
+    match codec {
+        RAW if raw_length == payload.len() => Ok(payload),
+        LZ4 if raw_length <= RAW_BYTES_MAX => decompress(&payload, raw_length),
+        RAW | LZ4 => {
+            Err(BlockError::Malformed(format!("raw length {raw_length} for {length} bytes")))
+        }
+        _ => Err(BlockError::Malformed(format!("unknown codec {codec}"))),
+    }
+}
+
+fn decompress(payload: &[u8], raw_length: usize) -> Result<Bytes, BlockError> {
+    let malformed =
+        |error: lz4_flex::block::DecompressError| BlockError::Malformed(error.to_string());
+    let raw = lz4_flex::block::decompress(payload, raw_length).map_err(malformed)?;
+    match raw.len() == raw_length {
+        true => Ok(raw.into()),
+        false => Err(BlockError::Malformed(format!(
+            "{} bytes decompressed, expected {raw_length}",
+            raw.len()
+        ))),
+    }
+}
+
+/// A data block being filled.
+#[derive(Debug, Default)]
+pub(crate) struct DataBuilder {
+    entries: Vec<u8>,
+    offsets: Vec<u32>,
+}
+
+impl DataBuilder {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.offsets.push(u32::try_from(self.entries.len()).expect("a block is bounded"));
+        put_varint(&mut self.entries, key.len() as u64);
+        put_varint(&mut self.entries, value.map_or(0, |value| value.len() as u64 + 1));
+        self.entries.extend_from_slice(key);
+        self.entries.extend_from_slice(value.unwrap_or_default());
+    }
+
+    /// The block's payload; the builder is empty again.
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
+        let mut payload = std::mem::take(&mut self.entries);
+        for offset in &self.offsets {
+            payload.extend_from_slice(&offset.to_le_bytes());
+        }
+        payload.extend_from_slice(
+            &u32::try_from(self.offsets.len()).expect("a block is bounded").to_le_bytes(),
+        );
+        self.offsets.clear();
+        payload
+    }
+}
+
+/// A data block, opened. Entries share its memory.
+#[derive(Debug, Clone)]
+pub(crate) struct DataBlock {
+    payload: Bytes,
+    /// Where the offsets start.
+    entries_end: usize,
+    count: usize,
+}
+
+impl DataBlock {
+    pub(crate) fn new(payload: Bytes) -> Result<Self, BlockError> {
+        let count = payload.last_chunk::<OFFSET_BYTES>().ok_or(DecodeError::Truncated)?;
+        let count = u32::from_le_bytes(*count) as usize;
+        let tail = count.checked_add(1).and_then(|count| count.checked_mul(OFFSET_BYTES));
+        let entries_end =
+            tail.and_then(|tail| payload.len().checked_sub(tail)).ok_or(DecodeError::Truncated)?;
+        if count == 0 {
+            return Err(BlockError::Malformed("a data block without entries".to_owned()));
+        }
+        Ok(Self { payload, entries_end, count })
+    }
+
+    pub(crate) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes in memory.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+
+    pub(crate) fn entry(&self, index: usize) -> Result<Entry, BlockError> {
+        let (key, value) = self.parts(index)?;
+        Ok(Entry {
+            key: self.payload.slice_ref(key),
+            value: value.map(|value| self.payload.slice_ref(value)),
+        })
+    }
+
+    /// The index of the first entry whose key is at least `key`; `count` when there is none.
+    pub(crate) fn seek(&self, key: &[u8]) -> Result<usize, BlockError> {
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.parts(middle)?.0.cmp(key) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Ok(middle),
+                Ordering::Greater => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    fn parts(&self, index: usize) -> Result<(&[u8], Option<&[u8]>), BlockError> {
+        let place = self.entries_end + index * OFFSET_BYTES;
+        let mut reader = Reader::new(self.payload.get(place..).unwrap_or_default());
+        let offset = reader.u32()? as usize;
+        let mut reader =
+            Reader::new(self.payload.get(offset..self.entries_end).ok_or(DecodeError::Truncated)?);
+        let key_length = reader.length()?;
+        let value = reader.length()?;
+        let key = reader.take(key_length)?;
+        let value = value.checked_sub(1).map(|length| reader.take(length)).transpose()?;
+        Ok((key, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLACE: (u64, u64) = (7, 4096);
+
+    fn sealed(payload: &[u8], compression: Compression) -> Bytes {
+        let mut out = Vec::new();
+        seal(&mut out, payload, Kind::Data, compression, PLACE);
+        out.into()
+    }
+
+    #[test]
+    fn a_block_comes_back_and_only_from_its_place() {
+        for compression in [Compression::None, Compression::Lz4] {
+            let block = sealed(&[5; 4096], compression);
+            assert_eq!(open(&block, Kind::Data, PLACE).unwrap(), vec![5; 4096]);
+            for place in [(8, 4096), (7, 0)] {
+                assert!(matches!(
+                    open(&block, Kind::Data, place),
+                    Err(BlockError::Checksum { .. })
+                ));
+            }
+            assert!(matches!(open(&block, Kind::Index, PLACE), Err(BlockError::Malformed(_))));
+        }
+    }
+
+    #[test]
+    fn what_does_not_compress_is_stored_raw() {
+        let noise: Vec<u8> =
+            (0..4096_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        assert_eq!(sealed(&noise, Compression::Lz4).len(), noise.len() + TRAILER_BYTES);
+        assert!(sealed(&[1; 4096], Compression::Lz4).len() < 100);
+    }
+
+    #[test]
+    fn a_search_finds_the_first_key_not_below() {
+        let mut builder = DataBuilder::default();
+        for key in ["b", "d", "f"] {
+            builder.push(key.as_bytes(), (key != "d").then_some(key.as_bytes()));
+        }
+        let block = DataBlock::new(builder.finish().into()).unwrap();
+        for (key, index) in [("a", 0), ("b", 0), ("c", 1), ("d", 1), ("f", 2), ("g", 3)] {
+            assert_eq!(block.seek(key.as_bytes()).unwrap(), index, "{key}");
+        }
+        assert_eq!(block.entry(1).unwrap(), Entry { key: Bytes::from_static(b"d"), value: None });
+        assert!(builder.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_open_without_panic(bytes: Vec<u8>, key: Vec<u8>) {
+            let bytes = Bytes::from(bytes);
+            let _ = open(&bytes, Kind::Data, PLACE);
+            if let Ok(block) = DataBlock::new(bytes) {
+                let _ = block.seek(&key);
+                for index in 0..block.count().min(100) {
+                    let _ = block.entry(index);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The store as its callers see it, on the simulated disk and on the real one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::vfs::simulated::{Disk, Unsynced};
+use super::*;
+
+/// Where the tests' stores live.
+const DIR: &str = "store";
+
+/// Options so small that a few writes make segments, tables and levels.
+fn small() -> Options {
+    Options {
+        memtable_bytes: 2048,
+        cache_bytes: 16 << 10,
+        log_segment_bytes: 1500,
+        reserve_bytes: 0,
+        block_bytes: 256,
+        table_bytes: 1024,
+        level0_tables: 2,
+        level1_bytes: 3000,
+        level_factor: 2,
+        compaction_slice_bytes: 500,
+        ..Options::default()
+    }
+}
+
+fn open(
+    vfs: &(impl Vfs + Clone + 'static),
+    options: &Options,
+) -> Result<(Store, Recovery), OpenError> {
+    Store::open(Arc::new(vfs.clone()), Path::new(DIR), options.clone(), &mut |_, _| {})
+}
+
+fn put(store: &Store, key: &str, value: &str) -> LogPosition {
+    let mut batch = WriteBatch::new();
+    batch.put(key, value);
+    store.write(batch).unwrap()
+}
+
+fn value(store: &Store, key: &str) -> Option<String> {
+    store.get(key.as_bytes()).unwrap().value.map(|value| String::from_utf8(value.to_vec()).unwrap())
+}
+
+fn run_jobs(store: &Store) {
+    while let Some(job) = store.next_job() {
+        store.run(job).unwrap();
+    }
+}
+
+fn content(store: &Store) -> BTreeMap<String, String> {
+    let text = |bytes: bytes::Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    store
+        .scan(b"", None)
+        .map(|entry| entry.map(|(key, value)| (text(key), text(value))).unwrap())
+        .collect()
+}
+
+#[test]
+fn what_was_synced_is_there_after_a_power_loss_and_the_rest_is_not() {
+    let disk = Disk::new(1);
+    let (store, recovery) = open(&disk, &small()).unwrap();
+    assert!(recovery.founded);
+    let position = put(&store, "a", "1");
+    assert!(store.durable() < position);
+    assert_eq!(store.sync(position).unwrap(), position);
+    put(&store, "b", "2");
+    drop(store);
+    disk.power_loss(Unsynced::Dropped);
+    let (store, recovery) = open(&disk, &small()).unwrap();
+    assert_eq!((recovery.founded, recovery.records, recovery.cut), (false, 1, None));
+    assert_eq!((value(&store, "a").as_deref(), value(&store, "b")), (Some("1"), None));
+    assert_eq!(store.appended(), position);
+}
+
+#[test]
+fn flush_and_compaction_change_nothing_that_is_seen() {
+    let disk = Disk::new(1);
+    let (store, _) = open(&disk, &small()).unwrap();
+    let mut expected = BTreeMap::new();
+    for round in 0..600 {
+        let (key, value) = (format!("key{:03}", round * 7 % 200), format!("value {round}"));
+        put(&store, &key, &value);
+        expected.insert(key, value);
+        if round % 10 == 0 {
+            run_jobs(&store);
+        }
+    }
+    run_jobs(&store);
+    assert_eq!(content(&store), expected);
+    let stats = store.stats();
+    assert!(
+        stats.flushes > 5 && stats.compactions > 2 && stats.tables_by_level.len() > 2,
+        "{stats:?}"
+    );
+    for (key, expected) in &expected {
+        assert_eq!(value(&store, key).as_ref(), Some(expected));
+    }
+    store.close().unwrap();
+    let (store, recovery) = open(&disk, &small()).unwrap();
+    assert_eq!((recovery.cut, content(&store)), (None, expected));
+}
+
+#[test]
+fn a_position_is_told_as_long_as_a_memtable_holds_the_key() {
+    let disk = Disk::new(1);
+    let (store, _) = open(&disk, &small()).unwrap();
+    let position = put(&store, "a", "1");
+    assert_eq!(store.get(b"a").unwrap(), Found { value: Some("1".into()), position });
+    let mut batch = WriteBatch::new();
+    batch.delete("a");
+    let position = store.write(batch).unwrap();
+    assert_eq!(store.get(b"a").unwrap(), Found { value: None, position });
+    store.freeze();
+    assert_eq!(store.get_cached(b"a").unwrap(), Cached::Ready(Found { value: None, position }));
+    store.flush().unwrap();
+    assert_eq!(store.get(b"a").unwrap(), Found { value: None, position: LogPosition::ZERO });
+    assert_eq!(store.get_cached(b"a").unwrap(), Cached::Ready(Found::default()));
+}
+
+#[test]
+fn a_cached_read_never_touches_the_disk() {
+    let disk = Disk::new(1);
+    let (store, _) = open(&disk, &small()).unwrap();
+    put(&store, "a", "1");
+    store.flush().unwrap();
+    let calls = disk.calls();
+    assert_eq!(store.get_cached(b"a").unwrap(), Cached::NeedsDisk);
+    assert_eq!(store.get_cached(b"b").unwrap(), Cached::Ready(Found::default()));
+    assert_eq!(disk.calls(), calls);
+    let found = store.get(b"a").unwrap();
+    let calls = disk.calls();
+    assert_eq!(store.get_cached(b"a").unwrap(), Cached::Ready(found));
+    assert_eq!(disk.calls(), calls);
+}
+
+#[test]
+fn leaves_follow_the_writes_through_flush_replay_and_manifest() {
+    let disk = Disk::new(1);
+    let mut expected = BTreeMap::new();
+    for round in 0..40_u16 {
+        let (store, _) = open(&disk, &small()).unwrap();
+        for step in 0..10_u16 {
+            let (slot, bits) = ((round * 31 + step) % 50, u128::from(round * 100 + step) << 70);
+            let mut batch = WriteBatch::new();
+            batch.put(format!("{slot}"), "x".repeat(40)).xor_leaf(slot, bits);
+            store.write(batch).unwrap();
+            *expected.entry(slot).or_insert(0) ^= bits;
+        }
+        if round % 3 == 0 {
+            run_jobs(&store);
+        }
+        store.sync_all().unwrap();
+        assert!(expected.iter().all(|(slot, bits)| store.leaf(*slot) == *bits), "round {round}");
+    }
+}
+
+#[test]
+fn the_mode_decides_what_counts_and_a_durable_batch_overrules_it() {
+    let disk = Disk::new(1);
+    let never = Options { sync: SyncMode::Never, ..small() };
+    let (store, _) = open(&disk, &never).unwrap();
+    let fsyncs = store.stats().fsyncs;
+    let position = put(&store, "a", "1");
+    assert_eq!(store.sync(position).unwrap(), position);
+    assert_eq!(store.stats().fsyncs, fsyncs);
+    let mut batch = WriteBatch::new();
+    batch.put("b", "2").durable();
+    let position = store.write(batch).unwrap();
+    store.sync(position).unwrap();
+    assert_eq!(store.stats().fsyncs, fsyncs + 1);
+    let position = put(&store, "c", "3");
+    store.sync(position).unwrap();
+    drop(store);
+    disk.power_loss(Unsynced::Dropped);
+    let (store, _) = open(&disk, &never).unwrap();
+    assert_eq!(content(&store).into_keys().collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn the_real_disk_does_as_well_and_a_snapshot_is_a_store() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (dir, copy) = (temporary.path().join("a"), temporary.path().join("b"));
+    let options = Options { reserve_bytes: 1 << 20, ..small() };
+    let open = |dir: &Path| {
+        Store::open(Arc::new(vfs::Real), dir, options.clone(), &mut |_, _| {}).unwrap().0
+    };
+    let store = open(&dir);
+    for number in 0..300 {
+        put(&store, &format!("{number}"), "some value or other");
+        run_jobs(&store);
+    }
+    let expected = content(&store);
+    store.snapshot(&copy).unwrap();
+    put(&store, "later", "not in the snapshot");
+    drop(store);
+    assert_eq!(content(&open(&copy)), expected);
+    assert_eq!(content(&open(&dir)).len(), 300);
+}

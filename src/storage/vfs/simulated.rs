@@ -1,0 +1,447 @@
+//! A disk in memory that fails on demand: deterministic from a seed.
+//!
+//! It keeps two states. What a running process sees is *live*; what a power loss leaves is at least what was synced:
+//! bytes by [`VfsFile::sync_data`], names by [`Vfs::sync_dir`] of their directory. What happens to the rest is the
+//! caller's choice ([`Unsynced`]). Every call is numbered, from 0, so that a test can crash at each of them.
+//!
+//! Handles and locks from before a crash are dead after it. A [`Disk`] is a cheap handle: clones are the same disk.
+
+mod inode;
+mod names;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+
+use super::{LockFailure, LockGuard, Vfs, VfsFile};
+use inode::Inode;
+use names::{Names, Node};
+
+/// What a power loss does to bytes and names that were not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsynced {
+    /// All of it is gone.
+    Dropped,
+    /// All of it is there: the process died, the machine did not.
+    Kept,
+    /// Of each file any subset of its 512-byte sectors and any length between; of each directory's changes a prefix.
+    Torn,
+}
+
+/// What a call can be told to fail with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// `EIO`.
+    Io,
+    /// `ENOSPC`.
+    Full,
+}
+
+/// A simulated disk.
+#[derive(Clone)]
+pub struct Disk {
+    state: Arc<Mutex<State>>,
+}
+
+/// Called with a copy of the disk before each call; the copy is independent.
+pub type Observer = Box<dyn FnMut(Disk) + Send>;
+
+struct State {
+    names: Names,
+    inodes: BTreeMap<u64, Inode>,
+    next_inode: u64,
+    calls: u64,
+    crash_at: Option<u64>,
+    faults: BTreeMap<u64, Fault>,
+    crashed: bool,
+    /// Raised by each restart: handles and locks of an older one are dead.
+    generation: u64,
+    locks: BTreeMap<PathBuf, String>,
+    capacity: Option<u64>,
+    /// Files whose syncs are silently ignored, and directories: what a lying disk does.
+    syncs_ignored: BTreeSet<PathBuf>,
+    random: ChaCha8Rng,
+    observer: Option<Observer>,
+}
+
+struct DiskFile {
+    disk: Disk,
+    inode: u64,
+    generation: u64,
+    /// Keeps the inode alive while the file is open.
+    _handle: Arc<()>,
+}
+
+struct DiskLock {
+    disk: Disk,
+    path: PathBuf,
+    generation: u64,
+}
+
+impl Disk {
+    /// An empty disk of unlimited size; `seed` decides what a torn power loss keeps.
+    pub fn new(seed: u64) -> Self {
+        Self::from_state(State {
+            names: Names::default(),
+            inodes: BTreeMap::new(),
+            next_inode: 0,
+            calls: 0,
+            crash_at: None,
+            faults: BTreeMap::new(),
+            crashed: false,
+            generation: 0,
+            locks: BTreeMap::new(),
+            capacity: None,
+            syncs_ignored: BTreeSet::new(),
+            random: ChaCha8Rng::seed_from_u64(seed),
+            observer: None,
+        })
+    }
+
+    /// How many calls were made so far; the next one has this number.
+    pub fn calls(&self) -> u64 {
+        self.state().calls
+    }
+
+    /// The call of this number and all later ones fail, until [`Disk::restart`].
+    pub fn crash_at(&self, call: u64) {
+        self.state().crash_at = Some(call);
+    }
+
+    /// The call of this number fails with `fault`.
+    pub fn fail_at(&self, call: u64, fault: Fault) {
+        self.state().faults.insert(call, fault);
+    }
+
+    /// How many bytes fit; `None` lifts the limit.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity = bytes;
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
+    /// From now on this file or directory is not synced, though the call succeeds.
+    pub fn ignore_syncs_of(&self, path: &Path) {
+        self.state().syncs_ignored.insert(path.to_owned());
+    }
+
+    /// Whether a crash told by [`Disk::crash_at`] happened.
+    pub fn crashed(&self) -> bool {
+        self.state().crashed
+    }
+
+    /// The machine comes back after [`Disk::crash_at`]: as [`Disk::power_loss`].
+    pub fn restart(&self, unsynced: Unsynced) {
+        self.power_loss(unsynced);
+    }
+
+    /// The machine loses power now and comes back: every handle and lock is dead, `unsynced` says what is left. Calls
+    /// work again, planned crashes and faults are forgotten.
+    pub fn power_loss(&self, unsynced: Unsynced) {
+        let mut state = self.state();
+        state.generation += 1;
+        state.crashed = false;
+        state.crash_at = None;
+        state.faults.clear();
+        state.locks.clear();
+        let State { names, inodes, random, .. } = &mut *state;
+        names.lose_power(unsynced, random);
+        inodes.values_mut().for_each(|inode| inode.lose_power(unsynced, random));
+        state.sweep();
+    }
+
+    /// An independent copy, as a restart after a kill would find it: the same bytes and names, synced or not; no open
+    /// file, no lock, no plan. Its chance is drawn from `seed`.
+    pub fn fork(&self, seed: u64) -> Self {
+        self.state().fork(seed)
+    }
+
+    /// Calls `observer` with a copy of the disk before each call; `None` ends that.
+    pub fn observe(&self, observer: Option<Observer>) {
+        self.state().observer = observer;
+    }
+
+    /// Inverts one bit of a file, synced bytes included.
+    /// # Errors
+    /// `NotFound`, or `InvalidInput` past the end.
+    pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
+        self.state().existing(path)?.flip_bit(offset, bit)
+    }
+
+    /// Cuts a file to `length` bytes, durably.
+    /// # Errors
+    /// `NotFound`.
+    pub fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
+        self.state().existing(path)?.truncate(length);
+        Ok(())
+    }
+
+    /// Every file's path and length.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let state = self.state();
+        let length = |inode: &u64| state.inodes.get(inode).map_or(0, Inode::length);
+        state.names.files().map(|(path, inode)| (path.clone(), length(&inode))).collect()
+    }
+
+    fn from_state(state: State) -> Self {
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call, and fails it if so planned.
+    fn enter(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        let call = state.calls;
+        if let Some(mut observer) = state.observer.take() {
+            let copy = state.fork(call);
+            observer(copy);
+            state.observer = Some(observer);
+        }
+        state.calls += 1;
+        state.crashed |= state.crash_at.is_some_and(|crash| crash <= call);
+        if state.crashed {
+            return Err(io::Error::other("simulated crash"));
+        }
+        match state.faults.remove(&call) {
+            Some(Fault::Io) => Err(io::Error::other("simulated input/output error")),
+            Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
+            None => Ok(state),
+        }
+    }
+
+    fn file(&self, state: &State, inode: u64) -> io::Result<Arc<dyn VfsFile>> {
+        let handle = state.inodes.get(&inode).ok_or(io::ErrorKind::NotFound)?.handle();
+        Ok(Arc::new(DiskFile {
+            disk: self.clone(),
+            inode,
+            generation: state.generation,
+            _handle: handle,
+        }))
+    }
+}
+
+impl State {
+    fn used(&self) -> u64 {
+        self.inodes.values().map(Inode::size).sum()
+    }
+
+    fn existing(&mut self, path: &Path) -> io::Result<&mut Inode> {
+        let inode = self.names.file(path)?;
+        self.inodes.get_mut(&inode).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Forgets files that no name, no unsynced change and no handle refers to.
+    fn sweep(&mut self) {
+        let named = self.names.inodes();
+        self.inodes.retain(|id, inode| named.contains(id) || inode.is_open());
+    }
+
+    fn fork(&self, seed: u64) -> Disk {
+        Disk::from_state(State {
+            names: self.names.clone(),
+            inodes: self.inodes.iter().map(|(id, inode)| (*id, inode.fork())).collect(),
+            next_inode: self.next_inode,
+            calls: 0,
+            crash_at: None,
+            faults: BTreeMap::new(),
+            crashed: false,
+            generation: self.generation,
+            locks: BTreeMap::new(),
+            capacity: self.capacity,
+            syncs_ignored: self.syncs_ignored.clone(),
+            random: ChaCha8Rng::seed_from_u64(seed),
+            observer: None,
+        })
+    }
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").finish_non_exhaustive()
+    }
+}
+
+impl Vfs for Disk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        let mut state = self.enter()?;
+        let inode = state.next_inode;
+        state.next_inode += 1;
+        // An emptied file is a new one: what its name showed before stays until the name is synced.
+        state.names.link(path, Node::File(inode))?;
+        state.inodes.insert(inode, Inode::default());
+        self.file(&state, inode)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        let state = self.enter()?;
+        self.file(&state, state.names.file(path)?)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.enter()?;
+        state.names.rename(from, to)?;
+        state.sweep();
+        Ok(())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.enter()?;
+        if state.names.contains(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let inode = state.names.file(from)?;
+        state.names.link(to, Node::File(inode))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.enter()?;
+        state.names.file(path)?;
+        state.names.unlink(path);
+        state.sweep();
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.enter()?.names.list(dir)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.enter()?;
+        if state.names.contains(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.names.link(path, Node::Directory)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.enter()?.names.contains(path))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.enter()?;
+        if !state.syncs_ignored.contains(dir) {
+            state.names.sync(dir);
+            state.sweep();
+        }
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path, holder: &str) -> Result<Box<dyn LockGuard>, LockFailure> {
+        let mut state = self.enter()?;
+        if let Some(holder) = state.locks.get(path) {
+            return Err(LockFailure::Held { holder: holder.clone() });
+        }
+        state.locks.insert(path.to_owned(), holder.to_owned());
+        Ok(Box::new(DiskLock {
+            disk: self.clone(),
+            path: path.to_owned(),
+            generation: state.generation,
+        }))
+    }
+
+    fn free_space(&self, _: &Path) -> io::Result<u64> {
+        let state = self.enter()?;
+        Ok(state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used())))
+    }
+}
+
+impl DiskFile {
+    fn enter(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.disk.enter()?;
+        if state.generation == self.generation {
+            Ok(state)
+        } else {
+            Err(io::Error::other("a handle from before the simulated crash"))
+        }
+    }
+
+    fn inode<'a>(&self, state: &'a mut State) -> io::Result<&'a mut Inode> {
+        state.inodes.get_mut(&self.inode).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Lets the file take up to `bytes` in all, if the disk has them.
+    fn admit(&self, state: &mut State, bytes: u64) -> io::Result<()> {
+        let used = state.used();
+        let capacity = state.capacity;
+        let more = bytes.saturating_sub(self.inode(state)?.size());
+        match capacity {
+            Some(capacity) if more > 0 && capacity < used + more => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for DiskFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskFile").field("inode", &self.inode).finish_non_exhaustive()
+    }
+}
+
+impl VfsFile for DiskFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.enter()?;
+        Ok(self.inode(&mut state)?.read(buffer, offset))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.enter()?;
+        self.admit(&mut state, offset + bytes.len() as u64)?;
+        self.inode(&mut state)?.write(bytes, offset);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.enter()?;
+        let ignored =
+            state.syncs_ignored.iter().any(|path| state.names.file(path).ok() == Some(self.inode));
+        if !ignored {
+            self.inode(&mut state)?.sync();
+        }
+        Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        let mut state = self.enter()?;
+        Ok(self.inode(&mut state)?.length())
+    }
+
+    fn preallocate(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.enter()?;
+        self.admit(&mut state, bytes)?;
+        self.inode(&mut state)?.preallocate(bytes);
+        Ok(())
+    }
+}
+
+impl LockGuard for DiskLock {}
+
+impl Drop for DiskLock {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        if state.generation == self.generation {
+            state.locks.remove(&self.path);
+        }
+    }
+}
+
+impl fmt::Debug for DiskLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskLock").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! The names on a simulated disk: what a process sees, what is synced, and the changes between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rand::Rng as _;
+use rand_chacha::ChaCha8Rng;
+
+use super::Unsynced;
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Node {
+    File(u64),
+    Directory,
+}
+
+/// One change of one directory, atomic.
+#[derive(Debug, Clone)]
+enum Change {
+    Link(PathBuf, Node),
+    Unlink(PathBuf),
+    Rename(PathBuf, PathBuf, Node),
+}
+
+/// All names. A rename between two directories is two changes, each durable with its own directory.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names {
+    live: BTreeMap<PathBuf, Node>,
+    synced: BTreeMap<PathBuf, Node>,
+    /// In order, with the directory that must be synced.
+    pending: Vec<(PathBuf, Change)>,
+}
+
+impl Names {
+    pub(super) fn contains(&self, path: &Path) -> bool {
+        self.live.contains_key(path) || is_root(path)
+    }
+
+    pub(super) fn file(&self, path: &Path) -> io::Result<u64> {
+        match self.live.get(path) {
+            Some(Node::File(inode)) => Ok(*inode),
+            Some(Node::Directory) => Err(io::ErrorKind::IsADirectory.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    pub(super) fn files(&self) -> impl Iterator<Item = (&PathBuf, u64)> {
+        self.live.iter().filter_map(|(path, node)| match node {
+            Node::File(inode) => Some((path, *inode)),
+            Node::Directory => None,
+        })
+    }
+
+    /// Every inode that a name refers to, might refer to after a power loss, or would once all is synced.
+    pub(super) fn inodes(&self) -> BTreeSet<u64> {
+        let named = self.live.values().chain(self.synced.values());
+        let changed = self.pending.iter().filter_map(|(_, change)| match change {
+            Change::Link(_, node) | Change::Rename(_, _, node) => Some(node),
+            Change::Unlink(_) => None,
+        });
+        let inode = |node: &Node| match node {
+            Node::File(inode) => Some(*inode),
+            Node::Directory => None,
+        };
+        named.chain(changed).filter_map(inode).collect()
+    }
+
+    pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        if !self.contains(dir) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let inside = self.live.keys().filter(|path| path.parent() == Some(dir));
+        Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
+    }
+
+    pub(super) fn link(&mut self, path: &Path, node: Node) -> io::Result<()> {
+        if !self.contains(parent(path)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.change(parent(path).to_owned(), Change::Link(path.to_owned(), node));
+        Ok(())
+    }
+
+    pub(super) fn unlink(&mut self, path: &Path) {
+        self.change(parent(path).to_owned(), Change::Unlink(path.to_owned()));
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let node = Node::File(self.file(from)?);
+        if parent(from) == parent(to) {
+            self.change(
+                parent(from).to_owned(),
+                Change::Rename(from.to_owned(), to.to_owned(), node),
+            );
+        } else {
+            self.link(to, node)?;
+            self.unlink(from);
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self, dir: &Path) {
+        let Self { synced, pending, .. } = self;
+        pending.retain(|(place, change)| {
+            let due = place == dir;
+            if due {
+                apply(synced, change);
+            }
+            !due
+        });
+    }
+
+    pub(super) fn lose_power(&mut self, unsynced: Unsynced, random: &mut ChaCha8Rng) {
+        match unsynced {
+            Unsynced::Kept => self.synced.clone_from(&self.live),
+            Unsynced::Dropped => {}
+            Unsynced::Torn => self.keep_prefixes(random),
+        }
+        self.pending.clear();
+        self.live.clear();
+        // A name in a directory that is gone is gone; parents sort before what is in them.
+        for (path, node) in &self.synced {
+            if self.contains(parent(path)) {
+                self.live.insert(path.clone(), *node);
+            }
+        }
+        self.synced.clone_from(&self.live);
+    }
+
+    fn keep_prefixes(&mut self, random: &mut ChaCha8Rng) {
+        let mut kept: BTreeMap<&Path, usize> = BTreeMap::new();
+        for (dir, _) in &self.pending {
+            *kept.entry(dir).or_default() += 1;
+        }
+        kept.values_mut().for_each(|count| *count = random.random_range(0..=*count));
+        for (dir, change) in &self.pending {
+            let left = kept.get_mut(dir.as_path()).expect("counted above");
+            if *left > 0 {
+                *left -= 1;
+                apply(&mut self.synced, change);
+            }
+        }
+    }
+
+    fn change(&mut self, dir: PathBuf, change: Change) {
+        apply(&mut self.live, &change);
+        self.pending.push((dir, change));
+    }
+}
+
+fn apply(names: &mut BTreeMap<PathBuf, Node>, change: &Change) {
+    match change {
+        Change::Link(path, node) => {
+            names.insert(path.clone(), *node);
+        }
+        Change::Unlink(path) => {
+            names.remove(path);
+        }
+        Change::Rename(from, to, node) => {
+            names.remove(from);
+            names.insert(to.clone(), *node);
+        }
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+fn is_root(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path == Path::new("/")
+}

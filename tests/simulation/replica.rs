@@ -1,0 +1,121 @@
+//! One simulated machine: the real Core on the real Store over a simulated disk, with a clock of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvkit::cluster::{Addresses, Time};
+use kvkit::node::{Core, CoreConfig, Replayed};
+use kvkit::node_id::NodeId;
+use kvkit::storage::vfs::simulated::{Disk, Unsynced};
+use kvkit::storage::{Compression, Identity, Options, Store, SyncMode};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// Where each machine keeps its store.
+const DIRECTORY: &str = "/n";
+
+/// A process at work.
+pub struct Life {
+    pub core: Core,
+    pub store: Arc<Store>,
+    /// A sync of the log is under way.
+    pub is_syncing: bool,
+    /// A flush or compaction is under way.
+    pub is_at_job: bool,
+    /// Whom it wants to be connected to.
+    pub peers: Vec<NodeId>,
+}
+
+/// A machine.
+pub struct Replica {
+    pub identity: Identity,
+    pub disk: Disk,
+    pub life: Option<Life>,
+    /// Counts processes: what was under way in an older one goes nowhere.
+    pub lives: u64,
+    /// Monotonic nanoseconds of this machine's clock at simulated time 0 since its last boot; signed.
+    clock: i128,
+    /// How far its wall clock is off, microseconds.
+    skew: i64,
+    pub gossip_interval: Duration,
+}
+
+/// Options under which a few kilobytes already flush, compact and miss the cache.
+pub fn options() -> Options {
+    Options {
+        sync: SyncMode::Always,
+        memtable_bytes: 4 << 10,
+        cache_bytes: 0,
+        compression: Compression::None,
+        log_segment_bytes: 8 << 10,
+        reserve_bytes: 0,
+        block_bytes: 256,
+        table_bytes: 4 << 10,
+        level1_bytes: 16 << 10,
+        ..Options::default()
+    }
+}
+
+impl Replica {
+    pub fn new(identity: Identity, disk: Disk, clock: u64, skew: i64) -> Self {
+        Self {
+            identity,
+            disk,
+            life: None,
+            lives: 0,
+            clock: i128::from(clock),
+            skew,
+            gossip_interval: Duration::from_secs(1),
+        }
+    }
+
+    /// The machine's clocks at simulated nanoseconds `now`.
+    pub fn time(&self, now: u64) -> Time {
+        let monotonic = u64::try_from(i128::from(now) + self.clock).expect("clocks start above 0");
+        // 2026-01-01, in microseconds.
+        let wall = 1_767_225_600_000_000 + now / 1_000;
+        Time { monotonic, wall: wall.saturating_add_signed(self.skew) }
+    }
+
+    /// Opens the store, or founds it.
+    pub fn open_store(&self, replayed: &mut Replayed) -> Result<Store, String> {
+        let vfs = Arc::new(self.disk.clone());
+        let mut replay = |key: &[u8], value: Option<&[u8]>| replayed.observe(key, value);
+        let opened = Store::open(vfs, Path::new(DIRECTORY), options(), &mut replay);
+        opened.map(|(store, _)| store).map_err(|error| format!("{error:?}"))
+    }
+
+    /// Starts a process.
+    pub fn start(&mut self, now: u64, seed: u64) -> Result<(), String> {
+        assert!(self.life.is_none(), "a process is at work here");
+        let time = self.time(now);
+        let mut replayed = Replayed::new(time);
+        let store = Arc::new(self.open_store(&mut replayed)?);
+        let name = &self.identity.name;
+        let addresses = Addresses {
+            peer: format!("{name}:1"),
+            client: format!("{name}:2"),
+            http: String::new(),
+        };
+        let mut config = CoreConfig::new(self.identity.clone(), addresses);
+        config.gossip_interval = self.gossip_interval;
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        let core = Core::open(config, Arc::clone(&store), replayed, time, rng)
+            .map_err(|error| format!("{error:?}"))?;
+        self.lives += 1;
+        self.life =
+            Some(Life { core, store, is_syncing: false, is_at_job: false, peers: Vec::new() });
+        Ok(())
+    }
+
+    /// Ends the process, and with it what the disk had not synced as `unsynced` says. A power loss also resets the
+    /// monotonic clock.
+    pub fn kill(&mut self, now: u64, unsynced: Unsynced, clock: u64) {
+        self.life = None;
+        self.disk.power_loss(unsynced);
+        if unsynced != Unsynced::Kept {
+            self.clock = i128::from(clock) - i128::from(now);
+        }
+    }
+}
