@@ -145,13 +145,28 @@ impl Machine for Get {
 
 impl Reading {
     /// Asks the next owner, for its state while no other was asked for one that may still come.
-    fn ask_next(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> bool {
-        let Some(owner) = self.panel.next_idle(&scene.view()) else { return false };
-        self.panel.set(owner, Standing::Asked);
+    fn ask_next(&mut self, key: &Bytes, scene: &mut Scene<'_>) {
         let has_state = self.states().next().is_some() || self.state_comes();
-        let want = if has_state { ReadWant::Digest } else { ReadWant::State };
-        self.ask(key, scene, owner, want);
-        true
+        self.ask_next_for(key, scene, if has_state { ReadWant::Digest } else { ReadWant::State });
+    }
+
+    fn ask_next_for(&mut self, key: &Bytes, scene: &mut Scene<'_>, want: ReadWant) {
+        if let Some(owner) = self.panel.next_idle(&scene.view()) {
+            self.panel.set(owner, Standing::Asked);
+            self.ask(key, scene, owner, want);
+        }
+    }
+
+    /// Asks another owner for its state where the one that was to tell it is silent.
+    fn ask_another_state(&mut self, key: &Bytes, scene: &mut Scene<'_>) {
+        if self.states().next().is_some() {
+            return;
+        }
+        let told_digest = self.heard.keys().find(|owner| !self.asked_state.contains(owner));
+        match told_digest.copied() {
+            Some(owner) => self.ask(key, scene, owner, ReadWant::State),
+            None => self.ask_next_for(key, scene, ReadWant::State),
+        }
     }
 
     fn ask(&mut self, key: &Bytes, scene: &mut Scene<'_>, owner: NodeId, want: ReadWant) {
@@ -344,6 +359,7 @@ impl Reading {
                     self.panel.set(owner, Standing::Asked);
                     self.ask(key, scene, owner, ReadWant::State);
                 }
+                self.ask_another_state(key, scene);
                 let missing = self.terms.get_answers().saturating_sub(self.found().answered.len());
                 for _ in 0..missing {
                     self.ask_next(key, scene);
