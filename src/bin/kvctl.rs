@@ -1,3 +1,5 @@
 //! kvctl: a thin main over `kvkit::cli`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    kvkit::cli::ctl::main()
+}

@@ -1,3 +1,5 @@
 //! kvring: a thin main over `kvkit::cli`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    kvkit::cli::ring::main()
+}

@@ -6,18 +6,19 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use super::exit::Exit;
+use super::json::{Object, serialized};
 
 /// A failure that knows its exit code. Anything else that ends a program is judged by [`exit_of`].
 #[derive(Debug)]
 pub struct Failure {
     exit: Exit,
-    code: &'static str,
+    code: String,
     message: String,
     notes: Vec<String>,
-    details: Map<String, Value>,
+    details: Vec<(String, String)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -26,10 +27,10 @@ impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
-            code: exit.word(),
+            code: exit.word().to_owned(),
             message: message.into(),
             notes: Vec::new(),
-            details: Map::new(),
+            details: Vec::new(),
             source: None,
         }
     }
@@ -46,8 +47,8 @@ impl Failure {
 
     /// With a `code` of its own in JSON, finer than the exit code's.
     #[must_use]
-    pub const fn code(mut self, code: &'static str) -> Self {
-        self.code = code;
+    pub fn code(mut self, code: impl Into<String>) -> Self {
+        self.code = code.into();
         self
     }
 
@@ -60,8 +61,15 @@ impl Failure {
 
     /// With a further field for programs (people do not see it).
     #[must_use]
-    pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.details.insert(name.to_owned(), value.into());
+    pub fn detail(self, name: &str, value: impl Serialize) -> Self {
+        let json = serialized(&value).into_owned();
+        self.raw_detail(name, json)
+    }
+
+    /// With a further field for programs whose value is JSON text already.
+    #[must_use]
+    pub fn raw_detail(mut self, name: &str, json: String) -> Self {
+        self.details.push((name.to_owned(), json));
         self
     }
 
@@ -131,17 +139,19 @@ pub fn as_text(program: &str, error: &anyhow::Error) -> String {
 }
 
 /// The error as programs read it.
-pub fn as_json(error: &anyhow::Error) -> Value {
+pub fn as_json(error: &anyhow::Error) -> String {
     let exit = exit_of(error);
     let failure = failure_in(error);
-    let code = failure.map_or(exit.word(), |failure| failure.code);
-    let mut object =
-        json!({"v": 1, "type": "error", "code": code, "message": format!("{error:#}")});
-    if let Value::Object(fields) = &mut object {
-        fields.extend(failure.map(|failure| failure.details.clone()).unwrap_or_default());
-        fields.insert("exit".to_owned(), exit.code().into());
-    }
-    object
+    let code = failure.map_or(exit.word(), |failure| &failure.code);
+    failure
+        .iter()
+        .flat_map(|failure| &failure.details)
+        .fold(
+            Object::new("error").field("code", code).field("message", format!("{error:#}")),
+            |object, (name, json)| object.raw(name, json),
+        )
+        .field("exit", exit.code())
+        .finish()
 }
 
 fn failure_in(error: &anyhow::Error) -> Option<&Failure> {
@@ -182,7 +192,7 @@ mod tests {
         let error = Err::<(), _>(failure).context("importing x").unwrap_err();
         assert_eq!(exit_of(&error), Exit::BadData);
         assert_eq!(as_text("kvctl", &error), "kvctl: importing x: line 3: no key\n  see line 3\n");
-        let json = as_json(&error).to_string();
+        let json = as_json(&error);
         assert!(json.contains(r#""exit":65"#) && json.contains(r#""line":3"#), "{json}");
     }
 

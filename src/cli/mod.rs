@@ -4,13 +4,20 @@
 //! ([`options`]), the frame of a program ([`program`]), units for people ([`human`]), tables, and the texts that
 //! `--generate` prints. Data goes to the writer handed in, talk to stderr.
 
+pub mod connect;
+pub mod ctl;
 pub mod exit;
 pub mod failure;
 pub mod generate;
 pub mod human;
+pub mod json;
+mod keys;
 pub mod node;
 pub mod options;
 pub mod program;
+pub mod progress;
+mod records;
+pub mod ring;
 pub mod table;
 
 pub use exit::Exit;

@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, ValueEnum};
 
 /// Flags of every program.
 #[derive(Args, Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Common {
     /// Say more on stderr; twice for every request and reply
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Shared options")]

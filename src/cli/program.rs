@@ -47,12 +47,9 @@ pub trait Program: clap::Parser {
     fn described() -> clap::Command {
         let manual = Self::MANUAL;
         let examples = format!("Examples:\n{}", indented(manual.examples));
-        let environment: String =
-            manual.environment.iter().map(|(name, what)| format!("  {name}  {what}\n")).collect();
-        let environment = if environment.is_empty() {
-            String::new()
-        } else {
-            format!("\nEnvironment:\n{environment}")
+        let environment = match manual.environment {
+            [] => String::new(),
+            variables => format!("\nEnvironment:\n{}", pairs(variables)),
         };
         Self::command()
             .version(generate::version())
@@ -116,6 +113,11 @@ fn unparsed(error: &clap::Error) -> anyhow::Result<Exit> {
             Ok(Exit::Usage)
         }
     }
+}
+
+fn pairs(entries: &[(&str, &str)]) -> String {
+    let line = |(name, what): &(&str, &str)| format!("  {name}  {what}\n");
+    entries.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 fn indented(text: &str) -> String {

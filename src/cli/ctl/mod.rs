@@ -1,0 +1,167 @@
+//! `kvctl`: the client and the operator's hand.
+
+mod choice;
+mod context;
+mod export;
+mod import;
+mod import_source;
+mod inspect;
+mod quorum;
+mod read;
+mod resume;
+mod scan;
+mod status;
+mod wait;
+mod write;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::connect::{Connect, Session, TIMEOUT_DEFAULT, block_on};
+use super::exit::Exit;
+use super::failure::Failure;
+use super::generate::Generate;
+use super::options::Common;
+use super::program::{self, Manual, Program};
+
+pub(crate) use status::percent;
+
+const PROGRAM: &str = "kvctl";
+
+/// Reads and writes a kvkit cluster, and shows how it is
+#[derive(Parser, Debug)]
+#[command(name = PROGRAM, arg_required_else_help = true)]
+pub(crate) struct Kvctl {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    common: Common,
+    /// Print a text made from these definitions and exit
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = "Shared options")]
+    generate: Option<Generate>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    #[command(flatten)]
+    Live(Live),
+    /// Wait until the cluster is ready, converged or free of hints
+    Wait(wait::WaitArgs),
+    /// Look into context tokens
+    #[command(subcommand)]
+    Context(context::ContextCommand),
+}
+
+/// Commands that need a cluster from the start.
+#[derive(Subcommand, Debug)]
+enum Live {
+    /// Print a key's exact value
+    Get(read::GetArgs),
+    /// Store a value under a key
+    Put(write::PutArgs),
+    /// Delete keys
+    Delete(write::DeleteArgs),
+    /// Print the values of many keys, a line each: key, tab, value (escaped); exact bytes with --json
+    Mget(read::MgetArgs),
+    /// Print the keys that hold a value, by slot, then key
+    Keys(export::KeysArgs),
+    /// Store records (kv-records/1, or any JSON lines with key and value)
+    Import(import::ImportArgs),
+    /// Print every key's state as records (kv-records/1)
+    Export(export::ExportArgs),
+    /// Show what each owner of a key holds, side by side
+    Inspect(inspect::InspectArgs),
+    /// Show every member and what the cluster can promise now
+    Status,
+}
+
+/// Runs `kvctl`.
+pub fn main() -> ExitCode {
+    program::main::<Kvctl>()
+}
+
+impl Program for Kvctl {
+    const MANUAL: Manual = Manual {
+        program: PROGRAM,
+        description: "kvctl reads and writes the data of a kvkit cluster and shows how the cluster is. Any node takes \
+            any request. Data goes to stdout, talk to stderr; with --json both are one JSON object a line. A value is \
+            printed as its exact bytes, nothing added. Keys are bytes: an argument is taken as it stands, --key-hex \
+            and --key-b64 take the rest.",
+        examples: "\
+# store, read, delete
+kvctl put cart:42 '{\"items\":[\"book\"]}'
+kvctl get cart:42
+kvctl put photo:1 @cat.jpg && kvctl get photo:1 > copy.jpg
+kvctl delete cart:42
+
+# wait for all three replicas; read from all of them
+kvctl put k v -w all && kvctl get k -r all --explain
+
+# read, change, write: nothing that others wrote in between is lost
+kvctl get k --context-out k.ctx && kvctl put k new --context @k.ctx
+
+# many keys
+kvctl keys user: | kvctl mget
+kvctl export > backup.ndjson
+jq -c '{key: .id, value: .}' things.ndjson | kvctl import
+
+# is everything up, and do all replicas agree?
+kvctl status
+kvctl export -r all > /dev/null && kvctl wait converged",
+        environment: &[
+            (
+                "KVCTL_HOSTS",
+                "nodes to begin with, host:port separated by commas, where --hosts is not given",
+            ),
+            ("NO_COLOR", "no colours, where it is set and not empty"),
+        ],
+        files: &[("admin.sock", "in a node's data directory: its socket for --socket")],
+        see_also: &["kvnode", "kvring", "kvsstable"],
+    };
+
+    fn generate(&self) -> Option<Generate> {
+        self.generate
+    }
+
+    fn run(self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let Some(command) = self.command else {
+            return Err(Failure::usage("no command; see kvctl --help").into());
+        };
+        let (connect, common) = (self.connect, self.common);
+        match &command {
+            Command::Live(live) => block_on(async {
+                let session = connect.open(PROGRAM, TIMEOUT_DEFAULT).await?;
+                live.run(&session, &common, out).await
+            }),
+            Command::Wait(args) => block_on(wait::wait(args, &connect, &common, out)),
+            Command::Context(context::ContextCommand::Decode(args)) => {
+                context::decode(args, &common, out)
+            }
+        }
+    }
+}
+
+impl Live {
+    async fn run(
+        &self,
+        session: &Session,
+        common: &Common,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Exit> {
+        match self {
+            Self::Get(args) => read::get(args, session, common, out).await,
+            Self::Put(args) => write::put(args, session, common, out).await,
+            Self::Delete(args) => write::delete(args, session, common, out).await,
+            Self::Mget(args) => read::mget(args, session, common, out).await,
+            Self::Keys(args) => export::keys(args, session, common, out).await,
+            Self::Import(args) => import::import(args, session, common, out).await,
+            Self::Export(args) => export::export(args, session, common, out).await,
+            Self::Inspect(args) => inspect::inspect(args, session, common, out).await,
+            Self::Status => status::status(session, common, out).await,
+        }
+    }
+}
