@@ -50,6 +50,8 @@ pub struct Read {
 pub struct History {
     pub writes: BTreeMap<RequestId, Write>,
     pub reads: Vec<Read>,
+    /// Puts tried more than once that were seen under more than one dot.
+    pub written_twice: BTreeSet<RequestId>,
     /// Replies by kind, to see that a run exercised what it should.
     pub errors: BTreeMap<String, u64>,
 }

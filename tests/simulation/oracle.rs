@@ -4,6 +4,9 @@
 //! write is known, and the siblings left must be exactly the writes that no other one saw. Keys that start with `p` are
 //! written without contexts: what a write replaces is the coordinator's to say, so a write that is gone must have been
 //! replaced by one that could still begin after it did.
+//!
+//! A put that was tried more than once may have been written twice, under two dots; a write that saw one of them leaves
+//! the other.
 
 use std::collections::BTreeSet;
 
@@ -78,7 +81,8 @@ fn judge_siblings(history: &History, key: &Bytes, present: &BTreeSet<RequestId>,
     for later in history.writes_of(key) {
         let took_effect = later.acknowledged.is_some() || present.contains(&later.request);
         let Basis::Context(seen) = &later.basis else { continue };
-        for request in seen.intersection(present).filter(|_| took_effect) {
+        let once = |request: &&RequestId| !history.written_twice.contains(*request);
+        for request in seen.intersection(present).filter(once).filter(|_| took_effect) {
             let text = format!("{key:?}: {request:?} stands, though {:?} replaced it", later.request);
             broken.push(text);
         }
@@ -95,7 +99,8 @@ pub fn judge_reads(history: &History) -> Vec<String> {
             match history.writes.get(request).map(|write| &write.basis) {
                 None => broken.push(format!("{:?}: {request:?} was never written", read.key)),
                 Some(Basis::Context(seen)) => {
-                    for old in seen.intersection(&shown) {
+                    let once = |request: &&RequestId| !history.written_twice.contains(*request);
+                    for old in seen.intersection(&shown).filter(once) {
                         broken.push(format!("{:?}: {old:?} is shown beside {request:?}, which saw it", read.key));
                     }
                 }

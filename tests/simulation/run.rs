@@ -258,6 +258,7 @@ impl Run {
     fn judge(&mut self) {
         let Self { world, history, broken, .. } = self;
         let preferences = Preferences::new(world.layout.now.clone().into());
+        let mut ends = BTreeMap::new();
         for key in history.keys() {
             let owners = preferences.of_slot(Token::of(&key).slot()).owners();
             let states: BTreeMap<Node, Siblings> =
@@ -269,6 +270,18 @@ impl Run {
             if states.values().any(|state| *state != first) {
                 broken.push(format!("{key:?}: owners differ after healing: {states:?}"));
             }
+            ends.insert(key, first);
+        }
+        // A second dot is excused for puts that were tried twice, and folds of puts without a context.
+        let is_tried_twice = |request: &_| {
+            history.writes.get(request).is_some_and(|write| write.tries > 1 || !oracle::is_contextual(&write.key))
+        };
+        let written_twice = world.witness.written_twice();
+        for request in written_twice.iter().filter(|request| !is_tried_twice(request)) {
+            broken.push(format!("{request:?} was tried once and written twice"));
+        }
+        history.written_twice = written_twice;
+        for (key, first) in ends {
             broken.extend(oracle::judge_end(history, &key, &first));
             if key.starts_with(b"po") {
                 broken.extend(oracle::judge_own_key(history, &key, &first));

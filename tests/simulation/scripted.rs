@@ -20,6 +20,8 @@ use crate::world::{Seen, Shape, World, nanos};
 const KEY: Bytes = Bytes::from_static(b"k");
 /// Longer than any test runs: a log that is not synced.
 const NEVER: Duration = Duration::from_secs(3_600);
+/// Long enough for a silent member to be down.
+const DOWN: Duration = Duration::from_secs(60);
 /// Long enough for connections, gossip and confirmed starts.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -239,6 +241,8 @@ fn a_restored_snapshot_is_not_confirmed_twice() {
     assert_eq!(confirmed.actor.epoch.counter, 1);
     script.world.kill(a, Unsynced::Dropped);
     script.world.replicas[a].disk = snapshot;
+    // While its peers hold the start that was confirmed for alive, they refuse this one as a copy.
+    script.world.pass(DOWN);
     script.world.start(a);
     script.world.pass(SETTLED);
     let restored = script.put(a, "3", PutBasis::Blind);
