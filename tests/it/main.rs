@@ -3,5 +3,10 @@
 mod ctl_offline;
 mod layers;
 mod manual;
+mod node_config;
+mod node_dev;
+mod node_fixture;
+mod node_init;
+mod node_run;
 mod ring_offline;
 mod tool;

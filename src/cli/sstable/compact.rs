@@ -14,7 +14,7 @@ use crate::cli::json::Object;
 use crate::cli::options::Common;
 use crate::storage::table::builder::{Builder, TableOptions};
 use crate::storage::table::reader::Table;
-use crate::storage::vfs::real::Real;
+use crate::storage::vfs::Real;
 use crate::storage::{LogPosition, Options};
 
 use super::entries::Merged;

@@ -14,7 +14,7 @@ use crate::storage::identity::Identity;
 use crate::storage::manifest::TableMeta;
 use crate::storage::manifest::reader::read_state;
 use crate::storage::table::reader::Table;
-use crate::storage::vfs::real::Real;
+use crate::storage::vfs::Real;
 use crate::storage::{DirLock, LockError};
 
 /// How often a directory is looked at anew when a running node changes it meanwhile.

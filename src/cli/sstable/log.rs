@@ -14,7 +14,7 @@ use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
 use crate::storage::batch::{Change, decode};
 use crate::storage::log::reader::{OpenSegmentError, Record, SegmentReader};
-use crate::storage::vfs::real::Real;
+use crate::storage::vfs::Real;
 
 use super::files::Damage;
 use super::stored::{Shown, record};

@@ -12,7 +12,7 @@ use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
 use crate::storage::manifest::Edit;
 use crate::storage::manifest::reader::ManifestReader;
-use crate::storage::vfs::real::Real;
+use crate::storage::vfs::Real;
 
 use super::files::Damage;
 
