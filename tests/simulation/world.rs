@@ -300,13 +300,13 @@ impl World {
             Happening::Read { node, life, token, key } => {
                 if let Some(store) = self.store(node, life) {
                     let result = store.get(&key);
-                    self.feed(node, Event::Read { token, result });
+                    self.feed_unless_crashed(node, Event::Read { token, result });
                 }
             }
             Happening::Scan { node, life, token, start, end, most } => {
                 if let Some(store) = self.store(node, life) {
                     let result = store.scan_slice(&start, end.as_deref(), most.0, most.1);
-                    self.feed(node, Event::Scanned { token, result });
+                    self.feed_unless_crashed(node, Event::Scanned { token, result });
                 }
             }
             Happening::Synced { node, life, upto } => self.synced(node, life, upto),
@@ -327,6 +327,15 @@ impl World {
         let replica = &self.replicas[node];
         let store = replica.life.as_ref().map(|life| std::sync::Arc::clone(&life.store));
         store.filter(|_| replica.lives == life)
+    }
+
+    /// A disk that broke under a read takes the process with it.
+    fn feed_unless_crashed(&mut self, node: Node, event: Event) {
+        if self.replicas[node].disk.crashed() {
+            self.kill(node, Unsynced::Torn);
+        } else {
+            self.feed(node, event);
+        }
     }
 
     fn feed_life(&mut self, node: Node, life: u64, event: Event) {
