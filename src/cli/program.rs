@@ -105,8 +105,10 @@ fn unparsed(error: &clap::Error) -> anyhow::Result<Exit> {
         }
         _ if json_wanted(std::env::args_os()) => {
             let text = error.render().to_string();
-            let line = text.lines().next().unwrap_or_default();
-            Err(Failure::usage(line.strip_prefix("error: ").unwrap_or(line)).into())
+            // The first paragraph says what is wrong, the others how to do better.
+            let said = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+            let said = said.collect::<Vec<_>>().join(" ");
+            Err(Failure::usage(said.strip_prefix("error: ").unwrap_or(&said)).into())
         }
         _ => {
             error.print()?;

@@ -288,6 +288,7 @@ async fn put(
         if tries == TRIES || !matches!(failure.exit(), Exit::TryAgain | Exit::Unavailable) {
             return Err(failure);
         }
+        tracing::info!("put: {failure}; trying again");
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
