@@ -62,7 +62,9 @@ impl History {
         let mut past = BTreeSet::new();
         for version in state.versions().values() {
             past.insert(version.request);
-            if let Some(Write { basis: Basis::Context(seen), .. }) = self.writes.get(&version.request) {
+            if let Some(Write { basis: Basis::Context(seen), .. }) =
+                self.writes.get(&version.request)
+            {
                 past.extend(seen);
             }
         }

@@ -36,7 +36,8 @@ fn number(name: &str) -> Option<u64> {
 
 /// Runs a seed, and says how to run it again where something is wrong.
 fn check_seed(seed: u64) -> Result<(), String> {
-    let replay = format!("replay: KVKIT_SIM_SEED={seed} cargo test --test simulation random_schedules");
+    let replay =
+        format!("replay: KVKIT_SIM_SEED={seed} cargo test --test simulation random_schedules");
     let outcome = std::panic::catch_unwind(|| {
         let report = run::run(seed);
         let differs = seed % TWICE_EVERY == 0 && run::run(seed).trace != report.trace;
