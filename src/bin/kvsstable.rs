@@ -1,3 +1,5 @@
 //! kvsstable: a thin main over `kvkit::cli`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    kvkit::cli::sstable::main()
+}

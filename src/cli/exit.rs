@@ -147,7 +147,8 @@ impl From<Exit> for ExitCode {
 
 /// The table as lines of text, for `--help`.
 pub fn table() -> String {
-    ALL.iter().map(|exit| format!("  {:>3}  {}\n", exit.code(), exit.meaning())).collect()
+    let line = |exit: &Exit| format!("  {:>3}  {}\n", exit.code(), exit.meaning());
+    ALL.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

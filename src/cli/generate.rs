@@ -158,7 +158,7 @@ fn arguments(roff: &mut Roff, command: &Command, wanted: impl Fn(&Arg) -> bool) 
 
 /// The default and the possible values, as `--help` shows them.
 fn choices(argument: &Arg) -> String {
-    let mut text = String::new();
+    let mut notes = Vec::new();
     let takes_value = argument.get_num_args().is_some_and(|range| range.takes_values());
     let values: Vec<String> = argument
         .get_possible_values()
@@ -167,7 +167,7 @@ fn choices(argument: &Arg) -> String {
         .map(|value| value.get_name().to_owned())
         .collect();
     if takes_value && !values.is_empty() {
-        text.push_str(&format!(" [possible values: {}]", values.join(", ")));
+        notes.push(format!(" [possible values: {}]", values.join(", ")));
     }
     let defaults: Vec<String> = argument
         .get_default_values()
@@ -175,12 +175,12 @@ fn choices(argument: &Arg) -> String {
         .map(|value| value.to_string_lossy().into_owned())
         .collect();
     if takes_value && !defaults.is_empty() && !argument.is_hide_default_value_set() {
-        text.push_str(&format!(" [default: {}]", defaults.join(" ")));
+        notes.push(format!(" [default: {}]", defaults.join(" ")));
     }
     if let Some(variable) = argument.get_env() {
-        text.push_str(&format!(" [env: {}]", variable.to_string_lossy()));
+        notes.push(format!(" [env: {}]", variable.to_string_lossy()));
     }
-    text
+    notes.concat()
 }
 
 fn flag(argument: &Arg) -> Vec<Inline> {
@@ -196,10 +196,10 @@ fn flag(argument: &Arg) -> Vec<Inline> {
     }
     let takes_value = argument.get_num_args().is_some_and(|range| range.takes_values());
     if takes_value {
-        let names: Vec<String> = argument
-            .get_value_names()
-            .map(|names| names.iter().map(ToString::to_string).collect())
-            .unwrap_or_else(|| vec![argument.get_id().to_string().to_uppercase()]);
+        let names: Vec<String> = argument.get_value_names().map_or_else(
+            || vec![argument.get_id().to_string().to_uppercase()],
+            |names| names.iter().map(ToString::to_string).collect(),
+        );
         if !parts.is_empty() {
             parts.push(roman(" "));
         }

@@ -18,6 +18,7 @@ pub mod program;
 pub mod progress;
 mod records;
 pub mod ring;
+pub mod sstable;
 pub mod table;
 
 pub use exit::Exit;

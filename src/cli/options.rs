@@ -6,8 +6,9 @@ use clap::{ArgAction, Args, ValueEnum};
 
 /// Flags of every program.
 #[derive(Args, Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Common {
-    /// Say more on stderr; twice for every request and reply
+    /// Say more on stderr: what is tried again, with -vv every connection, with -vvv everything
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Shared options")]
     pub verbose: u8,
     /// Say nothing on stderr but errors
@@ -79,6 +80,22 @@ impl Common {
             }
         };
         Palette { enabled }
+    }
+
+    /// Sends the library's talk to stderr, as much as `-v` asks for; without it none.
+    pub fn start_talk(&self) {
+        let level = match self.verbose {
+            0 => return,
+            1 => tracing::Level::INFO,
+            2 => tracing::Level::DEBUG,
+            _ => tracing::Level::TRACE,
+        };
+        tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .with_ansi(false)
+            .init();
     }
 
     /// A size in the form asked for: `1.2 GiB`, or with `--exact` and in `--plain` the bytes.

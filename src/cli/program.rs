@@ -47,12 +47,9 @@ pub trait Program: clap::Parser {
     fn described() -> clap::Command {
         let manual = Self::MANUAL;
         let examples = format!("Examples:\n{}", indented(manual.examples));
-        let environment: String =
-            manual.environment.iter().map(|(name, what)| format!("  {name}  {what}\n")).collect();
-        let environment = if environment.is_empty() {
-            String::new()
-        } else {
-            format!("\nEnvironment:\n{environment}")
+        let environment = match manual.environment {
+            [] => String::new(),
+            variables => format!("\nEnvironment:\n{}", pairs(variables)),
         };
         Self::command()
             .version(generate::version())
@@ -108,14 +105,21 @@ fn unparsed(error: &clap::Error) -> anyhow::Result<Exit> {
         }
         _ if json_wanted(std::env::args_os()) => {
             let text = error.render().to_string();
-            let line = text.lines().next().unwrap_or_default();
-            Err(Failure::usage(line.strip_prefix("error: ").unwrap_or(line)).into())
+            // The first paragraph says what is wrong, the others how to do better.
+            let said = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+            let said = said.collect::<Vec<_>>().join(" ");
+            Err(Failure::usage(said.strip_prefix("error: ").unwrap_or(&said)).into())
         }
         _ => {
             error.print()?;
             Ok(Exit::Usage)
         }
     }
+}
+
+fn pairs(entries: &[(&str, &str)]) -> String {
+    let line = |(name, what): &(&str, &str)| format!("  {name}  {what}\n");
+    entries.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 fn indented(text: &str) -> String {

@@ -17,7 +17,7 @@ const MEMBERS_MAX: usize = 32;
 /// Changes in a sequence.
 const CHANGES: usize = 10;
 /// Sequences.
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 16;
 
 /// What an operator does.
 #[derive(Clone, Debug)]

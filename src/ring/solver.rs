@@ -50,6 +50,9 @@ pub enum Shortfall {
     },
 }
 
+/// Partitions among which one is chosen to change hands.
+const CHOICES: usize = 32;
+
 /// Places `q` partitions on `members` (sorted by id) for `n` replicas, moving little away from `before`.
 /// # Panics
 /// Without a member of weight above 0.
@@ -133,32 +136,38 @@ fn carry_over(
     (owner, (lists, before_n))
 }
 
-/// Moves partitions without an owner, and of members that own too many, to those that own too few.
+/// Moves partitions without an owner, and of members that own too many, to those that own too few: each time to the one
+/// furthest behind, of a handful that lie scattered around the ring the one that costs least.
 fn hand_out(arrangement: &mut Arrangement<'_>, firsts: &[f64], zones: &Zones) {
     let targets = targets(arrangement, firsts, zones);
-    let lacks = |arrangement: &Arrangement<'_>, index: u16| {
+    let lack = |arrangement: &Arrangement<'_>, index: u16| {
         targets[usize::from(index)] - arrangement.first().count(index)
     };
-    for closeness_max in [0, 1, i64::MAX] {
-        for partition in scattered(arrangement.partitions()) {
-            let owner = arrangement.owner(partition);
-            if owner != NOBODY && lacks(arrangement, owner) >= 0 {
-                continue;
-            }
-            let behind = |index: &u16| {
-                let (lack, target) = (lacks(arrangement, *index), targets[usize::from(*index)]);
-                let closeness = arrangement.closeness(partition, *index);
-                let share_lacked = Reverse((lack << 32) / target.max(1));
-                (lack > 0 && closeness <= closeness_max).then_some((
-                    closeness,
-                    share_lacked,
-                    *index,
-                ))
-            };
-            if let Some((_, _, index)) = zones.active().iter().filter_map(behind).min() {
-                arrangement.apply(&[(partition, index)]);
-            }
-        }
+    let scattered: Vec<usize> = scattered(arrangement.partitions()).collect();
+    let mut next = 0;
+    loop {
+        let share_lacked =
+            |index: &u16| (lack(arrangement, *index) << 32) / targets[usize::from(*index)].max(1);
+        let behind = zones
+            .active()
+            .iter()
+            .copied()
+            .max_by_key(|index| (share_lacked(index), Reverse(*index)));
+        let Some(behind) = behind.filter(|index| lack(arrangement, *index) > 0) else { return };
+        let is_free = |partition: &usize| {
+            let owner = arrangement.owner(*partition);
+            owner == NOBODY || lack(arrangement, owner) < 0
+        };
+        let around = scattered[next..].iter().chain(&scattered[..next]).copied().enumerate();
+        let choice: Vec<(usize, usize)> =
+            around.filter(|(_, partition)| is_free(partition)).take(CHOICES).collect();
+        let best = choice
+            .iter()
+            .min_by_key(|(_, partition)| arrangement.cost_after(&[(*partition, behind)]));
+        let Some((_, partition)) = best else { return };
+        arrangement.apply(&[(*partition, behind)]);
+        let passed = choice.last().map_or(0, |(steps, _)| steps + 1);
+        next = (next + passed) % scattered.len();
     }
 }
 

@@ -17,7 +17,7 @@
 pub mod batch;
 mod cache;
 mod checksum;
-mod directory;
+pub(crate) mod directory;
 pub mod identity;
 mod leaves;
 mod levels;

@@ -1,1 +1,12 @@
-//! The black-box test crate: runs the real binaries in temporary directories.
+//! The black-box test crate: runs the real binaries in temporary directories, and holds the sources against the map.
+
+mod ctl_offline;
+mod layers;
+mod manual;
+mod node_config;
+mod node_dev;
+mod node_fixture;
+mod node_init;
+mod node_run;
+mod ring_offline;
+mod tool;

@@ -40,10 +40,11 @@ impl Witness {
         }
     }
 
-    /// The dots under which a put of `key` was seen.
-    pub fn dots_of(&self, key: &Bytes, request: RequestId) -> Vec<Dot> {
-        let of_key = self.writes.iter().filter(|((of, _), named)| of == key && named.0 == request);
-        of_key.map(|((_, dot), _)| *dot).collect()
+    /// The puts that were seen under more than one dot.
+    pub fn written_twice(&self) -> BTreeSet<RequestId> {
+        let mut met = BTreeSet::new();
+        let requests = self.writes.values().map(|(request, _)| *request);
+        requests.filter(|request| !met.insert(*request)).collect()
     }
 
     pub fn message(&mut self, message: &PeerMessage) {

@@ -42,17 +42,65 @@ pub struct Shape {
 /// What will happen.
 #[derive(Debug)]
 enum Happening {
-    Wake { node: Node, life: u64 },
-    Dial { from: Node, life: u64 },
-    Frame { from: Node, to: Node, connection: u64, frame: Box<PeerFrame> },
-    Broken { node: Node, life: u64, peer: Node },
-    Notice { a: Node, b: Node, connection: u64 },
-    Read { node: Node, life: u64, token: ReadToken, key: bytes::Bytes },
-    Scan { node: Node, life: u64, token: ScanToken, start: bytes::Bytes, end: Option<bytes::Bytes>, most: (usize, usize) },
-    Synced { node: Node, life: u64, upto: kvkit::storage::LogPosition },
-    Job { node: Node, life: u64 },
-    Request { node: Node, life: u64, caller: Caller, request: Box<Request> },
-    Reply { caller: Caller, node: Node, life: u64, reply: Box<Reply> },
+    Wake {
+        node: Node,
+        life: u64,
+    },
+    Dial {
+        from: Node,
+        life: u64,
+    },
+    Frame {
+        from: Node,
+        to: Node,
+        connection: u64,
+        frame: Box<PeerFrame>,
+    },
+    Broken {
+        node: Node,
+        life: u64,
+        peer: Node,
+    },
+    Notice {
+        a: Node,
+        b: Node,
+        connection: u64,
+    },
+    Read {
+        node: Node,
+        life: u64,
+        token: ReadToken,
+        key: bytes::Bytes,
+    },
+    Scan {
+        node: Node,
+        life: u64,
+        token: ScanToken,
+        start: bytes::Bytes,
+        end: Option<bytes::Bytes>,
+        most: (usize, usize),
+    },
+    Synced {
+        node: Node,
+        life: u64,
+        upto: kvkit::storage::LogPosition,
+    },
+    Job {
+        node: Node,
+        life: u64,
+    },
+    Request {
+        node: Node,
+        life: u64,
+        caller: Caller,
+        request: Box<Request>,
+    },
+    Reply {
+        caller: Caller,
+        node: Node,
+        life: u64,
+        reply: Box<Reply>,
+    },
     Alarm(u64),
 }
 
@@ -118,7 +166,8 @@ impl World {
             .into_iter()
             .map(|identity| {
                 let disk = Disk::new(rng.random());
-                let (clock, skew) = (rng.random_range(0..1 << 50), rng.random_range(-3_600_000_000..3_600_000_000));
+                let (clock, skew) =
+                    (rng.random_range(0..1 << 50), rng.random_range(-3_600_000_000..3_600_000_000));
                 Replica::new(identity, disk, clock, skew)
             })
             .collect();
@@ -153,7 +202,8 @@ impl World {
         for replica in &self.replicas {
             let mut replayed = kvkit::node::Replayed::new(replica.time(0));
             let store = replica.open_store(&mut replayed).expect("an empty disk takes a store");
-            found(&store, &replica.identity, self.layout.clone(), &addresses).expect("it takes a layout");
+            found(&store, &replica.identity, self.layout.clone(), &addresses)
+                .expect("it takes a layout");
         }
     }
 
@@ -293,20 +343,21 @@ impl World {
                 self.feed_life(node, life, Event::PeerUnreachable(peer));
             }
             Happening::Notice { a, b, connection } => {
-                if self.network.connection(a, b) == Some(connection) && !self.network.is_open(a, b) {
+                if self.network.connection(a, b) == Some(connection) && !self.network.is_open(a, b)
+                {
                     self.disconnect(a, b);
                 }
             }
             Happening::Read { node, life, token, key } => {
                 if let Some(store) = self.store(node, life) {
                     let result = store.get(&key);
-                    self.feed(node, Event::Read { token, result });
+                    self.feed_unless_crashed(node, Event::Read { token, result });
                 }
             }
             Happening::Scan { node, life, token, start, end, most } => {
                 if let Some(store) = self.store(node, life) {
                     let result = store.scan_slice(&start, end.as_deref(), most.0, most.1);
-                    self.feed(node, Event::Scanned { token, result });
+                    self.feed_unless_crashed(node, Event::Scanned { token, result });
                 }
             }
             Happening::Synced { node, life, upto } => self.synced(node, life, upto),
@@ -327,6 +378,15 @@ impl World {
         let replica = &self.replicas[node];
         let store = replica.life.as_ref().map(|life| std::sync::Arc::clone(&life.store));
         store.filter(|_| replica.lives == life)
+    }
+
+    /// A disk that broke under a read takes the process with it.
+    fn feed_unless_crashed(&mut self, node: Node, event: Event) {
+        if self.replicas[node].disk.crashed() {
+            self.kill(node, Unsynced::Torn);
+        } else {
+            self.feed(node, event);
+        }
     }
 
     fn feed_life(&mut self, node: Node, life: u64, event: Event) {
@@ -486,7 +546,8 @@ impl World {
 
     /// The first exchange between two nodes; both learn of the connection, or neither.
     fn handshake(&mut self, from: Node, to: Node) {
-        let is_noticed = !self.notified.contains(&(from, to)) && !self.notified.contains(&(to, from));
+        let is_noticed =
+            !self.notified.contains(&(from, to)) && !self.notified.contains(&(to, from));
         let stands = self.network.connection(from, to).is_some();
         if stands || !is_noticed || !self.network.is_open(from, to) {
             return;

@@ -30,7 +30,8 @@ pub(crate) fn decode(
     common: &Common,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
-    let context = Context::decode(&token_text(&args.token)?).map_err(context_failure)?;
+    let context =
+        Context::decode(&token_text(&args.token)?).map_err(|error| context_failure(&error))?;
     let entries = context.named();
     let clock = entries
         .iter()
@@ -38,7 +39,7 @@ pub(crate) fn decode(
     match common.format() {
         Format::Human => writeln!(out, "{}", clock.finish())?,
         Format::Json => {
-            writeln!(out, "{}", Object::new("context").object("clock", clock).finish())?
+            writeln!(out, "{}", Object::new("context").object("clock", clock).finish())?;
         }
         Format::Plain => {
             for (actor, counter) in entries {

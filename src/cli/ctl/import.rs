@@ -172,7 +172,7 @@ impl Import<'_> {
                     left += 1;
                     self.waiting.push_back((number, line, record));
                 }
-                Item::Bad(error) => self.complain(line, error.into()),
+                Item::Bad(failure) => self.complain(line, failure),
             }
         }
         self.open_batches.push_back(OpenBatch { checkpoint: batch.checkpoint, left, held: false });
@@ -288,6 +288,7 @@ async fn put(
         if tries == TRIES || !matches!(failure.exit(), Exit::TryAgain | Exit::Unavailable) {
             return Err(failure);
         }
+        tracing::info!("put: {failure}; trying again");
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
@@ -296,8 +297,8 @@ async fn put(
 /// The record's context where all of its nodes are members here: then it is this cluster's.
 fn basis(session: &Session, record: &Record) -> Result<PutBasis, Failure> {
     let Some(token) = &record.context else { return Ok(PutBasis::Present) };
-    let context = Context::decode(token).map_err(context_failure)?;
-    let clock = context.for_key(&record.key).map_err(context_failure)?;
+    let context = Context::decode(token).map_err(|error| context_failure(&error))?;
+    let clock = context.for_key(&record.key).map_err(|error| context_failure(&error))?;
     let members: BTreeMap<_, _> = session.names();
     let ours = clock.iter().all(|(actor, _)| members.contains_key(&actor.node));
     Ok(if ours { PutBasis::Context(clock.clone()) } else { PutBasis::Present })

@@ -60,9 +60,9 @@ pub(crate) async fn inspect(
 ) -> anyhow::Result<Exit> {
     let key = args.coding.decode(&args.key)?;
     session.check_pair(&key, 0)?;
-    let replicas = match session.call(None, RequestBody::Inspect { key: key.clone() }).await? {
-        ReplyBody::Inspected(replicas) => replicas,
-        _ => return Err(Failure::new(Exit::Protocol, "inspect got another reply").into()),
+    let body = RequestBody::Inspect { key: key.clone() };
+    let ReplyBody::Inspected(replicas) = session.call(None, body).await? else {
+        return Err(Failure::new(Exit::Protocol, "inspect got another reply").into());
     };
     let merged = merged(&replicas);
     match common.format() {
@@ -119,8 +119,7 @@ fn table(replicas: &[Inspected], merged: &Siblings, session: &Session, common: &
         let newest = state
             .and_then(|state| state.versions().values().map(|version| version.timestamp).max());
         let time = newest.map_or("-".to_owned(), |ts| human::ago(ts.unix_micros(), now));
-        let size =
-            state.and_then(|state| size(state)).map_or("-".to_owned(), |size| common.size(size));
+        let size = state.and_then(size).map_or("-".to_owned(), |size| common.size(size));
         let mut word = match (standing(replica, merged), &replica.state) {
             (Standing::Unanswered, Err(why)) => palette.bad(why),
             (Standing::Stale, Ok(state)) if state.is_empty() => palette.warn("STALE (has nothing)"),
@@ -129,7 +128,7 @@ fn table(replicas: &[Inspected], merged: &Siblings, session: &Session, common: &
         };
         match state {
             Some(state) if state.siblings() > 1 => {
-                word.push_str(&format!(", {} siblings", state.siblings()));
+                word = format!("{word}, {} siblings", state.siblings());
             }
             Some(state) if !state.is_empty() && !state.has_value() => word.push_str(", deleted"),
             Some(_) | None => {}

@@ -132,6 +132,7 @@ kvctl export -r all > /dev/null && kvctl wait converged",
             return Err(Failure::usage("no command; see kvctl --help").into());
         };
         let (connect, common) = (self.connect, self.common);
+        common.start_talk();
         match &command {
             Command::Live(live) => block_on(async {
                 let session = connect.open(PROGRAM, TIMEOUT_DEFAULT).await?;

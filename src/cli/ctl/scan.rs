@@ -116,6 +116,7 @@ impl<'a> Scanner<'a> {
             match self.page_once(partition, after.clone()).await {
                 Ok(page) => return Ok(page),
                 Err(failure) if failure.exit() == Exit::TryAgain && tries < TRIES => {
+                    tracing::info!("partition {}: {failure}; trying again", partition.0);
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }

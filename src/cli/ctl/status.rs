@@ -41,9 +41,8 @@ impl Sight {
     /// # Errors
     /// Exit 69 when no node is reachable.
     pub(crate) async fn take(session: &Session) -> Result<Self, Failure> {
-        let view = match session.call(None, RequestBody::View).await? {
-            ReplyBody::View(view) => view,
-            _ => return Err(Failure::new(Exit::Protocol, "status got another reply")),
+        let ReplyBody::View(view) = session.call(None, RequestBody::View).await? else {
+            return Err(Failure::new(Exit::Protocol, "status got another reply"));
         };
         let asked = view.members.iter().filter(|member| member.health != MemberHealth::Down);
         let infos = join_all(asked.map(|member| async move {

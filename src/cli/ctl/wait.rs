@@ -19,7 +19,7 @@ use crate::wire::client::{MemberHealth, ReplyBody, RequestBody};
 use super::status::Sight;
 
 /// How long to wait where `--timeout` says nothing.
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+const TIMEOUT_DEFAULT: Duration = Duration::from_mins(1);
 /// Longest time for one of the looks.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between looks.

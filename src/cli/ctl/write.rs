@@ -172,15 +172,16 @@ pub(crate) fn token_text(word: &OsStr) -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// A context error as a failure: a token of another key or with a forged counter is a usage error, any other bad data.
-pub(crate) fn context_failure(error: ContextError) -> Failure {
+/// A context error as a failure: exit 65, with the reason.
+pub(crate) fn context_failure(error: &ContextError) -> Failure {
     Failure::bad_data(error.to_string()).code("bad_context")
 }
 
 fn basis_of(args: &PutArgs, key: &[u8]) -> anyhow::Result<PutBasis> {
     let clock = |word: &OsString| -> anyhow::Result<_> {
-        let context = Context::decode(&token_text(word)?).map_err(context_failure)?;
-        Ok(context.for_key(key).map_err(context_failure)?.clone())
+        let context =
+            Context::decode(&token_text(word)?).map_err(|error| context_failure(&error))?;
+        Ok(context.for_key(key).map_err(|error| context_failure(&error))?.clone())
     };
     match (&args.context, &args.if_context, args.blind) {
         (Some(word), _, _) => clock(word).map(PutBasis::Context),

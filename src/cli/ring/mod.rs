@@ -116,6 +116,7 @@ kvring plot --svg ring.svg",
 
     fn run(self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let Self { command, layout, connect, common, generate: _ } = self;
+        common.start_talk();
         let known = || source::load(layout.as_ref(), &connect);
         match command {
             None => Err(Failure::usage("no command; see kvring --help").into()),

@@ -138,7 +138,9 @@ impl Machine for Get {
             (Phase::WritingBack { found, .. }, Consistency::Sloppy) => {
                 Ok(Outcome::Got(reading.got(found)))
             }
-            _ => Err(reading.failure(scene)),
+            (Phase::Reading | Phase::WritingBack { .. } | Phase::Answered { .. }, _) => {
+                Err(reading.failure(scene))
+            }
         }
     }
 }
@@ -425,18 +427,19 @@ impl Reading {
     fn finish(&mut self, found: Found) -> Progress {
         let result = Ok(Outcome::Got(self.got(&found)));
         self.phase = Phase::Answered { merged: found.merged };
-        match self.linger() {
-            Progress::Over => Progress::Finished(result),
-            _ => Progress::Lingering(result),
+        if self.awaits_late_answers() {
+            Progress::Lingering(result)
+        } else {
+            Progress::Finished(result)
         }
     }
 
-    /// Whether late answers may still come.
     fn linger(&self) -> Progress {
-        match self.panel.standing(Standing::Asked).next() {
-            Some(_) => Progress::Waiting,
-            None => Progress::Over,
-        }
+        if self.awaits_late_answers() { Progress::Waiting } else { Progress::Over }
+    }
+
+    fn awaits_late_answers(&self) -> bool {
+        self.panel.standing(Standing::Asked).next().is_some()
     }
 
     fn got(&self, found: &Found) -> Got {

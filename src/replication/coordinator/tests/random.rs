@@ -177,17 +177,13 @@ fn a_put_tried_twice_replaces_no_later_put() {
                 chaos.change_who_is_up();
                 let at = chaos.any_node_up();
                 let op = chaos.cluster.begin(at, retry(&chaos.key, &text, counter, age));
-                match chaos.finish(op) {
-                    Ok(Outcome::Done(done)) => {
-                        promised.extend(done.dot);
-                        break;
-                    }
-                    // The next try starts after this one's deadline, as a client's does.
-                    _ => {
-                        chaos.cluster.pass(TIMEOUT);
-                        age += TIMEOUT;
-                    }
+                if let Ok(Outcome::Done(done)) = chaos.finish(op) {
+                    promised.extend(done.dot);
+                    break;
                 }
+                // The next try starts after this one's deadline, as a client's does.
+                chaos.cluster.pass(TIMEOUT);
+                age += TIMEOUT;
             }
             let standing = chaos.cluster.converged(&chaos.key);
             for dot in &promised {
