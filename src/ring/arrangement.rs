@@ -1,7 +1,8 @@
 //! An arrangement of owners that the solver changes step by step, always knowing what it costs.
 //!
 //! A change of one partition's owner changes the lists of those partitions only whose walk reaches it: a few before it.
-//! So a change is weighed by working out those lists again, without touching the rest of the ring.
+//! So a change is weighed by working out those lists again, without touching the rest of the ring. Lists are sets here:
+//! their order does not matter to who holds what.
 
 use super::zones::Zones;
 
@@ -64,6 +65,11 @@ const SKIP_COST: i64 = 4;
 /// Weight of one that comes back after just n.
 const CLOSE_COST: i64 = 1;
 
+/// A count of partitions or replicas as costs are reckoned in.
+pub(super) fn signed(count: usize) -> i64 {
+    i64::try_from(count).expect("at most 2^16 partitions times 255 replicas")
+}
+
 impl Tally {
     pub(super) fn new(bounds: Vec<(i64, i64)>) -> Self {
         Self { count: vec![0; bounds.len()], bounds }
@@ -84,6 +90,20 @@ impl Tally {
         self.count[usize::from(index)]
     }
 
+    /// Whether one more, or one less, costs nothing or mends something.
+    pub(super) fn welcomes(&self, index: u16, change: i64) -> bool {
+        self.off_with(index, change).abs() <= self.off(index).abs()
+    }
+
+    /// Fewest of `total` replicas that have to move where the members hold `held`: what they lack to their bounds, and
+    /// no less than what none of them may keep.
+    fn moved_least(&self, total: i64, held: &[i64]) -> i64 {
+        let pairs = || self.bounds.iter().zip(held);
+        let lacking: i64 = pairs().map(|((low, _), held)| (low - held).max(0)).sum();
+        let kept: i64 = pairs().map(|((_, high), held)| *held.min(high)).sum();
+        lacking.max(total - kept)
+    }
+
     /// Counts `change` for a member, and returns how much its being off changes.
     fn add(&mut self, index: u16, change: i64) -> i64 {
         if index == NOBODY {
@@ -100,7 +120,7 @@ impl<'a> Arrangement<'a> {
     pub(super) fn new(
         n: usize,
         zones: &'a Zones,
-        owner: Vec<u16>,
+        owner: &[u16],
         (held, first): (Tally, Tally),
         (before, before_n): (Vec<u16>, usize),
     ) -> Self {
@@ -147,6 +167,19 @@ impl<'a> Arrangement<'a> {
     }
     pub(super) const fn cost(&self) -> Cost {
         self.cost
+    }
+    /// Whether there is a ring before.
+    pub(super) const fn has_before(&self) -> bool {
+        self.before_n > 0
+    }
+
+    /// Fewest replicas that any placement has to move away from the ring before.
+    pub(super) fn moved_least(&self) -> i64 {
+        let mut held = vec![0; self.held.bounds.len()];
+        for index in self.before.iter().filter(|index| **index != NOBODY) {
+            held[usize::from(*index)] += 1;
+        }
+        if self.has_before() { self.held.moved_least(signed(self.lists.len()), &held) } else { 0 }
     }
     pub(super) const fn held(&self) -> &Tally {
         &self.held
@@ -323,5 +356,90 @@ impl<'a> Arrangement<'a> {
             self.cost.off += self.held.add(*index, -1);
         }
         self.lists[partition * self.n..][..self.n].copy_from_slice(&self.scratch.list);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::super::Preferences;
+    use super::super::notation::{members, ring};
+    use super::*;
+
+    const Q: usize = 64;
+
+    fn arrangement<'a>(
+        n: usize,
+        zones: &'a Zones,
+        owner: &[u16],
+        before: &[u16],
+    ) -> Arrangement<'a> {
+        let members = zones.active().len();
+        let held =
+            Tally::new(vec![(signed(Q * n / members), signed(Q * n / members) + 1); members]);
+        let first = Tally::new(vec![(signed(Q / members), signed(Q / members) + 1); members]);
+        let before_n = before.len() / Q;
+        Arrangement::new(n, zones, owner, (held, first), (before.to_vec(), before_n))
+    }
+
+    fn owners(zones: &Zones, rng: &mut ChaCha8Rng) -> Vec<u16> {
+        (0..Q).map(|_| zones.active()[rng.random_range(0..zones.active().len())]).collect()
+    }
+
+    /// What was reckoned step by step is what comes out from the start; and what a change was said to cost, it costs.
+    #[test]
+    fn costs_add_up_over_random_changes() {
+        let clusters =
+            ["1 1 1", "1 1 1 1 1 1", "1@a 1@a 1@b 1@b 1@c", "1@a 1@a 1@a 1@b", "1@a 1@b 1@c 1@d"];
+        for (seed, text) in (0..).zip(clusters) {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let zones = Zones::of(&members(text));
+            let before = arrangement(3, &zones, &owners(&zones, &mut rng), &[]).lists;
+            let mut arranged = arrangement(3, &zones, &owners(&zones, &mut rng), &before);
+            for step in 0..200 {
+                let replay = format!("seed {seed}, step {step}");
+                let count = rng.random_range(1..5);
+                let pool = owners(&zones, &mut rng);
+                let changes: Vec<(usize, u16)> = pool
+                    .into_iter()
+                    .take(count)
+                    .map(|index| (rng.random_range(0..Q), index))
+                    .collect();
+                let (cost, owner) = (arranged.cost(), arranged.owner.clone());
+                let foretold = arranged.cost_after(&changes);
+                assert_eq!((arranged.cost(), &arranged.owner), (cost, &owner), "asked; {replay}");
+                arranged.apply(&changes);
+                assert_eq!(arranged.cost(), foretold, "{replay}");
+                let afresh = arrangement(3, &zones, &arranged.owner, &before);
+                assert_eq!(arranged.cost(), afresh.cost(), "{replay}");
+                assert_eq!((&arranged.lists, &arranged.reach), (&afresh.lists, &afresh.reach));
+            }
+        }
+    }
+
+    /// The solver's lists are those of the walk.
+    #[test]
+    fn lists_are_the_walks_owners() {
+        let clusters = ["1 1", "1 1 1 1", "1@a 1@a 1@b 1@b 1@c", "1@a 1@a 1@a 1@b", "1@a 1 1 1@b"];
+        for (seed, text) in (0..).zip(clusters) {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let members = members(text);
+            let zones = Zones::of(&members);
+            let n = members.len().min(3);
+            let owner = owners(&zones, &mut rng);
+            let arranged = arrangement(n, &zones, &owner, &[]);
+            let preferences = Preferences::new(Arc::new(ring(3, members, owner)));
+            for (partition, walk) in preferences.iter().enumerate() {
+                let [mut ours, mut theirs] =
+                    [arranged.list(partition), &walk.indexes()[..n]].map(<[u16]>::to_vec);
+                ours.sort_unstable();
+                theirs.sort_unstable();
+                assert_eq!(ours, theirs, "partition {partition} of {text}");
+            }
+        }
     }
 }

@@ -22,8 +22,8 @@ use super::{PARTITIONS_MAX, Partition, Weight, place};
 const CANONICAL_MAGIC: &[u8] = b"kvlayout\x01";
 /// Longest name of a member or a zone, in bytes.
 pub const NAME_BYTES_MAX: usize = 63;
-/// Most members of a ring: `owner` holds their indexes.
-pub const MEMBERS_MAX: usize = 1 << 16;
+/// Most members of a ring: `owner` holds their indexes, and the solver needs one for nobody.
+pub const MEMBERS_MAX: usize = u16::MAX as usize;
 
 /// Whether requests count owners only unless they say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -100,7 +100,7 @@ pub enum LayoutError {
     #[error("name `{0}` is taken twice or malformed")]
     Name(String),
     /// More than an index can name.
-    #[error("{0} members: a ring has at most 65536")]
+    #[error("{0} members: a ring has at most 65535")]
     TooManyMembers(usize),
     /// A malformed zone.
     #[error("zone `{0}` is malformed")]
@@ -304,5 +304,133 @@ fn put_ring(out: &mut Vec<u8>, ring: &Ring) {
         put_bytes(out, zone.as_bytes());
         out.extend_from_slice(&weight.thousandths().to_le_bytes());
     }
-    owner.iter().for_each(|index| out.extend_from_slice(&index.to_le_bytes()));
+    for index in owner {
+        out.extend_from_slice(&index.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::notation::{member, members, node, ring};
+    use super::*;
+
+    fn sound() -> Ring {
+        ring(2, members("1 1 0 1"), vec![0, 1, 3, 0])
+    }
+
+    #[track_caller]
+    fn check_refused(spoil: impl FnOnce(&mut Ring), expected: &LayoutError) {
+        let mut ring = sound();
+        assert_eq!(ring.validate(), Ok(()));
+        spoil(&mut ring);
+        assert_eq!(ring.validate().as_ref(), Err(expected));
+        let layout = Layout { generation: 1, version: 1, now: sound(), next: Some(ring) };
+        assert_eq!(layout.validate().as_ref(), Err(expected), "as the next ring");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_reason() {
+        check_refused(|ring| ring.q = 3, &LayoutError::Partitions(3));
+        check_refused(|ring| ring.q = 0, &LayoutError::Partitions(0));
+        check_refused(|ring| ring.q = 1 << 17, &LayoutError::Partitions(1 << 17));
+        check_refused(|ring| ring.r = 3, &LayoutError::Quorum { n: 2, r: 3, w: 2 });
+        check_refused(|ring| ring.w = 0, &LayoutError::Quorum { n: 2, r: 2, w: 0 });
+        check_refused(|ring| ring.owner[2] = 4, &LayoutError::Owner(2));
+        check_refused(|ring| ring.owner[1] = 2, &LayoutError::Owner(1));
+        check_refused(|ring| ring.owner.truncate(3), &LayoutError::Owner(3));
+        check_refused(|ring| ring.owner.push(0), &LayoutError::Owner(4));
+        check_refused(|ring| ring.members.swap(0, 1), &LayoutError::Members(node(1)));
+        check_refused(|ring| ring.members[1].id = node(1), &LayoutError::Members(node(1)));
+        check_refused(
+            |ring| ring.members[1].name = "n1".to_owned(),
+            &LayoutError::Name("n1".to_owned()),
+        );
+        check_refused(
+            |ring| ring.members[1].name = String::new(),
+            &LayoutError::Name(String::new()),
+        );
+        check_refused(
+            |ring| ring.members[1].zone = "a b".to_owned(),
+            &LayoutError::Zone("a b".to_owned()),
+        );
+        check_refused(
+            |ring| ring.members[1].weight.0 += 1_000_000,
+            &LayoutError::Weight(Weight(1_001_000)),
+        );
+        check_refused(
+            |ring| ring.members.iter_mut().for_each(|member| member.weight = Weight::ZERO),
+            &LayoutError::Empty,
+        );
+        let unnumbered = Layout { generation: 1, version: 0, now: sound(), next: None };
+        assert_eq!(unnumbered.validate(), Err(LayoutError::Version));
+    }
+
+    #[test]
+    fn names_are_plain() {
+        for name in ["a", "n1", "9", "db-1.eu_west", &"x".repeat(63)] {
+            assert!(Member::is_name(name), "{name}");
+        }
+        for name in ["", "-a", ".a", "_a", "a b", "a/b", "é", "a\n", &"x".repeat(64)] {
+            assert!(!Member::is_name(name), "{name}");
+        }
+        assert!(Member::is_zone("") && Member::is_zone("eu-1") && !Member::is_zone("eu 1"));
+    }
+
+    #[test]
+    fn a_founded_layout_is_sound_whatever_the_order_of_members() {
+        let mut reversed = members("1 1@a 2@b");
+        let found = Layout::found(256, 3, 2, 2, Mode::Available, reversed.clone()).unwrap();
+        reversed.reverse();
+        assert_eq!(Layout::found(256, 3, 2, 2, Mode::Available, reversed).unwrap(), found);
+        assert_eq!((found.generation, found.version, &found.next), (1, 1, &None));
+        let empty = Layout::found(256, 3, 2, 2, Mode::Available, vec![]);
+        assert_eq!(empty, Err(LayoutError::Empty));
+        let idle = Layout::found(256, 3, 2, 2, Mode::Available, vec![member(1, Weight::ZERO, "")]);
+        assert_eq!(idle, Err(LayoutError::Empty));
+        let quorum = Layout::found(256, 0, 0, 0, Mode::Available, members("1"));
+        assert_eq!(quorum, Err(LayoutError::Quorum { n: 0, r: 0, w: 0 }));
+        let partitions = Layout::found(100, 1, 1, 1, Mode::Available, members("1"));
+        assert_eq!(partitions, Err(LayoutError::Partitions(100)));
+    }
+
+    #[test]
+    fn quorums_shrink_to_the_members_there_are() {
+        let ring = Ring { n: 5, r: 3, w: 4, ..sound() };
+        assert_eq!(
+            (ring.active(), ring.effective_n(), ring.effective_r(), ring.effective_w()),
+            (3, 3, 3, 3)
+        );
+    }
+
+    #[test]
+    fn every_field_is_in_the_hash() {
+        let base = Layout { generation: 1, version: 1, now: sound(), next: None };
+        let spoils: [fn(&mut Layout); 13] = [
+            |layout| layout.generation = 2,
+            |layout| layout.version = 2,
+            |layout| layout.next = Some(sound()),
+            |layout| layout.now.q = 8,
+            |layout| layout.now.n = 3,
+            |layout| layout.now.r = 1,
+            |layout| layout.now.w = 1,
+            |layout| layout.now.mode = Mode::Consistent,
+            |layout| layout.now.members[0].id = node(0),
+            |layout| layout.now.members[0].name = "n9".to_owned(),
+            |layout| layout.now.members[0].zone = "z".to_owned(),
+            |layout| layout.now.members[0].weight = Weight(7),
+            |layout| layout.now.owner[0] = 1,
+        ];
+        let mut hashes: Vec<LayoutHash> = spoils
+            .iter()
+            .map(|spoil| {
+                let mut layout = base.clone();
+                spoil(&mut layout);
+                layout.hash()
+            })
+            .chain([base.hash()])
+            .collect();
+        hashes.sort();
+        hashes.dedup();
+        assert_eq!(hashes.len(), spoils.len() + 1);
+    }
 }

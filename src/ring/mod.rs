@@ -2,11 +2,15 @@
 
 mod arrangement;
 mod balance;
+mod export;
 mod layout;
 mod movement;
 #[cfg(test)]
 pub(crate) mod notation;
 mod preference;
+mod search;
+#[cfg(test)]
+mod sequences;
 mod shares;
 mod solver;
 mod token;
@@ -14,6 +18,7 @@ mod weight;
 mod zones;
 
 pub use balance::Balance;
+pub use export::ReadLayoutError;
 pub use layout::{
     Layout, LayoutError, LayoutHash, MEMBERS_MAX, Member, Mode, NAME_BYTES_MAX, Ring,
 };

@@ -51,17 +51,19 @@ impl Movement {
     }
 
     /// Fewest replicas of slots that any placement of `after`'s members, weights and n has to move away from `before`:
-    /// what each member lacks to its fair share, rounded down.
+    /// what the members lack to their fair shares, rounded down, and no less than what none of them may keep, being
+    /// past its share, rounded up.
     pub fn least(before: &Preferences, after: &Ring) -> usize {
-        let zones = Zones::of(&after.members);
         let n = after.effective_n();
-        let shares = fair_shares(after.owner.len(), n, &after.members, &zones);
-        let held = held_slots(before);
-        let slots_of = |partitions: f64| whole(partitions) * (SLOTS / after.owner.len());
-        let lacks = after.members.iter().zip(shares).map(|(member, share)| {
-            slots_of(share).saturating_sub(held.get(&member.id).copied().unwrap_or(0))
-        });
-        lacks.sum()
+        let shares = fair_shares(after.owner.len(), n, &after.members, &Zones::of(&after.members));
+        let (held, width) = (held_slots(before), SLOTS / after.owner.len());
+        let (mut lacking, mut kept) = (0, 0);
+        for (member, share) in after.members.iter().zip(shares) {
+            let held = held.get(&member.id).copied().unwrap_or(0);
+            lacking += (whole(share.floor()) * width).saturating_sub(held);
+            kept += held.min(whole(share.ceil()) * width);
+        }
+        lacking.max((SLOTS * n).saturating_sub(kept))
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Member, Mode, Ring, Weight, place};
 
 /// The node n`number`.
 pub(crate) fn node(number: u32) -> NodeId {
-    NodeId::from_bytes(u128::from(number).to_be_bytes())
+    format!("{number:032x}").parse().expect("32 hexadecimal digits")
 }
 
 /// n`number` with this weight and zone.

@@ -112,3 +112,138 @@ impl<'a> Walk<'a> {
         self.order
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use proptest::prelude::*;
+
+    use super::super::notation::{member, members, node, ring};
+    use super::super::{Mode, Weight};
+    use super::*;
+
+    const GOLDEN: &str = include_str!("../../tests/golden/ring/walks.txt");
+
+    /// Each partition's walk in a line: the owners' numbers, a bar, the fallbacks'.
+    fn walks(n: u8, text: &str, owner: &[u16]) -> String {
+        let preferences = Preferences::new(Arc::new(ring(n, members(text), owner.to_vec())));
+        let mut lines = format!("# n={n} members: {text} owners: {owner:?}\n");
+        for walk in preferences.iter() {
+            let numbers = |nodes: &mut dyn Iterator<Item = NodeId>| {
+                nodes
+                    .map(|id| preferences.ring().member(id).unwrap().name.clone())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            writeln!(lines, "{} | {}", numbers(&mut walk.owners()), numbers(&mut walk.fallbacks()))
+                .unwrap();
+        }
+        lines
+    }
+
+    /// Two releases that walk differently are two layouts.
+    #[test]
+    fn walks_are_as_ever() {
+        let written = [
+            walks(3, "1 1 1 1", &[0, 1, 2, 3, 0, 1, 2, 3]),
+            walks(2, "1 1 1", &[0, 0, 1, 2, 0, 0, 0, 2]),
+            walks(3, "1@a 1@a 1@b 1@b 1@c", &[0, 1, 2, 3, 4, 0, 2, 1]),
+            walks(3, "1@a 1@a 1@a 1@b", &[0, 1, 2, 3, 0, 1, 2, 0]),
+            walks(2, "1@a 1@b 1 1", &[0, 1, 2, 3]),
+            walks(2, "1@a 1@a 1 1", &[0, 1, 2, 3]),
+            walks(3, "1 0 1 1 1", &[0, 2, 0, 2]),
+            walks(5, "1 1", &[1, 0]),
+        ];
+        assert_eq!(written.concat(), GOLDEN);
+    }
+
+    #[test]
+    fn positions_are_places_in_the_walk() {
+        let preferences = Preferences::new(Arc::new(ring(2, members("1 1 0 1"), vec![0, 1, 3, 0])));
+        let walk = preferences.of_slot(Slot(1 << 14));
+        assert_eq!(walk.owners().collect::<Vec<_>>(), [node(2), node(4)]);
+        assert_eq!(
+            [1, 2, 3, 4, 9].map(|number| walk.position(node(number))),
+            [Some(2), Some(0), None, Some(1), None]
+        );
+        assert!(walk.owns(node(4)) && !walk.owns(node(1)));
+        assert_eq!(walk.owners_count(), 2);
+    }
+
+    /// The walk as the module's top tells it, partition by partition.
+    fn walk_by_the_book(ring: &Ring, partition: usize) -> Vec<u16> {
+        let active = |index: &u16| ring.members[usize::from(*index)].weight > Weight::ZERO;
+        let around =
+            (0..ring.owner.len()).map(|step| ring.owner[(partition + step) % ring.owner.len()]);
+        let all = (0..).take(ring.members.len()).filter(active);
+        let mut met: Vec<u16> = Vec::new();
+        for index in around.chain(all.clone()) {
+            if !met.contains(&index) {
+                met.push(index);
+            }
+        }
+        let zone = |index: u16| ring.members[usize::from(index)].zone.as_str();
+        let mut named: Vec<&str> = all.map(zone).filter(|zone| !zone.is_empty()).collect();
+        named.sort_unstable();
+        named.dedup();
+        if named.len() > 1 {
+            let before = met.clone();
+            let round = |index: &u16| {
+                before
+                    .iter()
+                    .take_while(|other| *other != index)
+                    .filter(|other| zone(**other) == zone(*index))
+                    .count()
+            };
+            met.sort_by_key(round);
+        }
+        met
+    }
+
+    fn rings() -> impl Strategy<Value = Ring> {
+        let members =
+            prop::collection::vec((0..3_u32, prop::sample::select(vec!["", "a", "b", "c"])), 1..7);
+        (members, 0..6_u32, 1..5_u8).prop_flat_map(|(members, bits, n)| {
+            // The first member is active, whatever the others are.
+            let weight =
+                |at: usize, weight: u32| if at == 0 { Weight::ONE } else { Weight(weight * 500) };
+            let members: Vec<_> = (1..)
+                .zip(members.into_iter().enumerate())
+                .map(|(number, (at, (thousandths, zone)))| {
+                    member(number, weight(at, thousandths), zone)
+                })
+                .collect();
+            let active: Vec<u16> = (0..)
+                .zip(&members)
+                .filter(|(_, member)| member.weight > Weight::ZERO)
+                .map(|(at, _)| at)
+                .collect();
+            prop::collection::vec(prop::sample::select(active), 1 << bits).prop_map(move |owner| {
+                Ring {
+                    q: 1 << bits,
+                    n,
+                    r: 1,
+                    w: 1,
+                    mode: Mode::Available,
+                    members: members.clone(),
+                    owner,
+                }
+            })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_is_the_walk(ring in rings()) {
+            prop_assert_eq!(ring.validate(), Ok(()));
+            let preferences = Preferences::new(Arc::new(ring.clone()));
+            for partition in 0..ring.owner.len() {
+                let walk = preferences.of_partition(Partition(u32::try_from(partition).unwrap()));
+                prop_assert_eq!(walk.indexes(), walk_by_the_book(&ring, partition));
+                prop_assert_eq!(walk.owners().len() + walk.fallbacks().len(), ring.active());
+                prop_assert_eq!(walk.owners().next(), Some(ring.members[usize::from(ring.owner[partition])].id));
+            }
+        }
+    }
+}

@@ -12,6 +12,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::arrangement::{Arrangement, NOBODY, Tally};
+use super::search::Search;
 use super::shares::{fair_shares, real};
 use super::zones::Zones;
 use super::{Member, Preferences, Ring};
@@ -42,12 +43,15 @@ pub enum Shortfall {
         /// Replicas it holds.
         got: usize,
     },
-    /// N + 1 partitions in a row that are not all owned by distinct members.
+    /// N + 1 partitions in a row (or as many as there are members) that are not all owned by distinct ones.
     Window {
         /// How many partitions start such a row.
         partitions: usize,
     },
 }
+
+/// Partitions among which one is chosen to change hands.
+const CHOICES: usize = 32;
 
 /// Places `q` partitions on `members` (sorted by id) for `n` replicas, moving little away from `before`.
 /// # Panics
@@ -64,13 +68,11 @@ pub fn place(q: u32, n: u8, members: &[Member], before: Option<&Ring>) -> Placem
     };
     let held = Tally::new(shares.iter().map(|share| bounds(*share)).collect());
     let first = Tally::new(firsts.iter().map(|share| bounds(*share)).collect());
-    let mut arrangement = Arrangement::new(n, &zones, owner.clone(), (held, first), lists);
+    let mut arrangement = Arrangement::new(n, &zones, &owner, (held, first), lists);
     hand_out(&mut arrangement, &firsts, &zones);
-    let mut search = Search { members: zones.active(), arrangement };
-    search.settle_shares();
-    search.settle_rest(&owner);
-    let shortfalls = shortfalls(&search.arrangement, members, &shares, &zones);
-    Placement { owner: search.arrangement.into_owners(), shortfalls }
+    let arrangement = Search::new(arrangement, zones.active(), owner).run();
+    let shortfalls = shortfalls(&arrangement, members, &shares, &zones);
+    Placement { owner: arrangement.into_owners(), shortfalls }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "shares are at most 2^16 times 255")]
@@ -134,32 +136,38 @@ fn carry_over(
     (owner, (lists, before_n))
 }
 
-/// Moves partitions without an owner, and of members that own too many, to those that own too few.
+/// Moves partitions without an owner, and of members that own too many, to those that own too few: each time to the one
+/// furthest behind, of a handful that lie scattered around the ring the one that costs least.
 fn hand_out(arrangement: &mut Arrangement<'_>, firsts: &[f64], zones: &Zones) {
     let targets = targets(arrangement, firsts, zones);
-    let lacks = |arrangement: &Arrangement<'_>, index: u16| {
+    let lack = |arrangement: &Arrangement<'_>, index: u16| {
         targets[usize::from(index)] - arrangement.first().count(index)
     };
-    for closeness_max in [0, 1, i64::MAX] {
-        for partition in scattered(arrangement.partitions()) {
-            let owner = arrangement.owner(partition);
-            if owner != NOBODY && lacks(arrangement, owner) >= 0 {
-                continue;
-            }
-            let behind = |index: &u16| {
-                let (lack, target) = (lacks(arrangement, *index), targets[usize::from(*index)]);
-                let closeness = arrangement.closeness(partition, *index);
-                let share_lacked = Reverse((lack << 32) / target.max(1));
-                (lack > 0 && closeness <= closeness_max).then_some((
-                    closeness,
-                    share_lacked,
-                    *index,
-                ))
-            };
-            if let Some((_, _, index)) = zones.active().iter().filter_map(behind).min() {
-                arrangement.apply(&[(partition, index)]);
-            }
-        }
+    let scattered: Vec<usize> = scattered(arrangement.partitions()).collect();
+    let mut next = 0;
+    loop {
+        let share_lacked =
+            |index: &u16| (lack(arrangement, *index) << 32) / targets[usize::from(*index)].max(1);
+        let behind = zones
+            .active()
+            .iter()
+            .copied()
+            .max_by_key(|index| (share_lacked(index), Reverse(*index)));
+        let Some(behind) = behind.filter(|index| lack(arrangement, *index) > 0) else { return };
+        let is_free = |partition: &usize| {
+            let owner = arrangement.owner(*partition);
+            owner == NOBODY || lack(arrangement, owner) < 0
+        };
+        let around = scattered[next..].iter().chain(&scattered[..next]).copied().enumerate();
+        let choice: Vec<(usize, usize)> =
+            around.filter(|(_, partition)| is_free(partition)).take(CHOICES).collect();
+        let best = choice
+            .iter()
+            .min_by_key(|(_, partition)| arrangement.cost_after(&[(*partition, behind)]));
+        let Some((_, partition)) = best else { return };
+        arrangement.apply(&[(*partition, behind)]);
+        let passed = choice.last().map_or(0, |(steps, _)| steps + 1);
+        next = (next + passed) % scattered.len();
     }
 }
 
@@ -181,120 +189,11 @@ fn targets(arrangement: &Arrangement<'_>, firsts: &[f64], zones: &Zones) -> Vec<
 }
 
 /// All numbers below `q`, a power of two, in an order whose every beginning is spread evenly (van der Corput).
-fn scattered(q: usize) -> impl Iterator<Item = usize> {
+pub(super) fn scattered(q: usize) -> impl Iterator<Item = usize> {
     let bits = q.trailing_zeros();
     (0..q).map(
         move |number| if bits == 0 { 0 } else { number.reverse_bits() >> (usize::BITS - bits) },
     )
-}
-
-/// Local search over an arrangement: makes a change only if it lowers the cost, so it ends.
-struct Search<'a> {
-    members: &'a [u16],
-    arrangement: Arrangement<'a>,
-}
-
-/// Most partitions that are tried for one step of the search; past it a sample is, spread evenly.
-const TRIED_MAX: usize = 1 << 11;
-/// Rounds over the whole ring for the lesser wishes.
-const ROUNDS_MAX: usize = 3;
-
-impl Search<'_> {
-    /// Brings every member's replicas to its share rounded up or down, the best change first.
-    fn settle_shares(&mut self) {
-        while self.arrangement.cost().off > 0 {
-            let held = self.arrangement.held();
-            let mut off: Vec<u16> =
-                self.members.iter().copied().filter(|index| held.off(*index) != 0).collect();
-            off.sort_by_key(|index| Reverse(held.off(*index).abs()));
-            if !off.into_iter().any(|index| self.improve_share_of(index)) {
-                return;
-            }
-        }
-    }
-
-    /// Makes the best change that brings a member nearer to its share; says whether there was one.
-    fn improve_share_of(&mut self, index: u16) -> bool {
-        let mut best = Best { cost: self.arrangement.cost(), changes: Vec::new() };
-        let over = self.arrangement.held().off(index) > 0;
-        let enough = best.cost.off - self.arrangement.list(0).len() as i64;
-        let step = self.arrangement.partitions().div_ceil(TRIED_MAX);
-        for partition in (0..self.arrangement.partitions()).step_by(step) {
-            let owner = self.arrangement.owner(partition);
-            match (owner == index, over) {
-                (true, true) => {
-                    for other in self.members {
-                        self.try_changes(&[(partition, *other)], &mut best);
-                    }
-                    self.try_swaps(partition, &mut best);
-                }
-                (true, false) => self.try_swaps(partition, &mut best),
-                (false, true) => {}
-                (false, false) => self.try_changes(&[(partition, index)], &mut best),
-            }
-            if best.cost.off <= enough {
-                break;
-            }
-        }
-        self.make(&best)
-    }
-
-    /// The lesser wishes: moves back what need not move, then evens out first replicas and rows.
-    fn settle_rest(&mut self, carried: &[u16]) {
-        for _ in 0..ROUNDS_MAX {
-            let mut improved = false;
-            for partition in 0..self.arrangement.partitions() {
-                let owner = self.arrangement.owner(partition);
-                let mut best = Best { cost: self.arrangement.cost(), changes: Vec::new() };
-                if carried[partition] != NOBODY && carried[partition] != owner {
-                    self.try_changes(&[(partition, carried[partition])], &mut best);
-                    self.try_swaps(partition, &mut best);
-                }
-                if self.arrangement.first().off(owner) > 0
-                    || self.arrangement.closeness(partition, owner) > 0
-                {
-                    for other in self.members {
-                        self.try_changes(&[(partition, *other)], &mut best);
-                    }
-                    self.try_swaps(partition, &mut best);
-                }
-                improved |= self.make(&best);
-            }
-            if !improved {
-                return;
-            }
-        }
-    }
-
-    fn try_swaps(&mut self, partition: usize, best: &mut Best) {
-        let (q, n) = (self.arrangement.partitions(), self.arrangement.list(0).len());
-        for distance in 1..=(n + 1).min(q - 1) {
-            for near in [(partition + distance) % q, (partition + q - distance) % q] {
-                let owners = (self.arrangement.owner(partition), self.arrangement.owner(near));
-                self.try_changes(&[(partition, owners.1), (near, owners.0)], best);
-            }
-        }
-    }
-
-    fn try_changes(&mut self, changes: &[(usize, u16)], best: &mut Best) {
-        let cost = self.arrangement.cost_after(changes);
-        if cost < best.cost {
-            best.cost = cost;
-            best.changes.clear();
-            best.changes.extend_from_slice(changes);
-        }
-    }
-
-    fn make(&mut self, best: &Best) -> bool {
-        self.arrangement.apply(&best.changes);
-        !best.changes.is_empty()
-    }
-}
-
-/// The best change found so far, and what the arrangement costs with it.
-struct Best {
-    cost: super::arrangement::Cost,
-    changes: Vec<(usize, u16)>,
 }
 
 /// What an arrangement does not keep.
@@ -314,9 +213,10 @@ fn shortfalls(
         of.len()
     };
     let crowded = (0..q).filter(|partition| zones_of(partition) < zones_wanted).count();
+    let window = (n + 1).min(zones.active().len()).min(q);
     let repeats = |start: &usize| {
         let row: Vec<u16> =
-            (0..=n).map(|distance| arrangement.owner((start + distance) % q)).collect();
+            (0..window).map(|distance| arrangement.owner((start + distance) % q)).collect();
         (1..row.len()).any(|at| row[..at].contains(&row[at]))
     };
     let rows = (0..q).filter(repeats).count();

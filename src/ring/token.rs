@@ -41,6 +41,10 @@ impl Token {
 
 impl Slot {
     /// The partition of a ring of `q` partitions that it lies in.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the product of a u16 and a u32 has 48 bits; 32 are left"
+    )]
     pub const fn partition(self, q: u32) -> Partition {
         Partition(((self.0 as u64 * q as u64) >> 16) as u32)
     }

@@ -21,7 +21,9 @@ impl Zones {
             members.iter().filter(is_active).map(|member| (member.zone.as_str(), 0)).collect();
         // Zones are in use where the active members name more than one; else all members share one.
         if numbers.keys().filter(|zone| !zone.is_empty()).count() > 1 {
-            (0..).zip(numbers.values_mut()).for_each(|(number, zone)| *zone = number);
+            for (number, zone) in (0..).zip(numbers.values_mut()) {
+                *zone = number;
+            }
         }
         let zone: Vec<u16> = members
             .iter()
@@ -33,7 +35,9 @@ impl Zones {
             .map(|(index, _)| index)
             .collect();
         let mut sizes = vec![0; numbers.values().max().map_or(0, |last| usize::from(*last) + 1)];
-        active.iter().for_each(|index| sizes[usize::from(zone[usize::from(*index)])] += 1);
+        for index in &active {
+            sizes[usize::from(zone[usize::from(*index)])] += 1;
+        }
         Self { active, zone, sizes }
     }
 

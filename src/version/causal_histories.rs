@@ -210,7 +210,9 @@ proptest! {
     #[test]
     fn clocks_descend_where_histories_include(steps in steps(keeps_its_state)) {
         let mut world = World::new();
-        steps.iter().for_each(|step| world.run(step));
+        for step in &steps {
+            world.run(step);
+        }
         for left in &world.replicas {
             for right in &world.replicas {
                 let descends = left.state.clock().descends(right.state.clock());

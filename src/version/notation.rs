@@ -38,7 +38,9 @@ pub(crate) fn dot(text: &str) -> Dot {
 /// `a2 b1`.
 pub(crate) fn clock(text: &str) -> VectorClock {
     let mut clock = VectorClock::new();
-    text.split_whitespace().for_each(|entry| clock.observe(dot(entry)));
+    for entry in text.split_whitespace() {
+        clock.observe(dot(entry));
+    }
     clock
 }
 
@@ -65,7 +67,9 @@ pub(crate) fn state(text: &str) -> Siblings {
         .map(|entry| entry.split_once(':').expect("a version is dot:value"))
         .map(|(name, value)| (dot(name), version(value, dot(name).counter)))
         .collect();
-    versions.keys().for_each(|dot| seen.observe(*dot));
+    for dot in versions.keys() {
+        seen.observe(*dot);
+    }
     Siblings::from_parts(seen, versions).expect("its clock covers its versions")
 }
 
@@ -74,9 +78,9 @@ pub(crate) fn clocks() -> impl Strategy<Value = VectorClock> {
     let entry = (prop::sample::select(vec!["a", "b", "b.2", "c"]), 1..4_u64);
     prop::collection::vec(entry, 0..5).prop_map(|entries| {
         let mut clock = VectorClock::new();
-        entries
-            .into_iter()
-            .for_each(|(name, counter)| clock.observe(Dot { actor: actor(name), counter }));
+        for (name, counter) in entries {
+            clock.observe(Dot { actor: actor(name), counter });
+        }
         clock
     })
 }
@@ -107,7 +111,9 @@ pub(crate) fn states() -> impl Strategy<Value = Siblings> {
         let value = |dot: Dot| if dot.counter == 2 { "-".to_owned() } else { format!("{dot:?}") };
         let versions: BTreeMap<Dot, Version> =
             dots.map(|dot| (dot, version(&value(dot), dot.counter))).collect();
-        versions.keys().for_each(|dot| seen.observe(*dot));
+        for dot in versions.keys() {
+            seen.observe(*dot);
+        }
         Siblings::from_parts(seen, versions).expect("its clock covers its versions")
     })
 }
