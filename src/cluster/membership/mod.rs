@@ -2,7 +2,7 @@
 //!
 //! Every interval a node raises its own heartbeat and sends its member list to three random members; of two words about
 //! a member the one with the larger [`Pulse`] wins. A member whose pulse has not risen for longer than its own history
-//! makes likely ([`accrual`](self)) is *suspected*; suspicions are gossiped, and it is *down* when two members that are
+//! makes likely (phi-accrual) is *suspected*; suspicions are gossiped, and it is *down* when two members that are
 //! not suspected themselves suspect it (all such members, if fewer: the last survivor's word suffices).
 //!
 //! ```text

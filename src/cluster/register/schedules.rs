@@ -85,6 +85,11 @@ fn l4_a_value_accepted_by_one_brings_no_new_acceptors_for_the_version_after_it()
         let prepare = Message::Prepare { ballot: ballot(9, 'a'), chosen: Arc::clone(&first) };
         assert_eq!(replies(&mut joiner, 'a', prepare), []);
     }
+    // Nor does an acceptor of version 2 that does not know which one was chosen.
+    let mut c_before = register('c', &first);
+    let accept = Message::Accept { ballot: ballot(9, 'a'), layout: third };
+    assert_eq!(replies(&mut c_before, 'a', accept), [Message::Fetch { have: 1 }]);
+    assert_eq!(c_before.state.vote.accepted, None);
     // A takes up its accepted value, and is told what was chosen.
     let retry = sent(handle(&mut a, 10_000, Event::Tick));
     let told = replies(&mut c, 'a', retry[0].clone());
@@ -130,6 +135,49 @@ fn each_vote_waits_for_its_state_to_be_durable_also_when_it_is_repeated() {
             panic!("{effects:?}")
         };
         assert_eq!(*state, a.state);
+    }
+}
+
+#[test]
+fn a_proposer_makes_its_own_promise_and_acceptance_durable_before_it_asks_others() {
+    let first = Arc::new(layout(1, "abc"));
+    let wanted = renamed(&first, 'a', "wanted");
+    let mut a = register('a', &first);
+    let own = ballot(1, 'a');
+    let effects = handle(&mut a, 0, propose(1, &wanted));
+    let [Effect::Persist(state), Effect::Send { .. }, Effect::Send { .. }] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(state.vote.promised, Some(own));
+    let promise = Message::Promise { version: 2, ballot: own, accepted: None };
+    let effects = handle(&mut a, 10, Event::Received { from: node('b'), message: promise });
+    let [Effect::Persist(state), Effect::Send { .. }, Effect::Send { .. }] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(state.vote.accepted, Some(AcceptedLayout { ballot: own, layout: wanted }));
+    // After a restart it opens a ballot that it did not use before.
+    let restarted =
+        RegisterState { vote: Vote { accepted: None, ..state.vote.clone() }, ..state.clone() };
+    let mut a = Register::new(at_ms(20), node('a'), restarted, &mut rng());
+    let asked = sent(handle(&mut a, 20, propose(2, &renamed(&first, 'a', "another"))));
+    assert!(matches!(asked[0], Message::Prepare { ballot, .. } if own < ballot), "{asked:?}");
+}
+
+#[test]
+fn a_proposer_that_promised_a_higher_ballot_does_not_count_itself() {
+    let first = Arc::new(layout(1, "abcde"));
+    let wanted = renamed(&first, 'a', "wanted");
+    let (mut a, own) = (register('a', &first), ballot(1, 'a'));
+    handle(&mut a, 0, propose(1, &wanted));
+    let higher = Message::Prepare { ballot: ballot(9, 'b'), chosen: Arc::clone(&first) };
+    assert!(matches!(replies(&mut a, 'b', higher)[..], [Message::Promise { .. }]));
+    for from in ['c', 'd'] {
+        replies(&mut a, from, Message::Promise { version: 2, ballot: own, accepted: None });
+    }
+    assert_eq!(a.state.vote.accepted, None);
+    for (from, is_chosen) in [('c', false), ('d', false), ('e', true)] {
+        replies(&mut a, from, Message::Accepted { version: 2, ballot: own });
+        assert_eq!(*a.chosen() == wanted, is_chosen, "after {from} accepted");
     }
 }
 
