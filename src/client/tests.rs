@@ -201,16 +201,16 @@ fn a_request_goes_to_the_first_owner_and_on_while_that_fails() {
 fn a_put_fails_over_under_the_same_id_with_a_growing_age() {
     run(async {
         let fakes = Fakes::start(KEY, &[Manner::HangsUp, Manner::HangsUp, Manner::NotReady]).await;
-        let client = fakes.client(LONG).await;
+        let client = fakes.client(Duration::from_millis(300)).await;
         let put = client.put(
             Bytes::from_static(KEY),
             None,
             PutBasis::Context(VectorClock::new()),
             PutOptions::default(),
         );
-        assert!(
-            matches!(put.await, Err(ClientError::Reply(error)) if error.code == ErrorCode::NotReady)
-        );
+        // The third node refused it, but what became of it at the first two nobody knows.
+        let put = put.await;
+        assert!(matches!(put, Err(ClientError::Timeout { write: true, .. })), "{put:?}");
         let puts: Vec<Put> = fakes
             .asked()
             .into_iter()
@@ -219,7 +219,7 @@ fn a_put_fails_over_under_the_same_id_with_a_growing_age() {
                 _ => None,
             })
             .collect();
-        assert_eq!(puts.len(), 3);
+        assert!(3 <= puts.len(), "{puts:?}");
         assert!(puts.iter().all(|put| put.request == puts[0].request), "{puts:?}");
         assert_eq!(puts[0].age, 0);
         assert!(0 < puts[1].age && puts[1].age <= puts[2].age, "{puts:?}");

@@ -1,7 +1,7 @@
 //! Golden frames: the payloads of protocol version 1, kept in `tests/golden/wire/`. A release that writes other bytes
 //! for them, or does not read these, cannot talk to the ones before it.
 //!
-//! With `UPDATE_GOLDEN=1` a missing file is written; one that is there is never changed.
+//! With `KVKIT_WRITE_GOLDEN=1` a missing file is written; one that is there is never changed.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -24,7 +24,8 @@ use crate::version::{
 };
 
 const NODE: NodeId = NodeId::from_bytes(*b"0123456789abcdef");
-const DOT: Dot = Dot { actor: Actor { node: NODE, epoch: Epoch { counter: 1, random: 7 } }, counter: 3 };
+const DOT: Dot =
+    Dot { actor: Actor { node: NODE, epoch: Epoch { counter: 1, random: 7 } }, counter: 3 };
 const REQUEST: RequestId = RequestId { session: 0x0123_4567_89ab_cdef, counter: 42 };
 const KEY: Bytes = Bytes::from_static(b"cart:42");
 /// Hexadecimal digits a line.
@@ -34,10 +35,12 @@ const LINE: usize = 64;
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, message: &T) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wire").join(name);
     let payload = codec::encode(message).unwrap();
-    if !file.exists() && std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if !file.exists() && std::env::var_os("KVKIT_WRITE_GOLDEN").is_some() {
         let digits = HEXLOWER.encode(&payload);
-        let lines: Vec<&str> =
-            (0..digits.len()).step_by(LINE).map(|at| &digits[at..digits.len().min(at + LINE)]).collect();
+        let lines: Vec<&str> = (0..digits.len())
+            .step_by(LINE)
+            .map(|at| &digits[at..digits.len().min(at + LINE)])
+            .collect();
         std::fs::write(&file, lines.join("\n") + "\n").unwrap();
     }
     let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -76,8 +79,13 @@ fn handshakes_stay() {
         layout: 12,
         generation: 0,
     };
-    let hello =
-        |role| Hello { protocol_min: 1, protocol_max: 1, features: vec!["x".into()], role, sent: 5 };
+    let hello = |role| Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        features: vec!["x".into()],
+        role,
+        sent: 5,
+    };
     check("hello-peer.hex", &hello(peer));
     check("hello-client.hex", &hello(Role::Client { agent: "kvctl 0.1.0".into() }));
     let accepted = Welcome::Accepted {

@@ -38,7 +38,8 @@ fn crash_everywhere(options: &Options, seed: u64, prepare: impl Fn(&Disk)) -> Ta
     prepare(&disk);
     let mut script = Script::new(&disk, options.clone(), seed);
     let tally = Arc::new(Mutex::new(Tally::default()));
-    let (history, shared, watched) = (Arc::clone(&script.history), Arc::clone(&tally), options.clone());
+    let (history, shared, watched) =
+        (Arc::clone(&script.history), Arc::clone(&tally), options.clone());
     disk.observe(Some(Box::new(move |copy| {
         let mut tally = shared.lock().unwrap();
         if tally.failures.len() < 3 {
@@ -91,7 +92,9 @@ fn crash_here(copy: &Disk, options: &Options, history: &History, tally: &mut Tal
             tally.recovery_crashes += 1;
             if let Err(failure) = check(&disk, options, history, at_least) {
                 let calls = tally.calls;
-                tally.failures.push(format!("call {calls}, {policy:?}, call {call} of recovery: {failure}"));
+                tally
+                    .failures
+                    .push(format!("call {calls}, {policy:?}, call {call} of recovery: {failure}"));
                 return;
             }
         }
@@ -99,7 +102,12 @@ fn crash_here(copy: &Disk, options: &Options, history: &History, tally: &mut Tal
 }
 
 /// The store recovers to a promised state, and what is written after that survives the next power loss.
-fn check(disk: &Disk, options: &Options, history: &History, at_least: LogPosition) -> Result<(), String> {
+fn check(
+    disk: &Disk,
+    options: &Options,
+    history: &History,
+    at_least: LogPosition,
+) -> Result<(), String> {
     let store = open(disk, options).map_err(|error| error.to_string())?;
     history.check(&store, at_least)?;
     let end = store.appended();
@@ -112,7 +120,10 @@ fn check(disk: &Disk, options: &Options, history: &History, at_least: LogPositio
     let store = open(disk, options).map_err(|error| format!("the next start: {error}"))?;
     match store.get(b"after").map_err(|error| error.to_string())?.value {
         Some(value) if value == "the crash" && store.appended() == position => Ok(()),
-        other => Err(format!("after recovery to {end} a write was lost: {other:?}, ends at {}", store.appended())),
+        other => Err(format!(
+            "after recovery to {end} a write was lost: {other:?}, ends at {}",
+            store.appended()
+        )),
     }
 }
 

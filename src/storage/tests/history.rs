@@ -45,10 +45,17 @@ impl Content {
         let mut content = Self::default();
         for entry in store.scan(b"", None) {
             let (key, value) = entry.unwrap();
-            assert_eq!(store.get(&key).unwrap().value.as_ref(), Some(&value), "get and scan differ");
+            assert_eq!(
+                store.get(&key).unwrap().value.as_ref(),
+                Some(&value),
+                "get and scan differ"
+            );
             content.entries.insert(key.to_vec(), value.to_vec());
         }
-        content.leaves = (0..SLOTS).map(|slot| (slot, store.leaf(slot))).filter(|(_, bits)| *bits != 0).collect();
+        content.leaves = (0..SLOTS)
+            .map(|slot| (slot, store.leaf(slot)))
+            .filter(|(_, bits)| *bits != 0)
+            .collect();
         content
     }
 }
@@ -63,10 +70,19 @@ impl History {
         let expected = match self.after.get(&end) {
             Some(content) => content.clone(),
             None if end == LogPosition::ZERO => Content::default(),
-            None => return Err(format!("ends at {end}, where no write ended: {:?}", self.after.keys())),
+            None => {
+                return Err(format!(
+                    "ends at {end}, where no write ended: {:?}",
+                    self.after.keys()
+                ));
+            }
         };
         let found = Content::of(store);
-        if found == expected { Ok(()) } else { Err(format!("at {end}: found {found:?}, expected {expected:?}")) }
+        if found == expected {
+            Ok(())
+        } else {
+            Err(format!("at {end}: found {found:?}, expected {expected:?}"))
+        }
     }
 }
 
@@ -103,7 +119,8 @@ impl Script {
     }
 
     fn write(&mut self) {
-        let mut content = self.history().after.last_key_value().map(|(_, last)| last.clone()).unwrap_or_default();
+        let mut content =
+            self.history().after.last_key_value().map(|(_, last)| last.clone()).unwrap_or_default();
         let mut batch = WriteBatch::new();
         for _ in 0..self.random.random_range(1..5) {
             let key = format!("k{:02}", self.random.random_range(0..40)).into_bytes();
@@ -143,6 +160,7 @@ impl Script {
 }
 
 pub(super) fn open(disk: &Disk, options: &Options) -> Result<Store, OpenError> {
-    let opened = Store::open(Arc::new(disk.clone()), Path::new(DIR), options.clone(), &mut |_, _| {});
+    let opened =
+        Store::open(Arc::new(disk.clone()), Path::new(DIR), options.clone(), &mut |_, _| {});
     opened.map(|(store, _)| store)
 }
