@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::tool::{stdout, tool};
 
-const PROGRAMS: [&str; 3] = ["kvctl", "kvnode", "kvring"];
+const PROGRAMS: [&str; 4] = ["kvctl", "kvnode", "kvring", "kvsstable"];
 
 #[test]
 fn committed_pages_are_the_generated_ones() {
