@@ -38,7 +38,6 @@ fn a_wrong_command_line_is_2_and_says_why() {
         &["get", "--key-hex", "zz", "-H", NOBODY, "--siblings", "some"],
         &["import", "--jobs", "0"],
         &["wait", "godot"],
-        &["get", "k", "--json", "--plain"],
     ] {
         tool("kvctl")
             .args(arguments)

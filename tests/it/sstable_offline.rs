@@ -72,7 +72,7 @@ fn a_directory_is_dumped_found_in_and_left_alone() -> Result<()> {
         .stdout(contains("Gold"));
     tool("kvsstable").args(["get", "nothing"]).arg(&directory).assert().code(1).stdout(is_empty());
     tool("kvsstable").arg("verify").arg(&directory).assert().success().stdout(contains("sound"));
-    for log in files(&directory, "log") {
+    for log in files(&directory.join("log"), "log") {
         tool("kvsstable").args(["log", "verify"]).arg(&log).assert().success();
         tool("kvsstable").args(["log", "dump"]).arg(&log).assert().success();
     }

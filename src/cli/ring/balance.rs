@@ -70,8 +70,9 @@ pub(super) fn balance(
                 .field("even", even)
                 .list(
                     "members",
-                    (0..ring.members.len())
-                        .map(|index| member_fields(Object::bare(), ring, &balance, index)),
+                    by_name(ring)
+                        .into_iter()
+                        .map(|(index, _)| member_fields(Object::bare(), ring, &balance, index)),
                 );
             writeln!(out, "{}", object.finish())?;
         }
