@@ -112,7 +112,7 @@ impl Session {
         let (pair, pair_max) = (key.len() + value_bytes, self.cluster().pair_max);
         if pair > pair_max as usize {
             let message =
-                format!("key and value are {pair} bytes together; a pair is at most {pair_max}");
+                format!("key and value are more than the {pair_max} bytes that a pair may have");
             return Err(Failure::bad_data(message).code("too_large").detail("pair_max", pair_max));
         }
         Ok(())

@@ -134,7 +134,10 @@ fn command_section(roff: &mut Roff, command: &Command) {
     if let Some(about) = command.get_long_about().or_else(|| command.get_about()) {
         roff.text([roman(about.to_string())]);
     }
-    arguments(roff, command, |argument| !argument.is_global_set());
+    // What every command has stands under OPTIONS.
+    arguments(roff, command, |argument| {
+        !argument.is_global_set() && argument.get_id().as_str() != "help"
+    });
     if let Some(examples) = command.get_after_help() {
         roff.control("PP", []);
         literal(roff, &examples.to_string());
@@ -143,8 +146,7 @@ fn command_section(roff: &mut Roff, command: &Command) {
 
 fn arguments(roff: &mut Roff, command: &Command, wanted: impl Fn(&Arg) -> bool) {
     for argument in command.get_arguments() {
-        let is_help = command.get_name() != "kvctl" && argument.get_id() == "help";
-        if wanted(argument) && !argument.is_hide_set() && !is_help {
+        if wanted(argument) && !argument.is_hide_set() {
             let mut help = argument
                 .get_long_help()
                 .or_else(|| argument.get_help())

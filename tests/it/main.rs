@@ -2,6 +2,7 @@
 
 mod ctl_offline;
 mod layers;
+mod live_ctl;
 mod manual;
 mod node_config;
 mod node_dev;
@@ -9,4 +10,5 @@ mod node_fixture;
 mod node_init;
 mod node_run;
 mod ring_offline;
+mod sstable_offline;
 mod tool;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::tool::{stdout, tool};
 
-const PROGRAMS: [&str; 3] = ["kvctl", "kvnode", "kvring"];
+const PROGRAMS: [&str; 4] = ["kvctl", "kvnode", "kvring", "kvsstable"];
 
 #[test]
 fn committed_pages_are_the_generated_ones() {
@@ -55,7 +55,7 @@ fn walk(program: &str, command: &mut Vec<String>, flags: &mut Vec<String>) {
             in_commands = line == "Commands:";
         } else if line.starts_with("  -") || line.starts_with("      --") {
             let words = line.split([' ', ',']).filter(|word| word.starts_with('-'));
-            flags.extend(words.map(str::to_owned));
+            flags.extend(words.map(|word| word.trim_end_matches('.').to_owned()));
         } else if in_commands && line.starts_with("  ") && !line.starts_with("   ") {
             below.extend(line.split_whitespace().next().map(str::to_owned));
         }

@@ -26,7 +26,7 @@ use super::generate::Generate;
 use super::options::Common;
 use super::program::{self, Manual, Program};
 
-pub(crate) use status::percent;
+pub(crate) use status::{by_name, percent};
 
 const PROGRAM: &str = "kvctl";
 

@@ -14,7 +14,7 @@ use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
 use crate::cli::table::{Side, Table};
 use crate::node_id::NodeId;
-use crate::ring::{Balance, Preferences};
+use crate::ring::{Balance, Member, Preferences, Ring};
 use crate::wire::client::{Info, MemberHealth, MemberView, ReplyBody, RequestBody, View};
 
 /// What one look at the cluster shows.
@@ -129,7 +129,7 @@ fn table(sight: &Sight, balance: &Balance, common: &Common) -> Table {
         ("P99 GET", Side::Right),
     ]);
     let ring = &sight.view.layout.now;
-    for (index, member) in ring.members.iter().enumerate() {
+    for (index, member) in by_name(ring) {
         let info = sight.infos.get(&member.id);
         let cell = |shown: fn(&Info, &Common) -> String| {
             info.map_or_else(|| "-".to_owned(), |info| shown(info, common))
@@ -181,7 +181,7 @@ fn verdict(sight: &Sight, common: &Common) -> String {
 fn json(sight: &Sight, balance: &Balance, out: &mut dyn Write) -> io::Result<()> {
     let (view, ring) = (&sight.view, &sight.view.layout.now);
     let availability = sight.availability();
-    let nodes = ring.members.iter().enumerate().map(|(index, member)| {
+    let nodes = by_name(ring).into_iter().map(|(index, member)| {
         let seen = view.members.iter().find(|seen| seen.node == member.id);
         let info = sight.infos.get(&member.id);
         Object::bare()
@@ -223,6 +223,13 @@ fn json(sight: &Sight, balance: &Balance, out: &mut dyn Write) -> io::Result<()>
         .list("nodes", nodes)
         .field("alarms", &view.alarms);
     writeln!(out, "{}", object.finish())
+}
+
+/// The members as people count them (`n2` before `n10`), each with its index in the ring.
+pub(crate) fn by_name(ring: &Ring) -> Vec<(usize, &Member)> {
+    let mut members: Vec<(usize, &Member)> = ring.members.iter().enumerate().collect();
+    members.sort_by_key(|(_, member)| (member.name.len(), &member.name));
+    members
 }
 
 /// A share in percent with one digit, exact in integers.

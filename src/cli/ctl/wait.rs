@@ -14,7 +14,7 @@ use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
 use crate::node_id::NodeId;
 use crate::ring::Partition;
-use crate::wire::client::{MemberHealth, ReplyBody, RequestBody};
+use crate::wire::client::{MemberHealth, MemberView, ReplyBody, RequestBody};
 
 use super::status::Sight;
 
@@ -35,7 +35,7 @@ pub(crate) struct WaitArgs {
 /// What can be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Goal {
-    /// All members are up and answer
+    /// All members are up, answer, and reach each other
     Ready,
     /// All owners of each partition that are up hold equal data, and no hint is due
     Converged,
@@ -124,7 +124,7 @@ async fn look(
     };
     let sight = Sight::take(session).await?;
     match goal {
-        Goal::Ready => Ok(ready(&sight)),
+        Goal::Ready => ready(session, &sight).await,
         Goal::Converged => match handed_off(&sight) {
             Look::Yes => converged(session, &sight).await,
             not_yet @ Look::NotYet(_) => Ok(not_yet),
@@ -133,7 +133,7 @@ async fn look(
     }
 }
 
-fn ready(sight: &Sight) -> Look {
+async fn ready(session: &Session, sight: &Sight) -> Result<Look, Failure> {
     let missing: Vec<&str> = sight
         .view
         .layout
@@ -143,11 +143,26 @@ fn ready(sight: &Sight) -> Look {
         .filter(|member| !sight.is_up(member.id))
         .map(|member| member.name.as_str())
         .collect();
-    if missing.is_empty() {
-        Look::Yes
-    } else {
-        Look::NotYet(format!("{} not up or not reachable", missing.join(", ")))
+    if !missing.is_empty() {
+        let text = format!("{} not up or not reachable", missing.join(", "));
+        return Ok(Look::NotYet(text));
     }
+    // Each must reach each: a request may land anywhere.
+    let members = &sight.view.layout.now.members;
+    let views = join_all(members.iter().map(|member| async move {
+        (member.name.as_str(), session.call(Some(member.id), RequestBody::View).await)
+    }))
+    .await;
+    for (name, view) in views {
+        let ReplyBody::View(view) = view? else {
+            return Err(Failure::new(Exit::Protocol, "view got another reply"));
+        };
+        let sees = |seen: &MemberView| seen.reachable && seen.health == MemberHealth::Up;
+        if !view.members.iter().all(sees) {
+            return Ok(Look::NotYet(format!("{name} does not reach all the others yet")));
+        }
+    }
+    Ok(Look::Yes)
 }
 
 fn handed_off(sight: &Sight) -> Look {

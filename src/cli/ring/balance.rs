@@ -5,7 +5,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use crate::cli::ctl::percent;
+use crate::cli::ctl::{by_name, percent};
 use crate::cli::exit::Exit;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
@@ -34,7 +34,7 @@ pub(super) fn show(known: &Known, common: &Common, out: &mut dyn Write) -> anyho
     match common.format() {
         Format::Json => {
             writeln!(out, "{}", ring_object(known).finish())?;
-            for index in 0..ring.members.len() {
+            for (index, _) in by_name(ring) {
                 writeln!(out, "{}", member_object(ring, &balance, index).finish())?;
             }
         }
@@ -70,8 +70,9 @@ pub(super) fn balance(
                 .field("even", even)
                 .list(
                     "members",
-                    (0..ring.members.len())
-                        .map(|index| member_fields(Object::bare(), ring, &balance, index)),
+                    by_name(ring)
+                        .into_iter()
+                        .map(|(index, _)| member_fields(Object::bare(), ring, &balance, index)),
                 );
             writeln!(out, "{}", object.finish())?;
         }
@@ -212,7 +213,7 @@ fn member_table(ring: &Ring, balance: &Balance) -> Table {
         ("REPLICAS", Side::Right),
         ("ID", Side::Left),
     ]);
-    for (index, member) in ring.members.iter().enumerate() {
+    for (index, member) in by_name(ring) {
         table.row([
             member.name.clone(),
             if member.zone.is_empty() { "-".to_owned() } else { member.zone.clone() },
@@ -234,7 +235,7 @@ fn balance_table(ring: &Ring, balance: &Balance) -> Table {
         ("OFF", Side::Right),
         ("FIRST", Side::Right),
     ]);
-    for (index, member) in ring.members.iter().enumerate() {
+    for (index, member) in by_name(ring) {
         let (held, fair) = (balance.replicas[index], balance.fair[index]);
         #[expect(clippy::cast_precision_loss, reason = "replicas are at most 65,536 times 255")]
         let off = if fair > 0.0 { held as f64 / fair - 1.0 } else { 0.0 };

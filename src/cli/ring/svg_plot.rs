@@ -7,7 +7,7 @@ use crate::ring::Balance;
 
 use super::colours::hex;
 use super::source::Known;
-use crate::cli::ctl::percent;
+use crate::cli::ctl::{by_name, percent};
 
 /// Centre and radii of the ring.
 const CENTRE: f64 = 330.0;
@@ -175,8 +175,8 @@ fn members(known: &Known, out: &mut String) -> fmt::Result {
         out,
         r#"<text class="quiet" x="{LEGEND_LEFT}" y="112" font-size="15">full bar: partitions owned (first replica); pale bar: share of all replicas</text>"#
     )?;
-    for (index, member) in ring.members.iter().enumerate() {
-        let y = LEGEND_STEP.mul_add(index as f64, LEGEND_TOP);
+    for (line, (index, member)) in by_name(ring).into_iter().enumerate() {
+        let y = LEGEND_STEP.mul_add(line as f64, LEGEND_TOP);
         let colour = hex(index);
         let zone = if member.zone.is_empty() {
             String::new()

@@ -10,7 +10,7 @@ use crate::ring::{Balance, Partition, Preferences};
 
 use super::colours::colour;
 use super::source::Known;
-use crate::cli::ctl::percent;
+use crate::cli::ctl::{by_name, percent};
 
 /// Characters of the drawing, across and down: round, as most terminals' characters are twice as high as wide.
 const COLUMNS: usize = 44;
@@ -106,7 +106,7 @@ fn shares(known: &Known, palette: Palette, out: &mut dyn Write) -> io::Result<()
     let (q, replicas) = (ring.owner.len(), balance.replicas.iter().sum::<usize>());
     let width = ring.members.iter().map(|member| member.name.len()).max().unwrap_or(0);
     writeln!(out)?;
-    for (index, member) in ring.members.iter().enumerate() {
+    for (index, member) in by_name(ring) {
         let bar = "█".repeat((balance.firsts[index] * BAR_CHARACTERS).div_ceil(q.max(1)));
         let mark = if palette.enabled() { "●".to_owned() } else { letter(index).to_string() };
         writeln!(
