@@ -121,7 +121,7 @@ impl Run {
         if !self.faults {
             return;
         }
-        let pause = self.world.rng.random_range(Duration::from_millis(100)..Duration::from_millis(2_500));
+        let pause = self.world.rng.random_range(Duration::from_millis(50)..Duration::from_millis(1_200));
         self.world.alarm(pause, FAULTS);
         let nodes = self.world.replicas.len();
         let node = self.world.rng.random_range(0..nodes);
