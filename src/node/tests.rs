@@ -258,10 +258,13 @@ fn a_clean_stop_keeps_the_epoch_and_a_crash_does_not() {
     drop((core, store));
     disk.power_loss(Unsynced::Dropped);
     let mut clean = Alone::start(disk, now, |_| {});
+    // Another request than the first one, which the log still knows.
+    clean.next = 10;
     let body = clean.put(b"2", PutBasis::Present);
     let second = clean.done(body).dot.unwrap();
     assert_eq!((second.actor, second.counter), (first.actor, 2));
     let mut crashed = clean.crash();
+    crashed.next = 20;
     let body = crashed.put(b"3", PutBasis::Present);
     let third = crashed.done(body).dot.unwrap();
     assert_eq!(third.actor.epoch.counter, 2);

@@ -35,7 +35,11 @@ impl Leaves {
 
     /// The changes that make these leaves of zeros.
     pub(crate) fn as_changes(&self) -> LeafChanges {
-        (0..=u16::MAX).zip(&self.0).filter(|(_, bits)| **bits != 0).map(|(slot, bits)| (slot, *bits)).collect()
+        (0..=u16::MAX)
+            .zip(&self.0)
+            .filter(|(_, bits)| **bits != 0)
+            .map(|(slot, bits)| (slot, *bits))
+            .collect()
     }
 }
 

@@ -31,9 +31,9 @@ mod recovery;
 mod space;
 mod store;
 pub mod table;
-pub mod vfs;
 #[cfg(test)]
 mod tests;
+pub mod vfs;
 
 pub use batch::{BATCH_BYTES_MAX, WriteBatch};
 pub use identity::{DirLock, Identity, IdentityEpoch, IdentityError, LockError};

@@ -35,7 +35,8 @@ struct Script {
 impl Script {
     /// Three nodes, started and settled.
     fn new(r: u8, w: u8) -> Self {
-        let weather = Weather { loss: 0.0, doubled: 0.0, delay: Duration::from_millis(1), slow: 0.0 };
+        let weather =
+            Weather { loss: 0.0, doubled: 0.0, delay: Duration::from_millis(1), slow: 0.0 };
         let shape = Shape { nodes: 3, q: 32, n: 3, r, w, mode: Mode::Available };
         let mut world = World::new(7, shape, weather);
         world.disk_delay = Duration::from_micros(100);
@@ -101,7 +102,10 @@ impl Script {
     }
 
     fn get(&mut self, node: Node, r: Option<Level>) -> ReplyBody {
-        self.call(node, RequestBody::Get(Get { key: KEY, r, consistency: Some(Consistency::Strict) }))
+        self.call(
+            node,
+            RequestBody::Get(Get { key: KEY, r, consistency: Some(Consistency::Strict) }),
+        )
     }
 
     #[track_caller]
@@ -340,7 +344,10 @@ fn a_node_that_missed_a_layout_catches_up_and_serves() {
     let chosen = script.call(a, RequestBody::Propose { expect: 1, change: change.clone() });
     assert_eq!(chosen, ReplyBody::Chosen { version: 2 });
     let stale = script.call(a, RequestBody::Propose { expect: 1, change });
-    assert!(matches!(&stale, ReplyBody::Error(error) if error.code == ErrorCode::StaleContext), "{stale:?}");
+    assert!(
+        matches!(&stale, ReplyBody::Error(error) if error.code == ErrorCode::StaleContext),
+        "{stale:?}"
+    );
     script.put(a, "1", PutBasis::Present);
     script.heal();
     assert_eq!(script.state(c, Some(Level::All)).versions().len(), 1);
@@ -366,6 +373,10 @@ fn with_two_of_three_down_quorums_fail_in_time_and_single_reads_go_on() {
     let reply = script.call(a, body);
     check_quorum_unmet(&reply);
     assert!(script.world.now - began <= nanos(Duration::from_millis(1_500)));
-    let body = RequestBody::Get(Get { key: KEY, r: Some(Level::One), consistency: Some(Consistency::Sloppy) });
+    let body = RequestBody::Get(Get {
+        key: KEY,
+        r: Some(Level::One),
+        consistency: Some(Consistency::Sloppy),
+    });
     assert!(matches!(script.call(a, body), ReplyBody::Got(_)));
 }

@@ -98,14 +98,8 @@ impl Client {
         } else {
             self.put(world, history, key)
         };
-        let running = Running {
-            id: 0,
-            body,
-            began: world.now,
-            tried: 0,
-            deadline: 0,
-            all_not_applied: true,
-        };
+        let running =
+            Running { id: 0, body, began: world.now, tried: 0, deadline: 0, all_not_applied: true };
         self.try_again(world, history, running);
     }
 
@@ -121,7 +115,12 @@ impl Client {
             _ => (PutBasis::Present, Basis::Present),
         };
         let is_delete = world.rng.random_bool(0.15);
-        let value = format!("{}-{}-{}", self.number, self.counter, "x".repeat(world.rng.random_range(0..200)));
+        let value = format!(
+            "{}-{}-{}",
+            self.number,
+            self.counter,
+            "x".repeat(world.rng.random_range(0..200))
+        );
         let write = Write {
             key: key.clone(),
             request,
@@ -148,7 +147,8 @@ impl Client {
 
     /// Sends the request, to whichever node; gives up after some tries.
     fn try_again(&mut self, world: &mut World, history: &mut History, mut running: Running) {
-        let up: Vec<Node> = (0..world.replicas.len()).filter(|node| world.is_running(*node)).collect();
+        let up: Vec<Node> =
+            (0..world.replicas.len()).filter(|node| world.is_running(*node)).collect();
         if running.tried == TRIES_MAX || up.is_empty() {
             self.give_up(world, history, &running);
             return self.rest(world);
@@ -178,7 +178,8 @@ impl Client {
     /// A deadline in a node's time, as the handshake with this life of it allows to tell: never too late.
     fn deadline_at(&mut self, world: &mut World, node: Node, deadline: Nanos) -> u64 {
         let life = world.replicas[node].lives;
-        let exact = i128::from(world.replicas[node].time(world.now).monotonic) - i128::from(world.now);
+        let exact =
+            i128::from(world.replicas[node].time(world.now).monotonic) - i128::from(world.now);
         let delay = world.network.delay(&mut world.rng);
         let told = *self.clocks.entry((node, life)).or_insert(exact - i128::from(nanos(delay)));
         u64::try_from(i128::from(deadline) + told).unwrap_or(1).max(1)
@@ -222,8 +223,13 @@ impl Client {
         write.over = Some(if running.tried == 1 { world.now } else { running.deadline });
     }
 
-    fn failed(&mut self, world: &mut World, history: &mut History, mut running: Running, error: &ErrorReply) {
-        *history.errors.entry(format!("{:?}", error.code)).or_default() += 1;
+    fn failed(
+        &mut self,
+        world: &mut World,
+        history: &mut History,
+        mut running: Running,
+        error: &ErrorReply,
+    ) {
         running.all_not_applied &= error.outcome == Some(Outcome::NotApplied);
         if error.retry {
             self.try_again(world, history, running);
