@@ -51,7 +51,7 @@ pub struct History {
     pub writes: BTreeMap<RequestId, Write>,
     pub reads: Vec<Read>,
     /// Puts tried more than once that were seen under more than one dot.
-    pub written_twice: BTreeSet<RequestId>,
+    pub written_twice: BTreeMap<RequestId, Vec<Dot>>,
 }
 
 impl History {

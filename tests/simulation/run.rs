@@ -316,7 +316,7 @@ impl Run {
                 .is_some_and(|write| write.tries > 1 || !oracle::is_contextual(&write.key))
         };
         let written_twice = world.witness.written_twice();
-        for request in written_twice.iter().filter(|request| !is_tried_twice(request)) {
+        for request in written_twice.keys().filter(|request| !is_tried_twice(request)) {
             broken.push(format!("{request:?} was tried once and written twice"));
         }
         history.written_twice = written_twice;
