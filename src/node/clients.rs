@@ -85,11 +85,11 @@ impl Core {
         &mut self,
         from: NodeId,
         op: OpId,
-        request: Request,
+        request: &Request,
         effects: &mut Vec<Effect>,
     ) {
         let origin = Origin::Peer { node: from, op, id: request.id };
-        let Some(deadline) = self.deadline_of(&request) else {
+        let Some(deadline) = self.deadline_of(request) else {
             self.figures.counters.expired += 1;
             return;
         };

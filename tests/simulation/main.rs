@@ -44,7 +44,7 @@ fn check_seed(seed: u64) -> Result<Met, String> {
         format!("replay: KVKIT_SIM_SEED={seed} cargo test --test simulation random_schedules");
     let outcome = std::panic::catch_unwind(|| {
         let report = run::run(seed);
-        let differs = seed % TWICE_EVERY == 0 && run::run(seed).trace != report.trace;
+        let differs = seed.is_multiple_of(TWICE_EVERY) && run::run(seed).trace != report.trace;
         (report, differs)
     });
     let Ok((report, differs)) = outcome else {
@@ -59,6 +59,12 @@ fn check_seed(seed: u64) -> Result<Met, String> {
     Err(format!("seed {seed}:\n  {}\n{replay}", report.broken.join("\n  ")))
 }
 
+fn add(sum: &mut Met, more: Met) {
+    for (what, count) in more {
+        *sum.entry(what).or_default() += count;
+    }
+}
+
 /// Runs seeds until none is left, on one thread.
 fn work(next: &AtomicU64, end: u64) -> (Met, Vec<String>) {
     let (mut met, mut failures) = (Met::new(), Vec::new());
@@ -68,9 +74,7 @@ fn work(next: &AtomicU64, end: u64) -> (Met, Vec<String>) {
             return (met, failures);
         }
         match check_seed(seed) {
-            Ok(of_seed) => {
-                of_seed.into_iter().for_each(|(what, count)| *met.entry(what).or_default() += count)
-            }
+            Ok(of_seed) => add(&mut met, of_seed),
             Err(failure) => failures.push(failure),
         }
     }
@@ -93,7 +97,7 @@ fn random_schedules_keep_every_promise() {
         let threads: Vec<_> =
             (0..THREADS).map(|_| scope.spawn(|| work(&next, first + seeds))).collect();
         for (of_thread, failed) in threads.into_iter().map(|thread| thread.join().unwrap()) {
-            of_thread.into_iter().for_each(|(what, count)| *met.entry(what).or_default() += count);
+            add(&mut met, of_thread);
             failures.extend(failed);
         }
     });

@@ -146,7 +146,7 @@ fn judge_strict(history: &History, read: &crate::history::Read, broken: &mut Vec
         other.is_strict && other.key == read.key && other.ended < read.began
     };
     for other in history.reads.iter().filter(earlier) {
-        for (dot, _) in other.state.versions() {
+        for dot in other.state.versions().keys() {
             if !read.state.versions().contains_key(dot) && !clock.covers(*dot) {
                 broken.push(format!(
                     "{:?}: a strict get began at {} and went back behind {dot:?}, shown at {}",

@@ -198,7 +198,7 @@ impl Run {
         let from = self.world.replicas[node].identity.name.clone();
         let change = Change::Rename { from, to: format!("m{name}") };
         let body = RequestBody::Propose { expect, change };
-        self.world.request(node, Caller(0), Request { id: 0, deadline: 0, body });
+        self.world.request(node, Caller(0), &Request { id: 0, deadline: 0, body });
     }
 
     fn start_dead(&mut self) {
@@ -271,7 +271,7 @@ impl Run {
         let mut layout = self.world.layout.version;
         for _ in 0..3 {
             let body = RequestBody::Scan(scan(layout));
-            self.world.request(node, SCANNER, Request { id: 1, deadline: 0, body });
+            self.world.request(node, SCANNER, &Request { id: 1, deadline: 0, body });
             let until = self.world.now + nanos(Duration::from_secs(2));
             let reply = loop {
                 match self.world.run(until) {

@@ -19,9 +19,9 @@ use crate::world::{Seen, Shape, World, nanos};
 
 const KEY: Bytes = Bytes::from_static(b"k");
 /// Longer than any test runs: a log that is not synced.
-const NEVER: Duration = Duration::from_secs(3_600);
+const NEVER: Duration = Duration::from_hours(1);
 /// Long enough for a silent member to be down.
-const DOWN: Duration = Duration::from_secs(60);
+const DOWN: Duration = Duration::from_mins(1);
 /// Long enough for connections, gossip and confirmed starts.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -56,7 +56,7 @@ impl Script {
     fn send(&mut self, node: Node, body: RequestBody) -> u64 {
         self.next += 1;
         let request = Request { id: self.next, deadline: 0, body };
-        self.world.request(node, Caller(1), request);
+        self.world.request(node, Caller(1), &request);
         self.next
     }
 
