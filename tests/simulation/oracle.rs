@@ -90,7 +90,7 @@ fn judge_siblings(
     for later in history.writes_of(key) {
         let took_effect = later.acknowledged.is_some() || present.contains(&later.request);
         let Basis::Context(seen) = &later.basis else { continue };
-        let once = |request: &&RequestId| !history.written_twice.contains(*request);
+        let once = |request: &&RequestId| !history.written_twice.contains_key(*request);
         for request in seen.intersection(present).filter(once).filter(|_| took_effect) {
             let text =
                 format!("{key:?}: {request:?} stands, though {:?} replaced it", later.request);
@@ -110,7 +110,7 @@ pub fn judge_reads(history: &History) -> Vec<String> {
             match history.writes.get(request).map(|write| &write.basis) {
                 None => broken.push(format!("{:?}: {request:?} was never written", read.key)),
                 Some(Basis::Context(seen)) => {
-                    let once = |request: &&RequestId| !history.written_twice.contains(*request);
+                    let once = |request: &&RequestId| !history.written_twice.contains_key(*request);
                     for old in seen.intersection(&shown).filter(once) {
                         broken.push(format!(
                             "{:?}: {old:?} is shown beside {request:?}, which saw it",
@@ -132,7 +132,10 @@ fn judge_strict(history: &History, read: &crate::history::Read, broken: &mut Vec
     let clock = read.state.clock();
     for write in history.writes_of(&read.key).filter(|write| write.is_strict) {
         let Some((at, Some(dot))) = write.acknowledged else { continue };
-        if at < read.began && !clock.covers(dot) {
+        // An owner that knows a retried put under another dot holds it under that one, and says *done*.
+        let others = history.written_twice.get(&write.request).into_iter().flatten();
+        let is_held = others.chain([&dot]).any(|dot| clock.covers(*dot));
+        if at < read.began && !is_held {
             broken.push(format!(
                 "{:?}: a strict get began at {} and missed {dot:?}, acknowledged at {at}",
                 read.key, read.began
@@ -143,7 +146,7 @@ fn judge_strict(history: &History, read: &crate::history::Read, broken: &mut Vec
         other.is_strict && other.key == read.key && other.ended < read.began
     };
     for other in history.reads.iter().filter(earlier) {
-        for (dot, _) in other.state.versions() {
+        for dot in other.state.versions().keys() {
             if !read.state.versions().contains_key(dot) && !clock.covers(*dot) {
                 broken.push(format!(
                     "{:?}: a strict get began at {} and went back behind {dot:?}, shown at {}",

@@ -32,8 +32,9 @@ const SCAN_TRIES_MAX: u32 = 50;
 /// What a run came to.
 pub struct Report {
     pub trace: u64,
-    pub history: History,
     pub broken: Vec<String>,
+    /// How often the run met what it is there to meet.
+    pub met: BTreeMap<&'static str, usize>,
 }
 
 /// Runs a seed.
@@ -103,8 +104,29 @@ impl Run {
         self.scan_all();
         self.world.pass(Duration::from_secs(3));
         self.judge();
-        let trace = self.world.trace();
-        Report { trace, history: self.history, broken: self.broken }
+        let (trace, met) = (self.world.trace(), self.met());
+        Report { trace, broken: self.broken, met }
+    }
+
+    fn met(&self) -> BTreeMap<&'static str, usize> {
+        let History { writes, reads, .. } = &self.history;
+        let acknowledged = || writes.values().filter(|write| write.acknowledged.is_some());
+        let with_siblings = reads.iter().filter(|read| read.state.versions().len() > 1);
+        let starts: u64 = self.world.replicas.iter().map(|replica| replica.lives).sum();
+        BTreeMap::from([
+            ("puts acknowledged", acknowledged().count()),
+            (
+                "puts acknowledged after a retry",
+                acknowledged().filter(|write| write.tries > 1).count(),
+            ),
+            ("puts of unknown outcome", writes.len() - acknowledged().count()),
+            ("puts not applied", writes.values().filter(|write| write.is_not_applied).count()),
+            ("gets", reads.len()),
+            ("gets of siblings", with_siblings.count()),
+            ("restarts", usize::try_from(starts).expect("few") - self.world.replicas.len()),
+            ("disk reads", self.world.disk_reads),
+            ("layout changes", usize::try_from(self.world.layout.version).expect("few") - 1),
+        ])
     }
 
     fn work_until(&mut self, until: Nanos) {
@@ -129,7 +151,7 @@ impl Run {
             return;
         }
         let pause =
-            self.world.rng.random_range(Duration::from_millis(100)..Duration::from_millis(2_500));
+            self.world.rng.random_range(Duration::from_millis(50)..Duration::from_millis(1_200));
         self.world.alarm(pause, FAULTS);
         let nodes = self.world.replicas.len();
         let node = self.world.rng.random_range(0..nodes);
@@ -176,7 +198,7 @@ impl Run {
         let from = self.world.replicas[node].identity.name.clone();
         let change = Change::Rename { from, to: format!("m{name}") };
         let body = RequestBody::Propose { expect, change };
-        self.world.request(node, Caller(0), Request { id: 0, deadline: 0, body });
+        self.world.request(node, Caller(0), &Request { id: 0, deadline: 0, body });
     }
 
     fn start_dead(&mut self) {
@@ -249,7 +271,7 @@ impl Run {
         let mut layout = self.world.layout.version;
         for _ in 0..3 {
             let body = RequestBody::Scan(scan(layout));
-            self.world.request(node, SCANNER, Request { id: 1, deadline: 0, body });
+            self.world.request(node, SCANNER, &Request { id: 1, deadline: 0, body });
             let until = self.world.now + nanos(Duration::from_secs(2));
             let reply = loop {
                 match self.world.run(until) {
@@ -294,7 +316,7 @@ impl Run {
                 .is_some_and(|write| write.tries > 1 || !oracle::is_contextual(&write.key))
         };
         let written_twice = world.witness.written_twice();
-        for request in written_twice.iter().filter(|request| !is_tried_twice(request)) {
+        for request in written_twice.keys().filter(|request| !is_tried_twice(request)) {
             broken.push(format!("{request:?} was tried once and written twice"));
         }
         history.written_twice = written_twice;

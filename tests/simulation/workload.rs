@@ -150,7 +150,7 @@ impl Client {
         let up: Vec<Node> =
             (0..world.replicas.len()).filter(|node| world.is_running(*node)).collect();
         if running.tried == TRIES_MAX || up.is_empty() {
-            self.give_up(world, history, &running);
+            Self::give_up(world, history, &running);
             return self.rest(world);
         }
         let node = up[world.rng.random_range(0..up.len())];
@@ -168,7 +168,7 @@ impl Client {
             deadline: self.deadline_at(world, node, running.deadline),
             body: running.body.clone(),
         };
-        world.request(node, Caller(self.number), request);
+        world.request(node, Caller(self.number), &request);
         self.running = Some(running);
         // Some clients lose patience early: a put's next try then meets the one before.
         let patience = if world.rng.random_bool(0.9) { TIMEOUT } else { TIMEOUT / 20 };
@@ -194,7 +194,7 @@ impl Client {
         }
         match reply.body {
             ReplyBody::Got(got) => self.got(world, history, &running, got),
-            ReplyBody::Done(done) => self.done(world, history, &running, &done),
+            ReplyBody::Done(done) => Self::done(world, history, &running, &done),
             ReplyBody::Error(error) => return self.failed(world, history, running, &error),
             other => panic!("{:?} was answered with {other:?}", running.body),
         }
@@ -215,7 +215,7 @@ impl Client {
         });
     }
 
-    fn done(&mut self, world: &mut World, history: &mut History, running: &Running, done: &Done) {
+    fn done(world: &World, history: &mut History, running: &Running, done: &Done) {
         let RequestBody::Put(put) = &running.body else { panic!("a get is {done:?}") };
         let write = history.writes.get_mut(&put.request).expect("it began");
         write.acknowledged = Some((world.now, done.dot));
@@ -230,17 +230,16 @@ impl Client {
         mut running: Running,
         error: &ErrorReply,
     ) {
-        *history.errors.entry(format!("{:?}", error.code)).or_default() += 1;
         running.all_not_applied &= error.outcome == Some(Outcome::NotApplied);
         if error.retry {
             self.try_again(world, history, running);
         } else {
-            self.give_up(world, history, &running);
+            Self::give_up(world, history, &running);
             self.rest(world);
         }
     }
 
-    fn give_up(&mut self, world: &mut World, history: &mut History, running: &Running) {
+    fn give_up(world: &World, history: &mut History, running: &Running) {
         if let RequestBody::Put(put) = &running.body {
             let write = history.writes.get_mut(&put.request).expect("it began");
             write.over = Some(running.deadline.max(world.now));
