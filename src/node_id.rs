@@ -75,7 +75,10 @@ impl FromStr for NodeId {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let error = || ParseIdError { text: text.to_owned(), expected: "a node id of 32 hexadecimal digits" };
+        let error = || ParseIdError {
+            text: text.to_owned(),
+            expected: "a node id of 32 hexadecimal digits",
+        };
         let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(|_| error())?;
         bytes.try_into().map(Self).map_err(|_| error())
     }
@@ -86,11 +89,14 @@ impl FromStr for ClusterId {
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let digits = text.strip_prefix("c-").filter(|digits| {
-            digits.len() == 16 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            digits.len() == 16
+                && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         });
-        digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).map(Self).ok_or_else(|| ParseIdError {
-            text: text.to_owned(),
-            expected: "a cluster id, `c-` and 16 hexadecimal digits",
+        digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).map(Self).ok_or_else(|| {
+            ParseIdError {
+                text: text.to_owned(),
+                expected: "a cluster id, `c-` and 16 hexadecimal digits",
+            }
         })
     }
 }
@@ -110,14 +116,19 @@ impl<'de> Deserialize<'de> for NodeId {
         if deserializer.is_human_readable() {
             String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
         } else {
-            serde_bytes::ByteArray::<16>::deserialize(deserializer).map(|bytes| Self(bytes.into_array()))
+            serde_bytes::ByteArray::<16>::deserialize(deserializer)
+                .map(|bytes| Self(bytes.into_array()))
         }
     }
 }
 
 impl Serialize for ClusterId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_u64(self.0) }
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_u64(self.0)
+        }
     }
 }
 
@@ -139,7 +150,10 @@ mod tests {
     fn identities_survive_text_and_json() {
         let node = NodeId::from_bytes(*b"0123456789abcdef");
         assert_eq!(node.to_string().parse(), Ok(node));
-        assert_eq!(serde_json::from_str::<NodeId>(&serde_json::to_string(&node).unwrap()).unwrap(), node);
+        assert_eq!(
+            serde_json::from_str::<NodeId>(&serde_json::to_string(&node).unwrap()).unwrap(),
+            node
+        );
         let cluster = ClusterId::from_bits(0x7f3a);
         assert_eq!(cluster.to_string(), "c-0000000000007f3a");
         assert_eq!(cluster.to_string().parse(), Ok(cluster));
@@ -148,7 +162,10 @@ mod tests {
     #[test]
     fn a_wrong_text_is_refused() {
         for text in ["", "c-", "c-7F3A", "c-+000000000007f3a", "0123", &"g".repeat(32)] {
-            assert!(text.parse::<NodeId>().is_err() && text.parse::<ClusterId>().is_err(), "{text} was taken");
+            assert!(
+                text.parse::<NodeId>().is_err() && text.parse::<ClusterId>().is_err(),
+                "{text} was taken"
+            );
         }
     }
 }

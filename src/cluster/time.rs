@@ -16,7 +16,10 @@ impl Time {
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        Self { monotonic: self.monotonic.saturating_add(nanos), wall: self.wall.saturating_add(nanos / 1_000) }
+        Self {
+            monotonic: self.monotonic.saturating_add(nanos),
+            wall: self.wall.saturating_add(nanos / 1_000),
+        }
     }
 
     /// How long after `earlier` this is by the monotonic clock; zero when it is before.

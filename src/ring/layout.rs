@@ -118,7 +118,10 @@ impl Ring {
     }
     /// The member with this id.
     pub fn member(&self, id: NodeId) -> Option<&Member> {
-        self.members.binary_search_by_key(&id, |member| member.id).ok().map(|index| &self.members[index])
+        self.members
+            .binary_search_by_key(&id, |member| member.id)
+            .ok()
+            .map(|index| &self.members[index])
     }
     /// The member with this name.
     pub fn named(&self, name: &str) -> Option<&Member> {
@@ -140,7 +143,14 @@ impl Layout {
     /// Layout 1 of a new cluster: `members` placed over `q` partitions by the solver.
     /// # Errors
     /// [`LayoutError`] when the numbers cannot be.
-    pub fn found(q: u32, n: u8, r: u8, w: u8, mode: Mode, members: Vec<Member>) -> Result<Self, LayoutError> {
+    pub fn found(
+        q: u32,
+        n: u8,
+        r: u8,
+        w: u8,
+        mode: Mode,
+        members: Vec<Member>,
+    ) -> Result<Self, LayoutError> {
         let _ = (q, n, r, w, mode, members);
         todo!()
     }

@@ -111,7 +111,9 @@ pub(crate) fn decode(encoded: &Bytes) -> Result<Vec<Change>, DecodeError> {
     let mut changes = Vec::new();
     while !reader.rest().is_empty() {
         changes.push(match reader.u8()? {
-            PUT => Change::Put(encoded.slice_ref(reader.bytes()?), encoded.slice_ref(reader.bytes()?)),
+            PUT => {
+                Change::Put(encoded.slice_ref(reader.bytes()?), encoded.slice_ref(reader.bytes()?))
+            }
             DELETE => Change::Delete(encoded.slice_ref(reader.bytes()?)),
             XOR_LEAF => Change::XorLeaf(reader.u16()?, reader.u128()?),
             _ => return Err(DecodeError::OutOfRange("change")),

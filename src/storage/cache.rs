@@ -42,7 +42,8 @@ impl Hasher for PlaceHasher {
     }
 
     fn write_u64(&mut self, number: u64) {
-        let product = u128::from(self.0 ^ number ^ 0x9e37_79b9_7f4a_7c15) * u128::from(0xd6e8_feb8_6659_fd93_u64);
+        let product = u128::from(self.0 ^ number ^ 0x9e37_79b9_7f4a_7c15)
+            * u128::from(0xd6e8_feb8_6659_fd93_u64);
         self.0 = (product >> 64) as u64 ^ product as u64;
     }
 
@@ -71,7 +72,12 @@ impl BlockCache {
             .weight_capacity(bytes)
             .build()
             .expect("both capacities are given");
-        let blocks = Cache::with_options(options, ByBytes, BuildHasherDefault::default(), Lifecycle::default());
+        let blocks = Cache::with_options(
+            options,
+            ByBytes,
+            BuildHasherDefault::default(),
+            Lifecycle::default(),
+        );
         Self { blocks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 

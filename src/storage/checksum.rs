@@ -20,7 +20,9 @@ mod tests {
     fn file_and_place_count() {
         let here = checksum(1, 4096, b"block");
         assert_eq!(here, checksum(1, 4096, b"block"));
-        for other in [checksum(2, 4096, b"block"), checksum(1, 8192, b"block"), checksum(1, 4096, b"Block")] {
+        for other in
+            [checksum(2, 4096, b"block"), checksum(1, 8192, b"block"), checksum(1, 4096, b"Block")]
+        {
             assert_ne!(here, other);
         }
     }

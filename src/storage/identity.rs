@@ -112,14 +112,19 @@ impl Identity {
         let file = dir.join(IDENTITY);
         let bytes = match read_whole(vfs, &file, IDENTITY_BYTES_MAX) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(IdentityError::Missing { file }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(IdentityError::Missing { file });
+            }
             Err(source) => return Err(IdentityError::Io { file, source }),
         };
         let malformed = |reason| IdentityError::Malformed { file: file.clone(), reason };
-        let identity: Self = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+        let identity: Self =
+            serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
         match identity.v {
             VERSION => Ok(identity),
-            other => Err(malformed(format!("identity format {other}, but this program reads {VERSION}"))),
+            other => {
+                Err(malformed(format!("identity format {other}, but this program reads {VERSION}")))
+            }
         }
     }
 
@@ -130,7 +135,8 @@ impl Identity {
         let file = dir.join(IDENTITY);
         let mut text = serde_json::to_vec_pretty(self).expect("plain fields");
         text.push(b'\n');
-        write_atomically(vfs, dir, IDENTITY, &text).map_err(|source| IdentityError::Io { file, source })
+        write_atomically(vfs, dir, IDENTITY, &text)
+            .map_err(|source| IdentityError::Io { file, source })
     }
 }
 
@@ -185,7 +191,10 @@ mod tests {
             let crashed = disk.crashed();
             disk.restart(Unsynced::Dropped);
             let read = Identity::read(&disk, Path::new(DIR)).unwrap();
-            assert!(read == identity(2) || (read == identity(1) && written.is_err()), "call {crash}");
+            assert!(
+                read == identity(2) || (read == identity(1) && written.is_err()),
+                "call {crash}"
+            );
             if !crashed {
                 break;
             }
@@ -201,7 +210,10 @@ mod tests {
         let error = Identity::read(&disk, Path::new(DIR)).unwrap_err();
         assert_eq!(error.to_string(), "n1/IDENTITY: identity format 2, but this program reads 1");
         disk.truncate(Path::new("n1/IDENTITY"), 20).unwrap();
-        assert!(matches!(Identity::read(&disk, Path::new(DIR)), Err(IdentityError::Malformed { .. })));
+        assert!(matches!(
+            Identity::read(&disk, Path::new(DIR)),
+            Err(IdentityError::Malformed { .. })
+        ));
     }
 
     #[test]

@@ -40,8 +40,13 @@ impl Live {
     pub(crate) fn open(vfs: &dyn Vfs, path: &Path, meta: TableMeta) -> Result<Self, ReadError> {
         let damage = |offset, error| Damage { file: path.to_owned(), offset, error };
         let table = match Table::open(vfs, path) {
-            Ok(table) if table.number != meta.number || table.footer_checksum != meta.footer_checksum => {
-                let reason = format!("table {} stands here, not the one that the manifest means", table.number);
+            Ok(table)
+                if table.number != meta.number || table.footer_checksum != meta.footer_checksum =>
+            {
+                let reason = format!(
+                    "table {} stands here, not the one that the manifest means",
+                    table.number
+                );
                 Err(damage(0, BlockError::Malformed(reason)))
             }
             Ok(table) => Ok(Arc::new(table)),
@@ -59,7 +64,12 @@ impl Live {
 
 impl Damage {
     fn for_keys(&self, keys: KeyRange) -> ReadError {
-        ReadError::Corrupt { file: self.file.clone(), offset: self.offset, keys, source: self.error.clone() }
+        ReadError::Corrupt {
+            file: self.file.clone(),
+            offset: self.offset,
+            keys,
+            source: self.error.clone(),
+        }
     }
 }
 
@@ -105,7 +115,9 @@ impl Levels {
         for (level, tables) in &self.levels {
             let due = tables.iter().filter(|live| *start <= *live.meta.last);
             let (open, damaged): (Vec<_>, Vec<_>) = due.partition(|live| live.table.is_ok());
-            runs.extend(damaged.into_iter().filter_map(|live| live.opened().err()).map(Run::unreadable));
+            runs.extend(
+                damaged.into_iter().filter_map(|live| live.opened().err()).map(Run::unreadable),
+            );
             let open = open.into_iter().filter_map(|live| live.table.as_ref().ok().cloned());
             match level {
                 0 => runs.extend(open.map(|table| Run::tables([table], start))),

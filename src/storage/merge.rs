@@ -20,7 +20,11 @@ pub(crate) struct Run {
 enum Source {
     Memory(vec::IntoIter<Entry>),
     /// Disjoint tables in key order, and the cursor in the one before them.
-    Tables { rest: VecDeque<Arc<Table>>, cursor: Option<Cursor>, start: Bytes },
+    Tables {
+        rest: VecDeque<Arc<Table>>,
+        cursor: Option<Cursor>,
+        start: Bytes,
+    },
 }
 
 /// What a run has next. Keys that cannot be read stand where the first of them would.
@@ -46,7 +50,10 @@ impl Run {
     /// The entries of disjoint tables in key order, from `start` on.
     pub(crate) fn tables(tables: impl IntoIterator<Item = Arc<Table>>, start: &[u8]) -> Self {
         let start = Bytes::copy_from_slice(start);
-        Self { source: Source::Tables { rest: tables.into_iter().collect(), cursor: None, start }, head: None }
+        Self {
+            source: Source::Tables { rest: tables.into_iter().collect(), cursor: None, start },
+            head: None,
+        }
     }
 
     /// Keys that cannot be read.
@@ -82,7 +89,9 @@ impl Source {
             Self::Tables { rest, cursor, start } => (rest, cursor, start),
         };
         loop {
-            if let Some(entry) = cursor.as_mut().map(|cursor| cursor.next(blocks)).transpose()?.flatten() {
+            if let Some(entry) =
+                cursor.as_mut().map(|cursor| cursor.next(blocks)).transpose()?.flatten()
+            {
                 return Ok(Some(entry));
             }
             let Some(table) = rest.pop_front() else { return Ok(None) };
@@ -109,7 +118,9 @@ impl Merge {
         match self.runs[newest].head.take() {
             Some(Head::Entry(entry)) => {
                 for run in &mut self.runs {
-                    run.head.take_if(|head| matches!(head, Head::Entry(older) if older.key == entry.key));
+                    run.head.take_if(
+                        |head| matches!(head, Head::Entry(older) if older.key == entry.key),
+                    );
                 }
                 Ok(Some(entry))
             }
@@ -125,7 +136,10 @@ mod tests {
 
     fn run(entries: &[(&'static str, Option<&'static str>)]) -> Run {
         let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
-        let entry = |(key, value): &(&'static str, Option<&'static str>)| Entry { key: bytes(key), value: value.map(bytes) };
+        let entry = |(key, value): &(&'static str, Option<&'static str>)| Entry {
+            key: bytes(key),
+            value: value.map(bytes),
+        };
         Run::memory(entries.iter().map(entry).collect())
     }
 
@@ -138,7 +152,9 @@ mod tests {
         while let Some(entry) = merge.next(Blocks::Disk).unwrap() {
             merged.push(entry);
         }
-        let Source::Memory(expected) = run(&[("a", Some("1")), ("b", None), ("c", Some("3"))]).source else {
+        let Source::Memory(expected) =
+            run(&[("a", Some("1")), ("b", None), ("c", Some("3"))]).source
+        else {
             unreachable!("a run of memory")
         };
         assert_eq!(merged, expected.collect::<Vec<_>>());

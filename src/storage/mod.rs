@@ -25,15 +25,16 @@ pub mod log;
 pub mod manifest;
 mod memtable;
 mod merge;
+pub mod offline;
 mod options;
 mod plan;
 mod recovery;
 mod space;
 mod store;
 pub mod table;
-pub mod vfs;
 #[cfg(test)]
 mod tests;
+pub mod vfs;
 
 pub use batch::{BATCH_BYTES_MAX, WriteBatch};
 pub use identity::{DirLock, Identity, IdentityEpoch, IdentityError, LockError};

@@ -45,7 +45,11 @@ impl Bounds {
 
 /// The next merge, or `None` while every level is within bounds. Tables in `unreadable` are left alone, and so is
 /// whatever cannot be merged without them. Reads no file.
-pub(crate) fn choose(tables: &[&TableMeta], bounds: Bounds, unreadable: &BTreeSet<u64>) -> Option<Plan> {
+pub(crate) fn choose(
+    tables: &[&TableMeta],
+    bounds: Bounds,
+    unreadable: &BTreeSet<u64>,
+) -> Option<Plan> {
     let at = |level| tables.iter().copied().filter(move |table| table.level == level);
     let readable = |plan: &Plan| plan.inputs.iter().all(|number| !unreadable.contains(number));
     if bounds.level0_tables <= at(0).count() {
@@ -70,8 +74,11 @@ fn merge_down(tables: &[&TableMeta], chosen: &[&TableMeta], level: u64) -> Plan 
     let last = chosen.iter().map(|table| &table.last).max().cloned().unwrap_or_default();
     let keys = KeyRange { first, last };
     let target = level + 1;
-    let mut below: Vec<_> =
-        tables.iter().copied().filter(|table| table.level == target && table.overlaps(&keys)).collect();
+    let mut below: Vec<_> = tables
+        .iter()
+        .copied()
+        .filter(|table| table.level == target && table.overlaps(&keys))
+        .collect();
     below.sort_by(|left, right| left.first.cmp(&right.first));
     let inputs: Vec<_> = chosen.iter().chain(&below).collect();
     Plan {

@@ -40,7 +40,15 @@ impl Space {
         let path = directory.root.join(RESERVE);
         let held = Mutex::new(vfs.open(&path).ok());
         let root = directory.root.clone();
-        Self { vfs, root, path, reserve_bytes, full: AtomicBool::new(false), accepted: AtomicU64::new(0), held }
+        Self {
+            vfs,
+            root,
+            path,
+            reserve_bytes,
+            full: AtomicBool::new(false),
+            accepted: AtomicU64::new(0),
+            held,
+        }
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -58,11 +66,15 @@ impl Space {
             return true;
         }
         let bound = self.reserve_bytes / ACCEPTED_SHARE;
-        may_use_reserve && self.accepted.fetch_add(bytes, Ordering::AcqRel).saturating_add(bytes) <= bound
+        may_use_reserve
+            && self.accepted.fetch_add(bytes, Ordering::AcqRel).saturating_add(bytes) <= bound
     }
 
     /// Runs `operation`; when it finds the disk full, gives the reserve up and runs it once more.
-    pub(crate) fn with_reserve<T>(&self, mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    pub(crate) fn with_reserve<T>(
+        &self,
+        mut operation: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
         match operation() {
             Err(error) if is_full(&error) => {
                 self.full.store(true, Ordering::Release);

@@ -36,7 +36,9 @@ pub enum Content {
 }
 
 /// 128 bits over dots and value hashes of a state (its clock stays out): equal states agree, different ones differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Digest(pub u128);
 
 /// What a write replaces.
@@ -117,7 +119,13 @@ impl Siblings {
     /// max(clock, basis, floor) + 1.
     /// # Errors
     /// [`MintError`]; nothing changed then.
-    pub fn write(&mut self, actor: Actor, basis: &Basis, floor: u64, version: Version) -> Result<Minted, MintError> {
+    pub fn write(
+        &mut self,
+        actor: Actor,
+        basis: &Basis,
+        floor: u64,
+        version: Version,
+    ) -> Result<Minted, MintError> {
         let _ = (actor, basis, floor, version);
         todo!()
     }

@@ -49,7 +49,9 @@ const _: () = assert!(super::batch::BATCH_BYTES_MAX <= u32::MAX as usize);
 /// A place in the stream of all that a store ever logged, in bytes; grows for ever, across restarts too.
 ///
 /// A write's position is the end of its record. `ZERO`, the default, says "in no memtable, and durable".
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct LogPosition(u64);
 
@@ -110,7 +112,9 @@ impl Header {
 
     /// The header in `bytes`, or why it is none.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let truncated = |_: DecodeError| format!("{} bytes are too few for a log segment's header", bytes.len());
+        let truncated = |_: DecodeError| {
+            format!("{} bytes are too few for a log segment's header", bytes.len())
+        };
         let mut reader = Reader::new(bytes);
         let covered = bytes.get(..HEADER_BYTES - CHECKSUM_BYTES).unwrap_or_default();
         let magic: [u8; 8] = reader.array().map_err(truncated)?;

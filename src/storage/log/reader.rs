@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{HEADER_BYTES, Header, LogPosition, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, record_bytes};
+use super::{
+    HEADER_BYTES, Header, LogPosition, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader,
+    record_bytes,
+};
 use crate::storage::batch::BATCH_BYTES_MAX;
 use crate::storage::checksum::checksum;
 use crate::storage::vfs::{Vfs, VfsFile, read_exact_at};
@@ -77,7 +80,14 @@ impl SegmentReader {
         let mut header = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(HEADER_BYTES)];
         read_exact_at(&*file, &mut header, 0)?;
         let header = Header::decode(&header).map_err(OpenSegmentError::Header)?;
-        Ok(Self { file, header, length, offset: HEADER_BYTES as u64, chunk: Vec::new(), chunk_start: 0 })
+        Ok(Self {
+            file,
+            header,
+            length,
+            offset: HEADER_BYTES as u64,
+            chunk: Vec::new(),
+            chunk_start: 0,
+        })
     }
 
     pub(crate) const fn header(&self) -> Header {
@@ -109,7 +119,9 @@ impl SegmentReader {
                 self.offset += record_bytes(record.payload.len()) as u64;
                 Ok(record)
             }
-            Err(reason) => Err(BadRecord { offset: self.offset, position: self.position(), reason }),
+            Err(reason) => {
+                Err(BadRecord { offset: self.offset, position: self.position(), reason })
+            }
         }))
     }
 
@@ -137,12 +149,21 @@ impl SegmentReader {
         let bytes = record_bytes(head.length);
         let Some(record) = self.peek(bytes)? else { return Ok(Err(self.cut_short())) };
         let record = Bytes::copy_from_slice(record);
-        let computed = checksum(self.header.segment, self.offset, record.get(CHECKSUM_BYTES..).unwrap_or_default());
+        let computed = checksum(
+            self.header.segment,
+            self.offset,
+            record.get(CHECKSUM_BYTES..).unwrap_or_default(),
+        );
         if computed != head.checksum {
             return Ok(Err(format!("checksum {:016x}, computed {computed:016x}", head.checksum)));
         }
         let payload = record.slice(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + head.length);
-        Ok(Ok(Record { offset: self.offset, end: position.plus(bytes), synced: head.synced, payload }))
+        Ok(Ok(Record {
+            offset: self.offset,
+            end: position.plus(bytes),
+            synced: head.synced,
+            payload,
+        }))
     }
 
     fn cut_short(&self) -> String {

@@ -69,7 +69,13 @@ impl Buffer {
             self.open_piece(offset);
         }
         let piece = self.pieces.last_mut().expect("opened above");
-        encode_record(&mut piece.bytes, (self.segment.segment, offset), self.appended, synced, payload);
+        encode_record(
+            &mut piece.bytes,
+            (self.segment.segment, offset),
+            self.appended,
+            synced,
+            payload,
+        );
         let bytes = record_bytes(payload.len());
         self.bytes += bytes;
         self.appended = self.appended.plus(bytes);

@@ -183,9 +183,13 @@ impl Edit {
         let mut out = Vec::new();
         for table in &self.added {
             out.push(TABLE);
-            [table.number, table.level, table.bytes].into_iter().for_each(|value| put_varint(&mut out, value));
+            [table.number, table.level, table.bytes]
+                .into_iter()
+                .for_each(|value| put_varint(&mut out, value));
             out.extend_from_slice(&table.footer_checksum.to_le_bytes());
-            [table.entries, table.deletes].into_iter().for_each(|value| put_varint(&mut out, value));
+            [table.entries, table.deletes]
+                .into_iter()
+                .for_each(|value| put_varint(&mut out, value));
             put_bytes(&mut out, &table.first);
             put_bytes(&mut out, &table.last);
         }
@@ -254,7 +258,8 @@ pub(crate) fn encode_header(number: u64) -> (Vec<u8>, u64) {
 
 /// The number and checksum in a manifest's header, or why it is none.
 pub(crate) fn decode_header(bytes: &[u8]) -> Result<(u64, u64), String> {
-    let truncated = |_: DecodeError| format!("{} bytes are too few for a manifest's header", bytes.len());
+    let truncated =
+        |_: DecodeError| format!("{} bytes are too few for a manifest's header", bytes.len());
     let mut reader = Reader::new(bytes);
     let magic: [u8; 8] = reader.array().map_err(truncated)?;
     let format = reader.u32().map_err(truncated)?;
@@ -274,11 +279,17 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<(u64, u64), String> {
 }
 
 /// The edit as it stands at `offset` of `manifest`, and its checksum.
-pub(crate) fn seal_edit(edit: &Edit, previous: u64, (manifest, offset): (u64, u64)) -> (Vec<u8>, u64) {
+pub(crate) fn seal_edit(
+    edit: &Edit,
+    previous: u64,
+    (manifest, offset): (u64, u64),
+) -> (Vec<u8>, u64) {
     let payload = edit.encode();
     let mut covered = Vec::with_capacity(edit_bytes(payload.len()));
     covered.extend_from_slice(&previous.to_le_bytes());
-    covered.extend_from_slice(&u32::try_from(payload.len()).expect("an edit is bounded").to_le_bytes());
+    covered.extend_from_slice(
+        &u32::try_from(payload.len()).expect("an edit is bounded").to_le_bytes(),
+    );
     covered.extend_from_slice(&[0; 4]);
     covered.extend_from_slice(&payload);
     covered.resize(edit_bytes(payload.len()) - CHECKSUM_BYTES, 0);
@@ -312,10 +323,19 @@ mod tests {
             first: Bytes::from_static(b"a"),
             last: Bytes::from_static(b"z"),
         };
-        state.apply(&Edit { added: vec![table.clone(), TableMeta { number: 4, ..table }], ..Edit::default() });
+        state.apply(&Edit {
+            added: vec![table.clone(), TableMeta { number: 4, ..table }],
+            ..Edit::default()
+        });
         let floor = Some((6, LogPosition::new(70)));
         let leaves = LeafChanges::from([(5, 6)]);
-        state.apply(&Edit { removed: vec![3], floor, leaves, next_number: Some(7), ..Edit::default() });
+        state.apply(&Edit {
+            removed: vec![3],
+            floor,
+            leaves,
+            next_number: Some(7),
+            ..Edit::default()
+        });
         let decoded = Edit::decode(&state.as_edit().encode().into()).unwrap();
         let mut copy = State::new();
         copy.apply(&decoded);

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::{CHECKSUM_BYTES, EDIT_ALIGNMENT, EDIT_BYTES_MAX, Edit, HEADER_BYTES, State, decode_header, edit_bytes};
+use super::{
+    CHECKSUM_BYTES, EDIT_ALIGNMENT, EDIT_BYTES_MAX, Edit, HEADER_BYTES, State, decode_header,
+    edit_bytes,
+};
 use crate::encoding::Reader;
 use crate::storage::checksum::checksum;
 use crate::storage::directory::{CURRENT, manifest_name};
@@ -57,7 +60,12 @@ impl ManifestReader {
     pub(crate) fn open(vfs: &dyn Vfs, path: &Path) -> io::Result<Result<Self, String>> {
         let bytes = Bytes::from(read_whole(vfs, path, MANIFEST_BYTES_MAX)?);
         let header = bytes.get(..HEADER_BYTES).unwrap_or(&bytes);
-        Ok(decode_header(header).map(|(number, previous)| Self { number, bytes, offset: HEADER_BYTES, previous }))
+        Ok(decode_header(header).map(|(number, previous)| Self {
+            number,
+            bytes,
+            offset: HEADER_BYTES,
+            previous,
+        }))
     }
 
     /// The next edit; `None` at the end. A bad one stays next: see [`Self::skip_to_sound`].
@@ -71,7 +79,10 @@ impl ManifestReader {
             Err(reason) => return Some(Err(BadEdit { offset, reason })),
         };
         if previous != self.previous {
-            let reason = format!("follows the edit {previous:016x}, but {:016x} stands before it", self.previous);
+            let reason = format!(
+                "follows the edit {previous:016x}, but {:016x} stands before it",
+                self.previous
+            );
             return Some(Err(BadEdit { offset, reason }));
         }
         self.previous = checksum;
@@ -111,7 +122,8 @@ impl ManifestReader {
         if computed != stored {
             return Err(format!("checksum {stored:016x}, computed {computed:016x}"));
         }
-        let edit = Edit::decode(&self.bytes.slice_ref(payload)).map_err(|error| error.to_string())?;
+        let edit =
+            Edit::decode(&self.bytes.slice_ref(payload)).map_err(|error| error.to_string())?;
         Ok((edit, previous, stored, edit_bytes(length)))
     }
 }
@@ -122,7 +134,10 @@ pub(crate) fn encode_current(number: u64) -> String {
 }
 
 /// The state that `CURRENT` leads to, and the number of its manifest; `None` when there is no `CURRENT`.
-pub(crate) fn read_state(vfs: &dyn Vfs, dir: &Path) -> Result<Option<(State, u64)>, ReadManifestError> {
+pub(crate) fn read_state(
+    vfs: &dyn Vfs,
+    dir: &Path,
+) -> Result<Option<(State, u64)>, ReadManifestError> {
     let file = dir.join(CURRENT);
     let current = match read_whole(vfs, &file, CURRENT_BYTES_MAX) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -131,11 +146,16 @@ pub(crate) fn read_state(vfs: &dyn Vfs, dir: &Path) -> Result<Option<(State, u64
     };
     let number = current.split(' ').next().and_then(|number| number.parse().ok());
     let Some(number) = number.filter(|number| encode_current(*number) == current) else {
-        return Err(ReadManifestError::Damaged { file, offset: 0, reason: "names no manifest".to_owned() });
+        return Err(ReadManifestError::Damaged {
+            file,
+            offset: 0,
+            reason: "names no manifest".to_owned(),
+        });
     };
     let file = dir.join(manifest_name(number));
     let opened = ManifestReader::open(vfs, &file);
-    let damaged = |offset, reason| ReadManifestError::Damaged { file: file.clone(), offset, reason };
+    let damaged =
+        |offset, reason| ReadManifestError::Damaged { file: file.clone(), offset, reason };
     let mut reader = match opened {
         Ok(reader) => reader.map_err(|reason| damaged(0, reason))?,
         Err(source) => return Err(ReadManifestError::Io { file, source }),
@@ -149,7 +169,9 @@ pub(crate) fn read_state(vfs: &dyn Vfs, dir: &Path) -> Result<Option<(State, u64
         match next {
             Ok(located) => state.apply(&located.edit),
             // The first was synced before the file counted; one behind a bad one proves that it was, too.
-            Err(bad) if edits == 0 || reader.skip_to_sound() => return Err(damaged(bad.offset, bad.reason)),
+            Err(bad) if edits == 0 || reader.skip_to_sound() => {
+                return Err(damaged(bad.offset, bad.reason));
+            }
             Err(_) => break,
         }
         edits += 1;

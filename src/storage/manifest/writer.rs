@@ -28,9 +28,15 @@ pub(crate) struct ManifestWriter {
 
 impl ManifestWriter {
     /// Writes `state` to a new manifest and makes it the one that counts, durably.
-    pub(crate) fn create(vfs: Arc<dyn Vfs>, dir: &Path, number: u64, state: State) -> io::Result<Self> {
+    pub(crate) fn create(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        number: u64,
+        state: State,
+    ) -> io::Result<Self> {
         let (mut bytes, header_checksum) = encode_header(number);
-        let (edit, previous) = seal_edit(&state.as_edit(), header_checksum, (number, bytes.len() as u64));
+        let (edit, previous) =
+            seal_edit(&state.as_edit(), header_checksum, (number, bytes.len() as u64));
         bytes.extend_from_slice(&edit);
         let name = manifest_name(number);
         let temporary = temporary(dir, &name);

@@ -133,15 +133,19 @@ impl Store {
         let tables = open_tables(&*vfs, &directory, &state)?;
         let next_number = next_number(&*vfs, &directory, &state).map_err(at(dir))?;
         let space = Space::new(Arc::clone(&vfs), &directory, options.reserve_bytes);
-        let replayed = Replay::new(&vfs, &directory, &options, &space, next_number).run(&state, replay)?;
+        let replayed =
+            Replay::new(&vfs, &directory, &options, &space, next_number).run(&state, replay)?;
         let recovery = describe(founded, &replayed, &tables);
         if let Some(cut) = &replayed.cut {
             set_aside(&*vfs, &directory, &cut.file).map_err(at(&cut.file))?;
         }
         let state = after_replay(state, &replayed);
         let next_number = state.next_number;
-        let new = |number| ManifestWriter::create(Arc::clone(&vfs), &directory.manifest, number, state.clone());
-        let manifest = space.with_reserve(|| new(manifest_number + 1)).map_err(at(&directory.manifest))?;
+        let new = |number| {
+            ManifestWriter::create(Arc::clone(&vfs), &directory.manifest, number, state.clone())
+        };
+        let manifest =
+            space.with_reserve(|| new(manifest_number + 1)).map_err(at(&directory.manifest))?;
         let levels = Levels::new(tables.into_iter().chain(replayed.tables));
         sweep(&*vfs, &directory, manifest.state(), manifest_number + 1).map_err(at(dir))?;
         space.check().map_err(at(dir))?;
@@ -153,16 +157,21 @@ impl Store {
 impl From<ReadManifestError> for OpenError {
     fn from(error: ReadManifestError) -> Self {
         match error {
-            ReadManifestError::Io { file, source } if source.kind() == io::ErrorKind::NotFound => Self::Missing { file },
+            ReadManifestError::Io { file, source } if source.kind() == io::ErrorKind::NotFound => {
+                Self::Missing { file }
+            }
             ReadManifestError::Io { file: path, source } => Self::Io { path, source },
-            ReadManifestError::Damaged { file, offset, reason } => Self::Damaged { file, offset, reason },
+            ReadManifestError::Damaged { file, offset, reason } => {
+                Self::Damaged { file, offset, reason }
+            }
         }
     }
 }
 
 /// Without `CURRENT` there must be nothing that a store leaves once it served: only a founding that was cut short.
 fn check_nothing_there(vfs: &dyn Vfs, directory: &Directory) -> Result<(), OpenError> {
-    let missing = || OpenError::Missing { file: directory.manifest.join(super::directory::CURRENT) };
+    let missing =
+        || OpenError::Missing { file: directory.manifest.join(super::directory::CURRENT) };
     for dir in [&directory.log, &directory.tables, &directory.manifest] {
         let names = vfs.list(dir).map_err(|source| OpenError::Io { path: dir.clone(), source })?;
         let served = names.iter().any(|name| {
@@ -176,7 +185,11 @@ fn check_nothing_there(vfs: &dyn Vfs, directory: &Directory) -> Result<(), OpenE
     Ok(())
 }
 
-fn open_tables(vfs: &dyn Vfs, directory: &Directory, state: &State) -> Result<Vec<Live>, OpenError> {
+fn open_tables(
+    vfs: &dyn Vfs,
+    directory: &Directory,
+    state: &State,
+) -> Result<Vec<Live>, OpenError> {
     let open = |meta: &TableMeta| {
         let file = directory.table(meta.number);
         match Live::open(vfs, &file, meta.clone()) {
@@ -246,7 +259,8 @@ fn set_aside(vfs: &dyn Vfs, directory: &Directory, file: &Path) -> io::Result<()
 fn sweep(vfs: &dyn Vfs, directory: &Directory, state: &State, manifest: u64) -> io::Result<()> {
     let unfinished = |name: &str| name.ends_with(TEMPORARY_SUFFIX);
     for name in vfs.list(&directory.log)? {
-        if unfinished(&name) || log_number(&name).is_some_and(|number| number < state.floor.segment) {
+        if unfinished(&name) || log_number(&name).is_some_and(|number| number < state.floor.segment)
+        {
             vfs.remove(&directory.log.join(name))?;
         }
     }

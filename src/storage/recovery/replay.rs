@@ -72,7 +72,8 @@ impl<'a> Replay<'a> {
         self.finish_table()?;
         if !self.replayed.tables.is_empty() {
             let synced = self.vfs.sync_dir(&self.directory.tables);
-            synced.map_err(|source| OpenError::Io { path: self.directory.tables.clone(), source })?;
+            synced
+                .map_err(|source| OpenError::Io { path: self.directory.tables.clone(), source })?;
         }
         Ok(self.replayed)
     }
@@ -80,8 +81,12 @@ impl<'a> Replay<'a> {
     /// The segments from the floor on, by the position of their first record.
     fn segments(&self, state: &State) -> Result<BTreeMap<LogPosition, u64>, OpenError> {
         let names = self.vfs.list(&self.directory.log);
-        let names = names.map_err(|source| OpenError::Io { path: self.directory.log.clone(), source })?;
-        let due = names.iter().filter_map(|name| log_number(name)).filter(|number| state.floor.segment <= *number);
+        let names =
+            names.map_err(|source| OpenError::Io { path: self.directory.log.clone(), source })?;
+        let due = names
+            .iter()
+            .filter_map(|name| log_number(name))
+            .filter(|number| state.floor.segment <= *number);
         let mut segments = BTreeMap::new();
         for number in due {
             let reader = self.open(number)?;
@@ -95,12 +100,17 @@ impl<'a> Replay<'a> {
         Ok(segments)
     }
 
-    fn find_end(&mut self, state: &State, segments: &BTreeMap<LogPosition, u64>) -> Result<LogPosition, OpenError> {
+    fn find_end(
+        &mut self,
+        state: &State,
+        segments: &BTreeMap<LogPosition, u64>,
+    ) -> Result<LogPosition, OpenError> {
         let mut end = state.floor.first_position;
         let mut proven = state.synced;
         for (index, (first, number)) in segments.iter().enumerate() {
             if *first != end {
-                let reason = format!("the log goes on at position {first}, but ended at {end} before");
+                let reason =
+                    format!("the log goes on at position {first}, but ended at {end} before");
                 return Err(damaged(segment_path(self.directory, *number), 0, reason));
             }
             let later = segments.keys().nth(index + 1);
@@ -113,7 +123,8 @@ impl<'a> Replay<'a> {
             return match segments.is_empty() {
                 true => Err(OpenError::Missing { file }),
                 false => {
-                    let reason = format!("the log ends at position {end}, but was synced up to {proven}");
+                    let reason =
+                        format!("the log ends at position {end}, but was synced up to {proven}");
                     Err(damaged(file, 0, reason))
                 }
             };
@@ -122,7 +133,11 @@ impl<'a> Replay<'a> {
     }
 
     /// Where the sound part of a segment ends, unless what comes after was durable up to `proven` or by its own word.
-    fn check_segment(&mut self, number: u64, proven: LogPosition) -> Result<LogPosition, OpenError> {
+    fn check_segment(
+        &mut self,
+        number: u64,
+        proven: LogPosition,
+    ) -> Result<LogPosition, OpenError> {
         let file = segment_path(self.directory, number);
         let io = |source| OpenError::Io { path: file.clone(), source };
         let mut reader = self.open(number)?;
@@ -156,18 +171,21 @@ impl<'a> Replay<'a> {
         let file = segment_path(self.directory, number);
         let mut reader = self.open(number)?;
         while reader.position() < self.replayed.end {
-            let next = reader.next().map_err(|source| OpenError::Io { path: file.clone(), source })?;
+            let next =
+                reader.next().map_err(|source| OpenError::Io { path: file.clone(), source })?;
             let Some(next) = next else { break };
-            let (record, changes) = next
-                .and_then(sound_batch)
-                .map_err(|bad| damaged(file.clone(), bad.offset, "it changed while it was read".to_owned()))?;
+            let (record, changes) = next.and_then(sound_batch).map_err(|bad| {
+                damaged(file.clone(), bad.offset, "it changed while it was read".to_owned())
+            })?;
             self.replayed.records += 1;
             self.replayed.bytes += reader.offset() - record.offset;
             for change in changes {
                 match &change {
                     Change::Put(key, value) => observe(key, Some(value)),
                     Change::Delete(key) => observe(key, None),
-                    Change::XorLeaf(slot, bits) => *self.replayed.leaves.entry(*slot).or_default() ^= bits,
+                    Change::XorLeaf(slot, bits) => {
+                        *self.replayed.leaves.entry(*slot).or_default() ^= bits
+                    }
                 }
                 self.memtable.apply(change, record.end);
             }
@@ -190,7 +208,8 @@ impl<'a> Replay<'a> {
         let options = TableOptions::new(self.options, 0, self.replayed.end);
         let written = self.space.with_reserve(|| {
             let vfs = Arc::clone(self.vfs);
-            let mut builder = Builder::create(vfs, &self.directory.tables, number, options.clone())?;
+            let mut builder =
+                Builder::create(vfs, &self.directory.tables, number, options.clone())?;
             fill(&mut builder, &memtable)?;
             builder.finish()
         });

@@ -73,7 +73,9 @@ impl Store {
         }
         let levels = Arc::clone(&self.memory().levels);
         let mut unreadable = compacting.unreadable.clone();
-        unreadable.extend(levels.tables().filter(|live| live.table.is_err()).map(|live| live.meta.number));
+        unreadable.extend(
+            levels.tables().filter(|live| live.table.is_err()).map(|live| live.meta.number),
+        );
         let tables: Vec<&TableMeta> = levels.tables().map(|live| &live.meta).collect();
         plan::choose(&tables, Bounds::new(&self.options), &unreadable).map(Job::Compact)
     }
@@ -130,14 +132,24 @@ impl Store {
     }
 
     fn add(&self, running: &mut Running, entry: &Entry) -> io::Result<()> {
-        if running.builder.as_ref().is_some_and(|builder| self.options.table_bytes <= builder.bytes()) {
+        if running
+            .builder
+            .as_ref()
+            .is_some_and(|builder| self.options.table_bytes <= builder.bytes())
+        {
             self.finish_table(running)?;
         }
         if running.builder.is_none() {
             let number = self.memory_mut().take_number();
             let options = TableOptions::new(&self.options, running.plan.target, running.newest);
-            let create =
-                || Builder::create(Arc::clone(&self.vfs), &self.directory.tables, number, options.clone());
+            let create = || {
+                Builder::create(
+                    Arc::clone(&self.vfs),
+                    &self.directory.tables,
+                    number,
+                    options.clone(),
+                )
+            };
             running.builder = Some(self.space.with_reserve(create)?);
         }
         let builder = running.builder.as_mut().expect("created above");
@@ -181,7 +193,10 @@ impl Store {
     fn abandon(&self, running: &mut Running) -> Result<(), JobError> {
         let begun = running.builder.take().map_or(Ok(()), Builder::abandon);
         let removed = begun.and_then(|()| {
-            running.written.iter().try_for_each(|written| self.vfs.remove(&self.directory.table(written.number)))
+            running
+                .written
+                .iter()
+                .try_for_each(|written| self.vfs.remove(&self.directory.table(written.number)))
         });
         Ok(removed.map_err(|error| self.fail("cannot remove an unfinished table", &error))?)
     }
@@ -195,7 +210,8 @@ impl Running {
 
 /// Begins a merge; `None` when its plan is no longer what is there.
 fn start(levels: &Levels, plan: &Plan) -> Option<Running> {
-    let inputs: Vec<&Live> = plan.inputs.iter().map(|number| levels.find(*number)).collect::<Option<_>>()?;
+    let inputs: Vec<&Live> =
+        plan.inputs.iter().map(|number| levels.find(*number)).collect::<Option<_>>()?;
     let mut runs = Vec::new();
     let mut below = Vec::new();
     let mut newest = LogPosition::ZERO;

@@ -14,8 +14,8 @@ use crate::storage::levels::Live;
 use crate::storage::log::LogPosition;
 use crate::storage::manifest::{Edit, TableMeta};
 use crate::storage::memtable::{Frozen, Memtable};
-use crate::storage::table::builder::{Builder, TableOptions, Written};
 use crate::storage::table::ReadError;
+use crate::storage::table::builder::{Builder, TableOptions, Written};
 use crate::storage::vfs::is_full;
 
 impl Store {
@@ -54,7 +54,8 @@ impl Store {
         };
         self.install_flush(&frozen, live, synced)?;
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
-        self.remove_old_segments().map_err(|error| self.fail("cannot remove an old log segment", &error))?;
+        self.remove_old_segments()
+            .map_err(|error| self.fail("cannot remove an old log segment", &error))?;
         Ok(())
     }
 
@@ -70,8 +71,11 @@ impl Store {
 
     /// Opens a table that was just written.
     pub(super) fn open_written(&self, written: &Written) -> Result<Live, Failed> {
-        let opened = Live::open(&*self.vfs, &self.directory.table(written.number), TableMeta::new(written));
-        let refused = |error: ReadError| self.fail("cannot read a table just written", &io::Error::other(error));
+        let opened =
+            Live::open(&*self.vfs, &self.directory.table(written.number), TableMeta::new(written));
+        let refused = |error: ReadError| {
+            self.fail("cannot read a table just written", &io::Error::other(error))
+        };
         let live = opened.map_err(refused)?;
         if let Err(error) = live.opened() {
             return Err(refused(error));
@@ -89,7 +93,8 @@ impl Store {
         let newest = frozen.next.first_position;
         let written = self.space.with_reserve(|| {
             let options = TableOptions::new(&self.options, 0, newest);
-            let mut builder = Builder::create(Arc::clone(&self.vfs), &self.directory.tables, number, options)?;
+            let mut builder =
+                Builder::create(Arc::clone(&self.vfs), &self.directory.tables, number, options)?;
             match fill(&mut builder, &frozen.table) {
                 Ok(()) => builder.finish(),
                 Err(error) => {
@@ -106,7 +111,12 @@ impl Store {
         Ok(self.open_written(&written)?)
     }
 
-    fn install_flush(&self, frozen: &Frozen, live: Option<Live>, synced: LogPosition) -> Result<(), Failed> {
+    fn install_flush(
+        &self,
+        frozen: &Frozen,
+        live: Option<Live>,
+        synced: LogPosition,
+    ) -> Result<(), Failed> {
         let mut manifest = lock(&self.manifest);
         let edit = Edit {
             added: live.iter().map(|live| live.meta.clone()).collect(),

@@ -10,11 +10,13 @@ mod scan;
 mod snapshot;
 mod stats;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 
 use bytes::Bytes;
 
@@ -36,10 +38,10 @@ use super::table::reader::{Blocks, Lookup};
 use super::vfs::Vfs;
 
 pub use error::{Failed, JobError, SnapshotError, WriteError};
-pub use scan::{Scan, ScanSlice};
-pub use stats::Stats;
 pub(super) use flush::fill;
+pub use scan::{Scan, ScanSlice};
 pub(super) use snapshot::make_directories;
+pub use stats::Stats;
 
 /// An LSM store in one directory.
 ///
@@ -198,7 +200,9 @@ impl Store {
             }
             memory.active.apply(change, position);
         }
-        if self.options.memtable_bytes <= memory.active.bytes() && memory.frozen.len() < self.options.frozen_max {
+        if self.options.memtable_bytes <= memory.active.bytes()
+            && memory.frozen.len() < self.options.frozen_max
+        {
             memory.freeze();
         } else if self.options.log_segment_bytes <= memory.buffer.segment_bytes() {
             memory.rotate();
@@ -309,16 +313,22 @@ impl Store {
         let levels = {
             let memory = self.memory();
             let frozen = memory.frozen.iter().rev().map(|frozen| &frozen.table);
-            let held = std::iter::once(&memory.active).chain(frozen).find_map(|table| table.get(key));
+            let held =
+                std::iter::once(&memory.active).chain(frozen).find_map(|table| table.get(key));
             if let Some(held) = held {
-                return Ok(Cached::Ready(Found { value: held.value.clone(), position: held.position }));
+                return Ok(Cached::Ready(Found {
+                    value: held.value.clone(),
+                    position: held.position,
+                }));
             }
             Arc::clone(&memory.levels)
         };
         let hash = KeyHash::new(key);
         for live in levels.candidates(key) {
             match live.opened()?.get(key, hash, blocks)? {
-                Lookup::Entry(value) => return Ok(Cached::Ready(Found { value, position: LogPosition::ZERO })),
+                Lookup::Entry(value) => {
+                    return Ok(Cached::Ready(Found { value, position: LogPosition::ZERO }));
+                }
                 Lookup::NeedsDisk => return Ok(Cached::NeedsDisk),
                 Lookup::Absent => {}
             }
@@ -395,7 +405,9 @@ impl fmt::Display for Job {
         match self {
             Self::SyncLog => f.write_str("sync the log"),
             Self::Flush => f.write_str("flush a memtable"),
-            Self::Compact(plan) => write!(f, "merge {} tables into level {}", plan.inputs.len(), plan.target),
+            Self::Compact(plan) => {
+                write!(f, "merge {} tables into level {}", plan.inputs.len(), plan.target)
+            }
         }
     }
 }

@@ -42,7 +42,12 @@ impl Store {
     /// The live entries from `start` to before `end` (`None`: to the last key).
     pub fn scan(&self, start: &[u8], end: Option<&[u8]>) -> Scan<'_> {
         let end = end.map(Bytes::copy_from_slice);
-        Scan { store: self, entries: Vec::new().into_iter(), next: Some(Bytes::copy_from_slice(start)), end }
+        Scan {
+            store: self,
+            entries: Vec::new().into_iter(),
+            next: Some(Bytes::copy_from_slice(start)),
+            end,
+        }
     }
 
     /// Some of the live entries from `start` to before `end`: at most `entries_max` of them, and no more once they have
@@ -62,7 +67,9 @@ impl Store {
         loop {
             let entry = match merge.next(Blocks::Pass(&self.cache)) {
                 Ok(entry) => entry,
-                Err(error) if error.keys().first.is_empty() || *error.keys().first <= *start => return Err(error),
+                Err(error) if error.keys().first.is_empty() || *error.keys().first <= *start => {
+                    return Err(error);
+                }
                 Err(error) => return resume_before(slice, error, end, horizon.as_deref()),
             };
             let Some(Entry { key, value }) = entry else {
@@ -73,7 +80,9 @@ impl Store {
                 return Ok(slice);
             }
             let beyond = horizon.as_ref().is_some_and(|horizon| *horizon <= key);
-            let full = entries_max <= slice.entries.len() || bytes_max <= bytes || DELETES_PASSED_MAX <= passed;
+            let full = entries_max <= slice.entries.len()
+                || bytes_max <= bytes
+                || DELETES_PASSED_MAX <= passed;
             if beyond || full {
                 slice.next = Some(if beyond { horizon.unwrap_or(key) } else { key });
                 return Ok(slice);

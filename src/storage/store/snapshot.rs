@@ -48,7 +48,9 @@ impl Store {
 pub(in crate::storage) fn make_directories(vfs: &dyn Vfs, directory: &Directory) -> io::Result<()> {
     let snapshots = directory.root.join(crate::storage::directory::SNAPSHOTS);
     ensure_dir(vfs, &directory.root)?;
-    for dir in [&directory.log, &directory.tables, &directory.manifest, &directory.damaged, &snapshots] {
+    for dir in
+        [&directory.log, &directory.tables, &directory.manifest, &directory.damaged, &snapshots]
+    {
         ensure_dir(vfs, dir)?;
     }
     vfs.sync_dir(&directory.root)?;

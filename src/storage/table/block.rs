@@ -53,7 +53,9 @@ pub(crate) fn seal(
     };
     let length = out.len() - start;
     out.extend_from_slice(&[codec, kind as u8, 0, 0]);
-    out.extend_from_slice(&u32::try_from(payload.len()).expect("a payload is bounded").to_le_bytes());
+    out.extend_from_slice(
+        &u32::try_from(payload.len()).expect("a payload is bounded").to_le_bytes(),
+    );
     let sum = checksum(table, offset, out.get(start..).unwrap_or_default());
     out.extend_from_slice(&sum.to_le_bytes());
     length as u64
@@ -71,33 +73,50 @@ fn compress(out: &mut Vec<u8>, payload: &[u8]) -> bool {
 }
 
 /// The payload of a block with its trailer, that stands at `offset` of `table`.
-pub(crate) fn open(block: &Bytes, kind: Kind, (table, offset): (u64, u64)) -> Result<Bytes, BlockError> {
-    let Some(length) = block.len().checked_sub(TRAILER_BYTES) else { return Err(DecodeError::Truncated.into()) };
-    let (payload, mut trailer) = (block.slice(..length), Reader::new(block.get(length..).unwrap_or_default()));
+pub(crate) fn open(
+    block: &Bytes,
+    kind: Kind,
+    (table, offset): (u64, u64),
+) -> Result<Bytes, BlockError> {
+    let Some(length) = block.len().checked_sub(TRAILER_BYTES) else {
+        return Err(DecodeError::Truncated.into());
+    };
+    let (payload, mut trailer) =
+        (block.slice(..length), Reader::new(block.get(length..).unwrap_or_default()));
     let [codec, found, _, _] = trailer.array()?;
     let raw_length = trailer.u32()? as usize;
     let stored = trailer.u64()?;
-    let computed = checksum(table, offset, block.get(..block.len() - CHECKSUM_BYTES).unwrap_or_default());
+    let computed =
+        checksum(table, offset, block.get(..block.len() - CHECKSUM_BYTES).unwrap_or_default());
     if stored != computed {
         return Err(BlockError::Checksum { stored, computed });
     }
     if found != kind as u8 {
-        return Err(BlockError::Malformed(format!("a block of kind {found}, expected {}", kind as u8)));
+        return Err(BlockError::Malformed(format!(
+            "a block of kind {found}, expected {}",
+            kind as u8
+        )));
     }
     match codec {
         RAW if raw_length == payload.len() => Ok(payload),
         LZ4 if raw_length <= RAW_BYTES_MAX => decompress(&payload, raw_length),
-        RAW | LZ4 => Err(BlockError::Malformed(format!("raw length {raw_length} for {length} bytes"))),
+        RAW | LZ4 => {
+            Err(BlockError::Malformed(format!("raw length {raw_length} for {length} bytes")))
+        }
         _ => Err(BlockError::Malformed(format!("unknown codec {codec}"))),
     }
 }
 
 fn decompress(payload: &[u8], raw_length: usize) -> Result<Bytes, BlockError> {
-    let malformed = |error: lz4_flex::block::DecompressError| BlockError::Malformed(error.to_string());
+    let malformed =
+        |error: lz4_flex::block::DecompressError| BlockError::Malformed(error.to_string());
     let raw = lz4_flex::block::decompress(payload, raw_length).map_err(malformed)?;
     match raw.len() == raw_length {
         true => Ok(raw.into()),
-        false => Err(BlockError::Malformed(format!("{} bytes decompressed, expected {raw_length}", raw.len()))),
+        false => Err(BlockError::Malformed(format!(
+            "{} bytes decompressed, expected {raw_length}",
+            raw.len()
+        ))),
     }
 }
 
@@ -131,7 +150,9 @@ impl DataBuilder {
         for offset in &self.offsets {
             payload.extend_from_slice(&offset.to_le_bytes());
         }
-        payload.extend_from_slice(&u32::try_from(self.offsets.len()).expect("a block is bounded").to_le_bytes());
+        payload.extend_from_slice(
+            &u32::try_from(self.offsets.len()).expect("a block is bounded").to_le_bytes(),
+        );
         self.offsets.clear();
         payload
     }
@@ -151,7 +172,8 @@ impl DataBlock {
         let count = payload.last_chunk::<OFFSET_BYTES>().ok_or(DecodeError::Truncated)?;
         let count = u32::from_le_bytes(*count) as usize;
         let tail = count.checked_add(1).and_then(|count| count.checked_mul(OFFSET_BYTES));
-        let entries_end = tail.and_then(|tail| payload.len().checked_sub(tail)).ok_or(DecodeError::Truncated)?;
+        let entries_end =
+            tail.and_then(|tail| payload.len().checked_sub(tail)).ok_or(DecodeError::Truncated)?;
         if count == 0 {
             return Err(BlockError::Malformed("a data block without entries".to_owned()));
         }
@@ -169,7 +191,10 @@ impl DataBlock {
 
     pub(crate) fn entry(&self, index: usize) -> Result<Entry, BlockError> {
         let (key, value) = self.parts(index)?;
-        Ok(Entry { key: self.payload.slice_ref(key), value: value.map(|value| self.payload.slice_ref(value)) })
+        Ok(Entry {
+            key: self.payload.slice_ref(key),
+            value: value.map(|value| self.payload.slice_ref(value)),
+        })
     }
 
     /// The index of the first entry whose key is at least `key`; `count` when there is none.
@@ -190,7 +215,8 @@ impl DataBlock {
         let place = self.entries_end + index * OFFSET_BYTES;
         let mut reader = Reader::new(self.payload.get(place..).unwrap_or_default());
         let offset = reader.u32()? as usize;
-        let mut reader = Reader::new(self.payload.get(offset..self.entries_end).ok_or(DecodeError::Truncated)?);
+        let mut reader =
+            Reader::new(self.payload.get(offset..self.entries_end).ok_or(DecodeError::Truncated)?);
         let key_length = reader.length()?;
         let value = reader.length()?;
         let key = reader.take(key_length)?;
@@ -219,7 +245,10 @@ mod tests {
             let block = sealed(&[5; 4096], compression);
             assert_eq!(open(&block, Kind::Data, PLACE).unwrap(), vec![5; 4096]);
             for place in [(8, 4096), (7, 0)] {
-                assert!(matches!(open(&block, Kind::Data, place), Err(BlockError::Checksum { .. })));
+                assert!(matches!(
+                    open(&block, Kind::Data, place),
+                    Err(BlockError::Checksum { .. })
+                ));
             }
             assert!(matches!(open(&block, Kind::Index, PLACE), Err(BlockError::Malformed(_))));
         }

@@ -109,9 +109,11 @@ mod tests {
 
     #[track_caller]
     fn check(bits_per_key: u32, false_positives_max: f64) {
-        let filter = Filter::new(build(&hashes(0..20_000), bits_per_key).into(), bits_per_key).unwrap();
+        let filter =
+            Filter::new(build(&hashes(0..20_000), bits_per_key).into(), bits_per_key).unwrap();
         assert!(hashes(0..20_000).iter().all(|hash| filter.may_contain(*hash)), "a key was lost");
-        let wrong = hashes(20_000..120_000).iter().filter(|hash| filter.may_contain(**hash)).count();
+        let wrong =
+            hashes(20_000..120_000).iter().filter(|hash| filter.may_contain(**hash)).count();
         let rate = wrong as f64 / 100_000.0;
         assert!(rate <= false_positives_max, "{bits_per_key} bits a key: {rate}");
     }

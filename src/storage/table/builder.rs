@@ -66,7 +66,12 @@ impl TableOptions {
 }
 
 impl Builder {
-    pub(crate) fn create(vfs: Arc<dyn Vfs>, dir: &Path, number: u64, options: TableOptions) -> io::Result<Self> {
+    pub(crate) fn create(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        number: u64,
+        options: TableOptions,
+    ) -> io::Result<Self> {
         let file = vfs.create(&temporary(dir, &table_name(number)))?;
         let properties = Properties {
             bloom_bits_per_key: u64::from(options.bloom_bits_per_key),
@@ -93,7 +98,10 @@ impl Builder {
 
     /// Adds an entry. Keys must ascend strictly.
     pub(crate) fn add(&mut self, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
-        assert!(self.first.is_none() || self.last.as_slice() < key, "keys must ascend within a table");
+        assert!(
+            self.first.is_none() || self.last.as_slice() < key,
+            "keys must ascend within a table"
+        );
         if self.first.is_none() {
             self.first = Some(Bytes::copy_from_slice(key));
         }
@@ -120,7 +128,11 @@ impl Builder {
             self.finish_block()?;
         }
         let filter = bloom::build(&self.hashes, self.options.bloom_bits_per_key);
-        let filter = if filter.is_empty() { BlockHandle::default() } else { self.put_block(&filter, Kind::Filter) };
+        let filter = if filter.is_empty() {
+            BlockHandle::default()
+        } else {
+            self.put_block(&filter, Kind::Filter)
+        };
         let mut index = Vec::new();
         put_bytes(&mut index, &first);
         put_varint(&mut index, self.properties.data_blocks);

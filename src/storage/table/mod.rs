@@ -157,19 +157,25 @@ impl Footer {
     pub(crate) fn decode(bytes: &[u8], offset: u64) -> Result<(Self, u64), BlockError> {
         let mut reader = Reader::new(bytes);
         if reader.array() != Ok(MAGIC) {
-            return Err(BlockError::Malformed("no SSTable: the footer's first bytes are others".to_owned()));
+            return Err(BlockError::Malformed(
+                "no SSTable: the footer's first bytes are others".to_owned(),
+            ));
         }
         let format = reader.u32()?;
         if format != FORMAT {
-            return Err(BlockError::Malformed(format!("SSTable format {format}, but this program reads {FORMAT}")));
+            return Err(BlockError::Malformed(format!(
+                "SSTable format {format}, but this program reads {FORMAT}"
+            )));
         }
         let _reserved = reader.u32()?;
         let table = reader.u64()?;
-        let mut handle = || Ok::<_, DecodeError>(BlockHandle { offset: reader.u64()?, length: reader.u64()? });
+        let mut handle =
+            || Ok::<_, DecodeError>(BlockHandle { offset: reader.u64()?, length: reader.u64()? });
         let (filter, index, properties) = (handle()?, handle()?, handle()?);
         let stored = reader.u64()?;
         reader.finish()?;
-        let computed = checksum(table, offset, bytes.get(..FOOTER_BYTES - CHECKSUM_BYTES).unwrap_or_default());
+        let computed =
+            checksum(table, offset, bytes.get(..FOOTER_BYTES - CHECKSUM_BYTES).unwrap_or_default());
         if computed != stored {
             return Err(BlockError::Checksum { stored, computed });
         }

@@ -96,7 +96,12 @@ mod tests {
 
     #[test]
     fn properties_come_back_and_unknown_ones_are_skipped() {
-        let properties = Properties { entries: 7, level: 3, newest: LogPosition::new(99), ..Properties::default() };
+        let properties = Properties {
+            entries: 7,
+            level: 3,
+            newest: LogPosition::new(99),
+            ..Properties::default()
+        };
         let mut bytes = properties.encode();
         put_bytes(&mut bytes, b"colour");
         put_bytes(&mut bytes, b"green, perhaps");

@@ -10,7 +10,9 @@ use bytes::Bytes;
 
 use super::block::{self, DataBlock, Kind, TRAILER_BYTES};
 use super::bloom::{Filter, KeyHash};
-use super::{BlockError, BlockHandle, Entry, FOOTER_BYTES, Footer, KeyRange, Properties, ReadError};
+use super::{
+    BlockError, BlockHandle, Entry, FOOTER_BYTES, Footer, KeyRange, Properties, ReadError,
+};
 use crate::encoding::Reader;
 use crate::storage::cache::BlockCache;
 use crate::storage::vfs::{Vfs, VfsFile, read_exact_at};
@@ -64,17 +66,24 @@ pub(crate) enum Blocks<'a> {
 
 impl Table {
     pub(crate) fn open(vfs: &dyn Vfs, path: &Path) -> Result<Self, ReadError> {
-        let io = |source| ReadError::Io { file: path.to_owned(), keys: KeyRange::default(), source };
-        let corrupt = |offset, source| {
-            ReadError::Corrupt { file: path.to_owned(), offset, keys: KeyRange::default(), source }
+        let io =
+            |source| ReadError::Io { file: path.to_owned(), keys: KeyRange::default(), source };
+        let corrupt = |offset, source| ReadError::Corrupt {
+            file: path.to_owned(),
+            offset,
+            keys: KeyRange::default(),
+            source,
         };
         let file = vfs.open(path).map_err(io)?;
         let length = file.length().map_err(io)?;
-        let (footer, footer_checksum) = read_footer(&*file, length).map_err(io)?.map_err(|error| corrupt(0, error))?;
+        let (footer, footer_checksum) =
+            read_footer(&*file, length).map_err(io)?.map_err(|error| corrupt(0, error))?;
         let read = |handle: BlockHandle, kind| {
             let place = (footer.table, handle.offset);
             let block = read_block(&*file, length, handle).map_err(io)?;
-            block.and_then(|block| block::open(&block, kind, place)).map_err(|error| corrupt(handle.offset, error))
+            block
+                .and_then(|block| block::open(&block, kind, place))
+                .map_err(|error| corrupt(handle.offset, error))
         };
         let properties = Properties::decode(&read(footer.properties, Kind::Properties)?)
             .map_err(|error| corrupt(footer.properties.offset, error))?;
@@ -108,11 +117,17 @@ impl Table {
 
     /// Bytes of filter and index in memory, about.
     pub(crate) fn pinned_bytes(&self) -> usize {
-        let index: usize = self.index.iter().map(|entry| entry.last.len() + size_of::<IndexEntry>()).sum();
+        let index: usize =
+            self.index.iter().map(|entry| entry.last.len() + size_of::<IndexEntry>()).sum();
         index + self.filter.as_ref().map_or(0, Filter::bytes)
     }
 
-    pub(crate) fn get(&self, key: &[u8], hash: KeyHash, blocks: Blocks<'_>) -> Result<Lookup, ReadError> {
+    pub(crate) fn get(
+        &self,
+        key: &[u8],
+        hash: KeyHash,
+        blocks: Blocks<'_>,
+    ) -> Result<Lookup, ReadError> {
         if !self.may_contain(hash) {
             return Ok(Lookup::Absent);
         }
@@ -136,8 +151,14 @@ impl Table {
     }
 
     /// A data block; `None` when it would have to be read and must not.
-    pub(crate) fn block(&self, number: usize, blocks: Blocks<'_>) -> Result<Option<DataBlock>, ReadError> {
-        let Some(handle) = self.index.get(number).map(|entry| entry.handle) else { return Ok(None) };
+    pub(crate) fn block(
+        &self,
+        number: usize,
+        blocks: Blocks<'_>,
+    ) -> Result<Option<DataBlock>, ReadError> {
+        let Some(handle) = self.index.get(number).map(|entry| entry.handle) else {
+            return Ok(None);
+        };
         let cache = match blocks {
             Blocks::Keep(cache) | Blocks::Pass(cache) | Blocks::CachedOnly(cache) => Some(cache),
             Blocks::Disk => None,
@@ -166,13 +187,18 @@ impl Table {
     pub(crate) fn keys(&self, number: usize) -> KeyRange {
         let before = number.checked_sub(1).and_then(|number| self.index.get(number));
         let first = before.map_or_else(|| self.first.clone(), |before| successor(&before.last));
-        KeyRange { first, last: self.index.get(number).map(|entry| entry.last.clone()).unwrap_or_default() }
+        KeyRange {
+            first,
+            last: self.index.get(number).map(|entry| entry.last.clone()).unwrap_or_default(),
+        }
     }
 
     fn read_data(&self, number: usize, handle: BlockHandle) -> Result<DataBlock, ReadError> {
-        let io = |source| ReadError::Io { file: self.path.clone(), keys: self.keys(number), source };
+        let io =
+            |source| ReadError::Io { file: self.path.clone(), keys: self.keys(number), source };
         let block = read_block(&*self.file, self.length, handle).map_err(io)?;
-        let block = block.and_then(|block| block::open(&block, Kind::Data, (self.number, handle.offset)));
+        let block =
+            block.and_then(|block| block::open(&block, Kind::Data, (self.number, handle.offset)));
         block.and_then(DataBlock::new).map_err(|source| self.corrupt(number, source))
     }
 }
@@ -193,10 +219,15 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     /// Before the first entry whose key is at least `start`.
-    pub(crate) fn new(table: Arc<Table>, start: &[u8], blocks: Blocks<'_>) -> Result<Self, ReadError> {
+    pub(crate) fn new(
+        table: Arc<Table>,
+        start: &[u8],
+        blocks: Blocks<'_>,
+    ) -> Result<Self, ReadError> {
         let number = table.block_of(start);
         let block = table.block(number, blocks)?;
-        let seek = |block: &DataBlock| block.seek(start).map_err(|error| table.corrupt(number, error));
+        let seek =
+            |block: &DataBlock| block.seek(start).map_err(|error| table.corrupt(number, error));
         let entry = block.as_ref().map_or(Ok(0), seek)?;
         Ok(Self { table, block, number, entry })
     }
@@ -205,7 +236,9 @@ impl Cursor {
         loop {
             let Some(block) = &self.block else { return Ok(None) };
             if self.entry < block.count() {
-                let entry = block.entry(self.entry).map_err(|error| self.table.corrupt(self.number, error))?;
+                let entry = block
+                    .entry(self.entry)
+                    .map_err(|error| self.table.corrupt(self.number, error))?;
                 self.entry += 1;
                 return Ok(Some(entry));
             }
@@ -217,9 +250,14 @@ impl Cursor {
 }
 
 /// The footer at the end of a file of this length, and its checksum.
-pub(crate) fn read_footer(file: &dyn VfsFile, length: u64) -> io::Result<Result<(Footer, u64), BlockError>> {
+pub(crate) fn read_footer(
+    file: &dyn VfsFile,
+    length: u64,
+) -> io::Result<Result<(Footer, u64), BlockError>> {
     let Some(offset) = length.checked_sub(FOOTER_BYTES as u64) else {
-        return Ok(Err(BlockError::Malformed(format!("{length} bytes are too few for an SSTable"))));
+        return Ok(Err(BlockError::Malformed(format!(
+            "{length} bytes are too few for an SSTable"
+        ))));
     };
     let mut bytes = [0; FOOTER_BYTES];
     read_exact_at(file, &mut bytes, offset)?;
@@ -233,7 +271,8 @@ pub(crate) fn read_block(
     handle: BlockHandle,
 ) -> io::Result<Result<Bytes, BlockError>> {
     let bytes = handle.length.checked_add(TRAILER_BYTES as u64);
-    let inside = bytes.and_then(|bytes| handle.offset.checked_add(bytes)).is_some_and(|end| end <= length);
+    let inside =
+        bytes.and_then(|bytes| handle.offset.checked_add(bytes)).is_some_and(|end| end <= length);
     let (true, Some(Ok(bytes))) = (inside, bytes.map(usize::try_from)) else {
         return Ok(Err(BlockError::Malformed(format!("leads out of the file of {length} bytes"))));
     };
@@ -271,10 +310,13 @@ mod tests {
         let disk = Disk::new(0);
         let options = Options { block_bytes: 128, ..Options::default() };
         let options = TableOptions::new(&options, 0, LogPosition::ZERO);
-        let mut builder = Builder::create(Arc::new(disk.clone()), Path::new(""), 9, options).unwrap();
+        let mut builder =
+            Builder::create(Arc::new(disk.clone()), Path::new(""), 9, options).unwrap();
         for key in keys {
             let value = format!("value of {key}");
-            builder.add(format!("{key:05}").as_bytes(), (key % 5 != 0).then_some(value.as_bytes())).unwrap();
+            builder
+                .add(format!("{key:05}").as_bytes(), (key % 5 != 0).then_some(value.as_bytes()))
+                .unwrap();
         }
         let written = builder.finish().unwrap();
         let table = Table::open(&disk, Path::new("00000009.sst")).unwrap();
@@ -286,7 +328,9 @@ mod tests {
     #[test]
     fn every_key_is_found_and_no_other() {
         let table = table(0..500);
-        let get = |key: &str| table.get(key.as_bytes(), KeyHash::new(key.as_bytes()), Blocks::Disk).unwrap();
+        let get = |key: &str| {
+            table.get(key.as_bytes(), KeyHash::new(key.as_bytes()), Blocks::Disk).unwrap()
+        };
         assert!(table.index.len() > 50);
         for key in 0..500 {
             let value = (key % 5 != 0).then(|| format!("value of {key}").into());
@@ -301,7 +345,9 @@ mod tests {
     fn a_cursor_walks_from_any_key_to_the_end() {
         let table = table(0..100);
         for start in [0_u32, 1, 42, 99, 100] {
-            let mut cursor = Cursor::new(Arc::clone(&table), format!("{start:05}").as_bytes(), Blocks::Disk).unwrap();
+            let mut cursor =
+                Cursor::new(Arc::clone(&table), format!("{start:05}").as_bytes(), Blocks::Disk)
+                    .unwrap();
             for key in start..100 {
                 assert_eq!(cursor.next(Blocks::Disk).unwrap().unwrap().key, format!("{key:05}"));
             }

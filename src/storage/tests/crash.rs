@@ -28,6 +28,18 @@ struct Tally {
     failures: Vec<String>,
 }
 
+/// Small, but not so small that a start has dozens of tables to open.
+fn options() -> Options {
+    Options {
+        memtable_bytes: 3000,
+        log_segment_bytes: 2500,
+        reserve_bytes: 64 << 10,
+        table_bytes: 2000,
+        compaction_slice_bytes: 2500,
+        ..small()
+    }
+}
+
 fn all_wanted() -> bool {
     std::env::var_os("KVKIT_CRASH_ALL").is_some()
 }
@@ -38,7 +50,8 @@ fn crash_everywhere(options: &Options, seed: u64, prepare: impl Fn(&Disk)) -> Ta
     prepare(&disk);
     let mut script = Script::new(&disk, options.clone(), seed);
     let tally = Arc::new(Mutex::new(Tally::default()));
-    let (history, shared, watched) = (Arc::clone(&script.history), Arc::clone(&tally), options.clone());
+    let (history, shared, watched) =
+        (Arc::clone(&script.history), Arc::clone(&tally), options.clone());
     disk.observe(Some(Box::new(move |copy| {
         let mut tally = shared.lock().unwrap();
         if tally.failures.len() < 3 {
@@ -91,7 +104,9 @@ fn crash_here(copy: &Disk, options: &Options, history: &History, tally: &mut Tal
             tally.recovery_crashes += 1;
             if let Err(failure) = check(&disk, options, history, at_least) {
                 let calls = tally.calls;
-                tally.failures.push(format!("call {calls}, {policy:?}, call {call} of recovery: {failure}"));
+                tally
+                    .failures
+                    .push(format!("call {calls}, {policy:?}, call {call} of recovery: {failure}"));
                 return;
             }
         }
@@ -99,7 +114,12 @@ fn crash_here(copy: &Disk, options: &Options, history: &History, tally: &mut Tal
 }
 
 /// The store recovers to a promised state, and what is written after that survives the next power loss.
-fn check(disk: &Disk, options: &Options, history: &History, at_least: LogPosition) -> Result<(), String> {
+fn check(
+    disk: &Disk,
+    options: &Options,
+    history: &History,
+    at_least: LogPosition,
+) -> Result<(), String> {
     let store = open(disk, options).map_err(|error| error.to_string())?;
     history.check(&store, at_least)?;
     let end = store.appended();
@@ -112,13 +132,16 @@ fn check(disk: &Disk, options: &Options, history: &History, at_least: LogPositio
     let store = open(disk, options).map_err(|error| format!("the next start: {error}"))?;
     match store.get(b"after").map_err(|error| error.to_string())?.value {
         Some(value) if value == "the crash" && store.appended() == position => Ok(()),
-        other => Err(format!("after recovery to {end} a write was lost: {other:?}, ends at {}", store.appended())),
+        other => Err(format!(
+            "after recovery to {end} a write was lost: {other:?}, ends at {}",
+            store.appended()
+        )),
     }
 }
 
 #[track_caller]
 fn check_everywhere(sync: SyncMode, seed: u64) {
-    let options = Options { sync, reserve_bytes: 64 << 10, ..small() };
+    let options = Options { sync, ..options() };
     let tally = crash_everywhere(&options, seed, |_| {});
     assert!(tally.failures.is_empty(), "seed {seed}: {:#?}", tally.failures);
     assert!(tally.calls > 1000 && tally.recovery_crashes > 100, "{tally:?}");
@@ -137,7 +160,7 @@ fn nor_does_one_in_the_mode_that_never_syncs() {
 /// The test above can fail: a disk that lies about one kind of sync is found out.
 #[test]
 fn a_disk_that_does_not_sync_is_found_out() {
-    let options = Options { reserve_bytes: 64 << 10, ..small() };
+    let options = options();
     for place in ["log", "sst", "manifest"] {
         let path = std::path::Path::new(super::DIR).join(place);
         let found = crash_everywhere(&options, 1, |disk| disk.ignore_syncs_of(&path));

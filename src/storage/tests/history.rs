@@ -45,10 +45,17 @@ impl Content {
         let mut content = Self::default();
         for entry in store.scan(b"", None) {
             let (key, value) = entry.unwrap();
-            assert_eq!(store.get(&key).unwrap().value.as_ref(), Some(&value), "get and scan differ");
+            assert_eq!(
+                store.get(&key).unwrap().value.as_ref(),
+                Some(&value),
+                "get and scan differ"
+            );
             content.entries.insert(key.to_vec(), value.to_vec());
         }
-        content.leaves = (0..SLOTS).map(|slot| (slot, store.leaf(slot))).filter(|(_, bits)| *bits != 0).collect();
+        content.leaves = (0..SLOTS)
+            .map(|slot| (slot, store.leaf(slot)))
+            .filter(|(_, bits)| *bits != 0)
+            .collect();
         content
     }
 }
@@ -63,10 +70,16 @@ impl History {
         let expected = match self.after.get(&end) {
             Some(content) => content.clone(),
             None if end == LogPosition::ZERO => Content::default(),
-            None => return Err(format!("ends at {end}, where no write ended: {:?}", self.after.keys())),
+            None => {
+                return Err(format!("ends at {end}, where no write ended: {:?}", self.after.keys()));
+            }
         };
         let found = Content::of(store);
-        if found == expected { Ok(()) } else { Err(format!("at {end}: found {found:?}, expected {expected:?}")) }
+        if found == expected {
+            Ok(())
+        } else {
+            Err(format!("at {end}: found {found:?}, expected {expected:?}"))
+        }
     }
 }
 
@@ -85,16 +98,17 @@ impl Script {
                 let upto = self.store.appended();
                 self.store.sync(upto).unwrap();
             }
-            75..90 => {
-                if let Some(job) = self.store.next_job() {
+            75..94 => {
+                let job = self.store.next_flush().or_else(|| self.store.next_compaction());
+                if let Some(job) = job.or_else(|| self.store.next_job()) {
                     self.store.run(job).unwrap();
                 }
             }
-            90..93 => self.store.flush().unwrap(),
-            93..95 => {
+            94..96 => self.store.flush().unwrap(),
+            96..97 => {
                 self.store.sync_all().unwrap();
             }
-            95..97 => self.store.close().unwrap(),
+            97..98 => self.store.close().unwrap(),
             _ => self.reopen(),
         }
         let (durable, synced) = (self.store.durable(), self.store.synced());
@@ -103,7 +117,8 @@ impl Script {
     }
 
     fn write(&mut self) {
-        let mut content = self.history().after.last_key_value().map(|(_, last)| last.clone()).unwrap_or_default();
+        let mut content =
+            self.history().after.last_key_value().map(|(_, last)| last.clone()).unwrap_or_default();
         let mut batch = WriteBatch::new();
         for _ in 0..self.random.random_range(1..5) {
             let key = format!("k{:02}", self.random.random_range(0..40)).into_bytes();
@@ -143,6 +158,7 @@ impl Script {
 }
 
 pub(super) fn open(disk: &Disk, options: &Options) -> Result<Store, OpenError> {
-    let opened = Store::open(Arc::new(disk.clone()), Path::new(DIR), options.clone(), &mut |_, _| {});
+    let opened =
+        Store::open(Arc::new(disk.clone()), Path::new(DIR), options.clone(), &mut |_, _| {});
     opened.map(|(store, _)| store)
 }

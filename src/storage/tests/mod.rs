@@ -30,7 +30,10 @@ fn small() -> Options {
     }
 }
 
-fn open(vfs: &(impl Vfs + Clone + 'static), options: &Options) -> Result<(Store, Recovery), OpenError> {
+fn open(
+    vfs: &(impl Vfs + Clone + 'static),
+    options: &Options,
+) -> Result<(Store, Recovery), OpenError> {
     Store::open(Arc::new(vfs.clone()), Path::new(DIR), options.clone(), &mut |_, _| {})
 }
 
@@ -52,7 +55,10 @@ fn run_jobs(store: &Store) {
 
 fn content(store: &Store) -> BTreeMap<String, String> {
     let text = |bytes: bytes::Bytes| String::from_utf8(bytes.to_vec()).unwrap();
-    store.scan(b"", None).map(|entry| entry.map(|(key, value)| (text(key), text(value))).unwrap()).collect()
+    store
+        .scan(b"", None)
+        .map(|entry| entry.map(|(key, value)| (text(key), text(value))).unwrap())
+        .collect()
 }
 
 #[test]
@@ -88,7 +94,10 @@ fn flush_and_compaction_change_nothing_that_is_seen() {
     run_jobs(&store);
     assert_eq!(content(&store), expected);
     let stats = store.stats();
-    assert!(stats.flushes > 5 && stats.compactions > 2 && stats.tables_by_level.len() > 2, "{stats:?}");
+    assert!(
+        stats.flushes > 5 && stats.compactions > 2 && stats.tables_by_level.len() > 2,
+        "{stats:?}"
+    );
     for (key, expected) in &expected {
         assert_eq!(value(&store, key).as_ref(), Some(expected));
     }
@@ -178,7 +187,9 @@ fn the_real_disk_does_as_well_and_a_snapshot_is_a_store() {
     let temporary = tempfile::tempdir().unwrap();
     let (dir, copy) = (temporary.path().join("a"), temporary.path().join("b"));
     let options = Options { reserve_bytes: 1 << 20, ..small() };
-    let open = |dir: &Path| Store::open(Arc::new(vfs::Real), dir, options.clone(), &mut |_, _| {}).unwrap().0;
+    let open = |dir: &Path| {
+        Store::open(Arc::new(vfs::Real), dir, options.clone(), &mut |_, _| {}).unwrap().0
+    };
     let store = open(&dir);
     for number in 0..300 {
         put(&store, &format!("{number}"), "some value or other");

@@ -131,7 +131,11 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 /// Fills `buffer` from `offset`.
 /// # Errors
 /// `UnexpectedEof` when the file ends before the buffer is full.
-pub(crate) fn read_exact_at(file: &dyn VfsFile, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+pub(crate) fn read_exact_at(
+    file: &dyn VfsFile,
+    mut buffer: &mut [u8],
+    mut offset: u64,
+) -> io::Result<()> {
     while !buffer.is_empty() {
         let taken = file.read_at(buffer, offset)?;
         if taken == 0 {
@@ -158,7 +162,12 @@ pub(crate) fn read_whole(vfs: &dyn Vfs, path: &Path, bytes_max: u64) -> io::Resu
 
 /// Writes a file so that its name shows either nothing, what it showed before, or all of `bytes`, durably: temporary
 /// file, sync, rename, sync of the directory.
-pub(crate) fn write_atomically(vfs: &dyn Vfs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_atomically(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    name: &str,
+    bytes: &[u8],
+) -> io::Result<()> {
     let (temporary, path) = (temporary(dir, name), dir.join(name));
     let file = vfs.create(&temporary)?;
     file.write_at(bytes, 0)?;

@@ -28,13 +28,21 @@ pub struct Real;
 struct RealFile(File);
 
 #[derive(Debug)]
-struct RealLock(#[expect(dead_code, reason = "held for its drop, which releases the lock")] Flock<File>);
+struct RealLock(
+    #[expect(dead_code, reason = "held for its drop, which releases the lock")] Flock<File>,
+);
 
 impl LockGuard for RealLock {}
 
 impl Vfs for Real {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(FILE_MODE)
+            .open(path)?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -78,7 +86,13 @@ impl Vfs for Real {
     }
 
     fn lock(&self, path: &Path, holder: &str) -> Result<Box<dyn LockGuard>, LockFailure> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut held) => {
                 held.set_len(0)?;
@@ -164,7 +178,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("LOCK");
         let held = Real.lock(&path, "41").unwrap();
-        assert!(matches!(Real.lock(&path, "42"), Err(LockFailure::Held { holder }) if holder == "41"));
+        assert!(
+            matches!(Real.lock(&path, "42"), Err(LockFailure::Held { holder }) if holder == "41")
+        );
         drop(held);
         drop(Real.lock(&path, "42").unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "42");

@@ -222,7 +222,12 @@ impl Disk {
 
     fn file(&self, state: &State, inode: u64) -> io::Result<Arc<dyn VfsFile>> {
         let handle = state.inodes.get(&inode).ok_or(io::ErrorKind::NotFound)?.handle();
-        Ok(Arc::new(DiskFile { disk: self.clone(), inode, generation: state.generation, _handle: handle }))
+        Ok(Arc::new(DiskFile {
+            disk: self.clone(),
+            inode,
+            generation: state.generation,
+            _handle: handle,
+        }))
     }
 }
 
@@ -338,7 +343,11 @@ impl Vfs for Disk {
             return Err(LockFailure::Held { holder: holder.clone() });
         }
         state.locks.insert(path.to_owned(), holder.to_owned());
-        Ok(Box::new(DiskLock { disk: self.clone(), path: path.to_owned(), generation: state.generation }))
+        Ok(Box::new(DiskLock {
+            disk: self.clone(),
+            path: path.to_owned(),
+            generation: state.generation,
+        }))
     }
 
     fn free_space(&self, _: &Path) -> io::Result<u64> {
@@ -367,7 +376,9 @@ impl DiskFile {
         let capacity = state.capacity;
         let more = bytes.saturating_sub(self.inode(state)?.size());
         match capacity {
-            Some(capacity) if more > 0 && capacity < used + more => Err(io::ErrorKind::StorageFull.into()),
+            Some(capacity) if more > 0 && capacity < used + more => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -394,7 +405,8 @@ impl VfsFile for DiskFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.enter()?;
-        let ignored = state.syncs_ignored.iter().any(|path| state.names.file(path).ok() == Some(self.inode));
+        let ignored =
+            state.syncs_ignored.iter().any(|path| state.names.file(path).ok() == Some(self.inode));
         if !ignored {
             self.inode(&mut state)?.sync();
         }

@@ -90,7 +90,10 @@ impl Names {
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let node = Node::File(self.file(from)?);
         if parent(from) == parent(to) {
-            self.change(parent(from).to_owned(), Change::Rename(from.to_owned(), to.to_owned(), node));
+            self.change(
+                parent(from).to_owned(),
+                Change::Rename(from.to_owned(), to.to_owned(), node),
+            );
         } else {
             self.link(to, node)?;
             self.unlink(from);

@@ -25,7 +25,11 @@ fn content(disk: &Disk) -> Option<Vec<u8>> {
 fn check(sync_bytes: bool, sync_name: bool, unsynced: Unsynced, expected: Option<&[u8]>) {
     let disk = disk_with(b"hello", sync_bytes, sync_name);
     disk.power_loss(unsynced);
-    assert_eq!(content(&disk).as_deref(), expected, "bytes {sync_bytes}, name {sync_name}, {unsynced:?}");
+    assert_eq!(
+        content(&disk).as_deref(),
+        expected,
+        "bytes {sync_bytes}, name {sync_name}, {unsynced:?}"
+    );
 }
 
 #[test]
@@ -64,7 +68,10 @@ fn torn_writes_keep_whole_sectors_and_differ_by_seed() {
         disk.power_loss(Unsynced::Torn);
         let bytes = content(&disk).unwrap();
         for sector in bytes.chunks(512) {
-            assert!(sector.iter().all(|byte| *byte == 7) || sector.iter().all(|byte| *byte == 0), "seed {seed}");
+            assert!(
+                sector.iter().all(|byte| *byte == 7) || sector.iter().all(|byte| *byte == 0),
+                "seed {seed}"
+            );
         }
         outcomes.insert(bytes);
     }
@@ -82,7 +89,9 @@ fn after_a_crash_nothing_works_until_the_restart_and_old_handles_never() {
     assert!(file.length().is_err());
     let held = disk.lock(Path::new("d/LOCK"), "2").unwrap();
     drop(lock);
-    assert!(matches!(disk.lock(Path::new("d/LOCK"), "3"), Err(LockFailure::Held { holder }) if holder == "2"));
+    assert!(
+        matches!(disk.lock(Path::new("d/LOCK"), "3"), Err(LockFailure::Held { holder }) if holder == "2")
+    );
     drop(held);
     assert_eq!(content(&disk).unwrap(), b"hello");
 }
