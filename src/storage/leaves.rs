@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 /// Number of slots.
-pub const SLOTS: usize = 1 << 16;
+const SLOTS: usize = 1 << 16;
 
 /// Slots of one chunk.
 const CHUNK_SLOTS: usize = 256;
@@ -36,7 +36,9 @@ impl Leaves {
     }
 
     pub(crate) fn xor_all(&mut self, changes: &LeafChanges) {
-        changes.iter().for_each(|(slot, bits)| self.xor(*slot, *bits));
+        for (slot, bits) in changes {
+            self.xor(*slot, *bits);
+        }
     }
 
     /// The changes that make these leaves of zeros.

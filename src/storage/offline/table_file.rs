@@ -163,10 +163,6 @@ impl TableFile {
     pub fn verify(vfs: &dyn Vfs, path: &Path) -> Result<Vec<BadBlock>, OfflineError> {
         verify(vfs, path).map_err(|source| OfflineError::Io { file: path.to_owned(), source })
     }
-
-    pub(super) const fn table(&self) -> &Arc<Table> {
-        &self.table
-    }
 }
 
 /// The entries of a table, in order.
@@ -346,10 +342,10 @@ fn check_entries(
         }
         *before = Some(key);
     }
-    match before.as_ref() == Some(last) {
-        true => Ok(()),
-        false => Err(BlockError::Malformed("its last key is not the one in the index".to_owned())),
+    if before.as_ref() == Some(last) {
+        return Ok(());
     }
+    Err(BlockError::Malformed("its last key is not the one in the index".to_owned()))
 }
 
 fn read_and_open(

@@ -16,7 +16,7 @@ use super::small;
 const STEPS: usize = 500;
 /// One in so many crashes is followed by crashes of its recovery, at one in so many of its calls, unless all are wanted.
 const RECOVERY_SAMPLE: u64 = 61;
-const RECOVERY_CALL_SAMPLE: usize = 3;
+const RECOVERY_CALL_SAMPLE: u64 = 3;
 
 const POLICIES: [Unsynced; 3] = [Unsynced::Dropped, Unsynced::Kept, Unsynced::Torn];
 
@@ -90,13 +90,13 @@ fn crash_here(copy: &Disk, options: &Options, history: &History, tally: &mut Tal
             continue;
         }
         let step = if all_wanted() { 1 } else { RECOVERY_CALL_SAMPLE };
-        let first = if all_wanted() { 0 } else { tally.calls as usize / 7 % step };
+        let first = if all_wanted() { 0 } else { tally.calls / 7 % step };
         let recovery_calls = {
             let disk = crashed();
             drop(open(&disk, options));
             disk.calls()
         };
-        for call in (first as u64..recovery_calls).step_by(step) {
+        for call in (first..recovery_calls).step_by(usize::try_from(step).unwrap()) {
             let disk = crashed();
             disk.crash_at(call);
             assert!(open(&disk, options).is_err(), "recovery went on after its crash");

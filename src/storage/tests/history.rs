@@ -71,7 +71,10 @@ impl History {
             Some(content) => content.clone(),
             None if end == LogPosition::ZERO => Content::default(),
             None => {
-                return Err(format!("ends at {end}, where no write ended: {:?}", self.after.keys()));
+                return Err(format!(
+                    "ends at {end}, where no write ended: {:?}",
+                    self.after.keys()
+                ));
             }
         };
         let found = Content::of(store);

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 mod crash;
 mod history;
+mod model;
+mod rot;
 
 use super::vfs::simulated::{Disk, Unsynced};
 use super::*;

@@ -154,12 +154,15 @@ impl Disk {
         state.locks.clear();
         let State { names, inodes, random, .. } = &mut *state;
         names.lose_power(unsynced, random);
-        inodes.values_mut().for_each(|inode| inode.lose_power(unsynced, random));
+        for inode in inodes.values_mut() {
+            inode.lose_power(unsynced, random);
+        }
         state.sweep();
     }
 
     /// An independent copy, as a restart after a kill would find it: the same bytes and names, synced or not; no open
     /// file, no lock, no plan. Its chance is drawn from `seed`.
+    #[must_use]
     pub fn fork(&self, seed: u64) -> Self {
         self.state().fork(seed)
     }

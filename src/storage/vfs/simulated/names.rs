@@ -134,7 +134,9 @@ impl Names {
         for (dir, _) in &self.pending {
             *kept.entry(dir).or_default() += 1;
         }
-        kept.values_mut().for_each(|count| *count = random.random_range(0..=*count));
+        for count in kept.values_mut() {
+            *count = random.random_range(0..=*count);
+        }
         for (dir, change) in &self.pending {
             let left = kept.get_mut(dir.as_path()).expect("counted above");
             if *left > 0 {
