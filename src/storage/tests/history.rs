@@ -41,22 +41,18 @@ pub(super) struct Script {
 }
 
 impl Content {
-    pub(super) fn of(store: &Store) -> Self {
+    /// What the store holds, read both ways; or what of it cannot be read.
+    pub(super) fn of(store: &Store) -> Result<Self, String> {
         let mut content = Self::default();
         for entry in store.scan(b"", None) {
-            let (key, value) = entry.unwrap();
-            assert_eq!(
-                store.get(&key).unwrap().value.as_ref(),
-                Some(&value),
-                "get and scan differ"
-            );
+            let (key, value) = entry.map_err(|error| format!("{error:?}"))?;
+            let found = store.get(&key).map_err(|error| format!("{error:?}"))?;
+            assert_eq!(found.value.as_ref(), Some(&value), "get and scan differ");
             content.entries.insert(key.to_vec(), value.to_vec());
         }
-        content.leaves = (0..SLOTS)
-            .map(|slot| (slot, store.leaf(slot)))
-            .filter(|(_, bits)| *bits != 0)
-            .collect();
-        content
+        let leaves = (0..SLOTS).map(|slot| (slot, store.leaf(slot)));
+        content.leaves = leaves.filter(|(_, bits)| *bits != 0).collect();
+        Ok(content)
     }
 }
 
@@ -77,7 +73,7 @@ impl History {
                 ));
             }
         };
-        let found = Content::of(store);
+        let found = Content::of(store)?;
         if found == expected {
             Ok(())
         } else {
