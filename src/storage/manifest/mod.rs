@@ -142,7 +142,7 @@ impl TableMeta {
 impl State {
     /// A store without anything.
     pub(crate) fn new() -> Self {
-        let floor = Header { segment: 1, first_position: LogPosition::ZERO };
+        let floor = Header { segment: 0, first_position: LogPosition::ZERO };
         Self {
             tables: BTreeMap::new(),
             next_number: 1,

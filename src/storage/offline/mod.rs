@@ -9,6 +9,8 @@ mod log_file;
 mod manifest_file;
 mod merge;
 mod table_file;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
