@@ -35,7 +35,7 @@ pub enum Change {
     Put(Bytes, Bytes),
     /// The key has no value any more.
     Delete(Bytes),
-    /// These bits are XORed into the slot's leaf.
+    /// The slot's leaf changes by these bits.
     XorLeaf(u16, u128),
 }
 

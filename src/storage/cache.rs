@@ -41,10 +41,12 @@ impl Hasher for PlaceHasher {
         self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half is folded in first")]
     fn write_u64(&mut self, number: u64) {
         let product = u128::from(self.0 ^ number ^ 0x9e37_79b9_7f4a_7c15)
             * u128::from(0xd6e8_feb8_6659_fd93_u64);
-        self.0 = (product >> 64) as u64 ^ product as u64;
+        let folded = (product >> 64) ^ (product & u128::from(u64::MAX));
+        self.0 = folded as u64;
     }
 
     fn finish(&self) -> u64 {

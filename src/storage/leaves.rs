@@ -7,39 +7,46 @@
 use std::collections::BTreeMap;
 
 /// Number of slots.
-pub const SLOTS: usize = 1 << 16;
+const SLOTS: usize = 1 << 16;
 
-/// All leaves.
+/// Slots of one chunk.
+const CHUNK_SLOTS: usize = 256;
+
+/// All leaves; chunks that hold only zeros take no memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Leaves(Box<[u128]>);
+pub(crate) struct Leaves(Vec<Option<Box<[u128; CHUNK_SLOTS]>>>);
 
 /// Changes of some leaves.
 pub(crate) type LeafChanges = BTreeMap<u16, u128>;
 
 impl Leaves {
     pub(crate) fn new() -> Self {
-        Self(vec![0; SLOTS].into_boxed_slice())
+        Self(vec![None; SLOTS / CHUNK_SLOTS])
     }
 
     pub(crate) fn get(&self, slot: u16) -> u128 {
-        self.0[usize::from(slot)]
+        let slot = usize::from(slot);
+        self.0[slot / CHUNK_SLOTS].as_ref().map_or(0, |chunk| chunk[slot % CHUNK_SLOTS])
     }
 
     pub(crate) fn xor(&mut self, slot: u16, bits: u128) {
-        self.0[usize::from(slot)] ^= bits;
+        let slot = usize::from(slot);
+        let chunk = self.0[slot / CHUNK_SLOTS].get_or_insert_with(|| Box::new([0; CHUNK_SLOTS]));
+        chunk[slot % CHUNK_SLOTS] ^= bits;
     }
 
     pub(crate) fn xor_all(&mut self, changes: &LeafChanges) {
-        changes.iter().for_each(|(slot, bits)| self.xor(*slot, *bits));
+        for (slot, bits) in changes {
+            self.xor(*slot, *bits);
+        }
     }
 
     /// The changes that make these leaves of zeros.
     pub(crate) fn as_changes(&self) -> LeafChanges {
-        (0..=u16::MAX)
-            .zip(&self.0)
-            .filter(|(_, bits)| **bits != 0)
-            .map(|(slot, bits)| (slot, *bits))
-            .collect()
+        let chunks = (0..=u16::MAX).step_by(CHUNK_SLOTS).zip(&self.0);
+        let held = chunks.filter_map(|(first, chunk)| chunk.as_ref().map(|chunk| (first, chunk)));
+        let leaves = held.flat_map(|(first, chunk)| (first..=u16::MAX).zip(chunk.iter().copied()));
+        leaves.filter(|(_, bits)| *bits != 0).collect()
     }
 }
 

@@ -98,12 +98,11 @@ impl Levels {
     /// The tables that may hold `key`, the newest first.
     pub(crate) fn candidates<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = &'a Live> {
         self.levels.iter().flat_map(move |(level, tables)| {
-            let tables: &[Live] = match level {
-                0 => tables,
-                _ => {
-                    let index = tables.partition_point(|live| *live.meta.last < *key);
-                    tables.get(index..).map_or(&[], |rest| rest.get(..1).unwrap_or_default())
-                }
+            let tables: &[Live] = if *level == 0 {
+                tables
+            } else {
+                let index = tables.partition_point(|live| *live.meta.last < *key);
+                tables.get(index..).map_or(&[], |rest| rest.get(..1).unwrap_or_default())
             };
             tables.iter().filter(move |live| live.meta.may_hold(key))
         })

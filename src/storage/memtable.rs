@@ -72,7 +72,7 @@ impl Memtable {
     }
 
     /// Entries held.
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) fn entries(&self) -> usize {
         self.entries.len()
     }
 

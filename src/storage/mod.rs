@@ -25,6 +25,7 @@ pub mod log;
 pub mod manifest;
 mod memtable;
 mod merge;
+pub mod offline;
 mod options;
 mod plan;
 mod recovery;

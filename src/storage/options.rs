@@ -113,13 +113,13 @@ impl Options {
     /// # Errors
     /// The first one out of bounds.
     pub fn validate(&self) -> Result<(), OptionsError> {
-        let least = |option, value: u64, least: u64| match value < least {
-            true => Err(OptionsError { option, value, bound: format!("at least {least}") }),
-            false => Ok(()),
+        let least = |option, value: u64, least: u64| {
+            let error = OptionsError { option, value, bound: format!("at least {least}") };
+            if value < least { Err(error) } else { Ok(()) }
         };
-        let most = |option, value: u64, most: u64| match most < value {
-            true => Err(OptionsError { option, value, bound: format!("at most {most}") }),
-            false => Ok(()),
+        let most = |option, value: u64, most: u64| {
+            let error = OptionsError { option, value, bound: format!("at most {most}") };
+            if most < value { Err(error) } else { Ok(()) }
         };
         least("memtable_bytes", self.memtable_bytes as u64, MEMTABLE_BYTES_MIN as u64)?;
         least("frozen_max", self.frozen_max as u64, 1)?;

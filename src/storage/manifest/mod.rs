@@ -95,7 +95,7 @@ pub struct Edit {
     pub floor: Option<(u64, LogPosition)>,
     /// Up to where the log was synced.
     pub synced: Option<LogPosition>,
-    /// Bits XORed into leaves.
+    /// Bits by which leaves change.
     pub leaves: LeafChanges,
 }
 
@@ -142,7 +142,7 @@ impl TableMeta {
 impl State {
     /// A store without anything.
     pub(crate) fn new() -> Self {
-        let floor = Header { segment: 1, first_position: LogPosition::ZERO };
+        let floor = Header { segment: 0, first_position: LogPosition::ZERO };
         Self {
             tables: BTreeMap::new(),
             next_number: 1,
@@ -183,13 +183,13 @@ impl Edit {
         let mut out = Vec::new();
         for table in &self.added {
             out.push(TABLE);
-            [table.number, table.level, table.bytes]
-                .into_iter()
-                .for_each(|value| put_varint(&mut out, value));
+            for value in [table.number, table.level, table.bytes] {
+                put_varint(&mut out, value);
+            }
             out.extend_from_slice(&table.footer_checksum.to_le_bytes());
-            [table.entries, table.deletes]
-                .into_iter()
-                .for_each(|value| put_varint(&mut out, value));
+            for value in [table.entries, table.deletes] {
+                put_varint(&mut out, value);
+            }
             put_bytes(&mut out, &table.first);
             put_bytes(&mut out, &table.last);
         }

@@ -33,6 +33,9 @@ use super::table::ReadError;
 use super::vfs::{TEMPORARY_SUFFIX, Vfs};
 use replay::{Replay, Replayed};
 
+/// Told of each change replayed: the key, and the value or `None` for a delete.
+pub type Observe<'a> = dyn FnMut(&[u8], Option<&[u8]>) + 'a;
+
 /// What a start found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Recovery {
@@ -115,7 +118,7 @@ impl Store {
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         options: Options,
-        replay: &mut dyn FnMut(&[u8], Option<&[u8]>),
+        replay: &mut Observe<'_>,
     ) -> Result<(Self, Recovery), OpenError> {
         options.validate()?;
         let directory = Directory::new(dir);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Cut, OpenError, segment_path};
+use super::{Cut, Observe, OpenError, segment_path};
 use crate::storage::batch::{self, Change};
 use crate::storage::directory::{Directory, log_number};
 use crate::storage::leaves::LeafChanges;
@@ -62,7 +62,7 @@ impl<'a> Replay<'a> {
     pub(super) fn run(
         mut self,
         state: &State,
-        observe: &mut dyn FnMut(&[u8], Option<&[u8]>),
+        observe: &mut Observe<'_>,
     ) -> Result<Replayed, OpenError> {
         let segments = self.segments(state)?;
         self.replayed.end = self.find_end(state, &segments)?;
@@ -120,14 +120,11 @@ impl<'a> Replay<'a> {
         if end < proven {
             let last = segments.values().next_back().copied().unwrap_or(state.floor.segment);
             let file = segment_path(self.directory, last);
-            return match segments.is_empty() {
-                true => Err(OpenError::Missing { file }),
-                false => {
-                    let reason =
-                        format!("the log ends at position {end}, but was synced up to {proven}");
-                    Err(damaged(file, 0, reason))
-                }
-            };
+            if segments.is_empty() {
+                return Err(OpenError::Missing { file });
+            }
+            let reason = format!("the log ends at position {end}, but was synced up to {proven}");
+            return Err(damaged(file, 0, reason));
         }
         Ok(end)
     }
@@ -142,9 +139,8 @@ impl<'a> Replay<'a> {
         let io = |source| OpenError::Io { path: file.clone(), source };
         let mut reader = self.open(number)?;
         while let Some(next) = reader.next().map_err(io)? {
-            let BadRecord { offset, position, reason } = match next.and_then(sound_batch) {
-                Ok(_) => continue,
-                Err(bad) => bad,
+            let Err(BadRecord { offset, position, reason }) = next.and_then(sound_batch) else {
+                continue;
             };
             if position < proven {
                 return Err(damaged(file, offset, reason));
@@ -163,11 +159,7 @@ impl<'a> Replay<'a> {
         Ok(reader.position())
     }
 
-    fn apply_segment(
-        &mut self,
-        number: u64,
-        observe: &mut dyn FnMut(&[u8], Option<&[u8]>),
-    ) -> Result<(), OpenError> {
+    fn apply_segment(&mut self, number: u64, observe: &mut Observe<'_>) -> Result<(), OpenError> {
         let file = segment_path(self.directory, number);
         let mut reader = self.open(number)?;
         while reader.position() < self.replayed.end {
@@ -184,7 +176,7 @@ impl<'a> Replay<'a> {
                     Change::Put(key, value) => observe(key, Some(value)),
                     Change::Delete(key) => observe(key, None),
                     Change::XorLeaf(slot, bits) => {
-                        *self.replayed.leaves.entry(*slot).or_default() ^= bits
+                        *self.replayed.leaves.entry(*slot).or_default() ^= bits;
                     }
                 }
                 self.memtable.apply(change, record.end);
@@ -199,7 +191,7 @@ impl<'a> Replay<'a> {
     /// Writes what was gathered as a table of level 0; its directory is synced at the end.
     fn finish_table(&mut self) -> Result<(), OpenError> {
         let memtable = std::mem::take(&mut self.memtable);
-        if memtable.len() == 0 {
+        if memtable.entries() == 0 {
             return Ok(());
         }
         let number = self.replayed.next_number;

@@ -119,7 +119,7 @@ impl Store {
         let mut bytes = 0;
         while bytes < self.options.compaction_slice_bytes {
             let Some(entry) = running.merge.next(Blocks::Disk)? else {
-                self.finish_table(running)?;
+                running.finish_table()?;
                 return Ok(true);
             };
             bytes += (entry.key.len() + entry.value.as_ref().map_or(0, Bytes::len)) as u64;
@@ -137,7 +137,7 @@ impl Store {
             .as_ref()
             .is_some_and(|builder| self.options.table_bytes <= builder.bytes())
         {
-            self.finish_table(running)?;
+            running.finish_table()?;
         }
         if running.builder.is_none() {
             let number = self.memory_mut().take_number();
@@ -154,13 +154,6 @@ impl Store {
         }
         let builder = running.builder.as_mut().expect("created above");
         builder.add(&entry.key, entry.value.as_deref())
-    }
-
-    fn finish_table(&self, running: &mut Running) -> io::Result<()> {
-        if let Some(builder) = running.builder.take() {
-            running.written.push(builder.finish()?);
-        }
-        Ok(())
     }
 
     /// The results take the inputs' place, in one edit; then the inputs' files go.
@@ -203,6 +196,13 @@ impl Store {
 }
 
 impl Running {
+    fn finish_table(&mut self) -> io::Result<()> {
+        if let Some(builder) = self.builder.take() {
+            self.written.push(builder.finish()?);
+        }
+        Ok(())
+    }
+
     fn older_may_hold(&self, key: &[u8]) -> bool {
         self.older.iter().any(|(first, last)| **first <= *key && *key <= **last)
     }

@@ -48,7 +48,7 @@ impl Store {
         self.check_failure()?;
         let Some(frozen) = self.memory().frozen.front().map(Arc::clone) else { return Ok(()) };
         let synced = self.sync_all()?;
-        let live = match frozen.table.len() {
+        let live = match frozen.table.entries() {
             0 => None,
             _ => Some(self.write_frozen(&frozen)?),
         };
@@ -103,9 +103,12 @@ impl Store {
                 }
             }
         });
-        let written = written.map_err(|error| match is_full(&error) {
-            true => JobError::Full,
-            false => self.fail("cannot write a table", &error).into(),
+        let written = written.map_err(|error| {
+            if is_full(&error) {
+                JobError::Full
+            } else {
+                self.fail("cannot write a table", &error).into()
+            }
         })?;
         self.sync_tables_dir()?;
         Ok(self.open_written(&written)?)

@@ -67,10 +67,16 @@ impl Store {
         loop {
             let entry = match merge.next(Blocks::Pass(&self.cache)) {
                 Ok(entry) => entry,
-                Err(error) if error.keys().first.is_empty() || *error.keys().first <= *start => {
+                Err(error) if *error.keys().first <= *start => {
                     return Err(error);
                 }
-                Err(error) => return resume_before(slice, error, end, horizon.as_deref()),
+                // The next slice begins with what cannot be read.
+                Err(error) => {
+                    let first = error.keys().first.clone();
+                    let first = horizon.map_or(first.clone(), |horizon| horizon.min(first));
+                    slice.next = Some(first).filter(|first| end.is_none_or(|end| **first < *end));
+                    return Ok(slice);
+                }
             };
             let Some(Entry { key, value }) = entry else {
                 slice.next = horizon.filter(|horizon| end.is_none_or(|end| **horizon < *end));
@@ -117,19 +123,6 @@ impl Store {
         runs.extend(levels.runs(start));
         (Merge::new(runs), horizon)
     }
-}
-
-/// What was read before keys that cannot be; the next slice begins with those.
-fn resume_before(
-    mut slice: ScanSlice,
-    error: ReadError,
-    end: Option<&[u8]>,
-    horizon: Option<&[u8]>,
-) -> Result<ScanSlice, ReadError> {
-    let first = error.keys().first.clone();
-    let first = horizon.filter(|horizon| *horizon < &*first).map_or(first, Bytes::copy_from_slice);
-    slice.next = Some(first).filter(|first| end.is_none_or(|end| **first < *end));
-    Ok(slice)
 }
 
 impl Iterator for Scan<'_> {

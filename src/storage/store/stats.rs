@@ -85,7 +85,8 @@ impl Store {
             tables_by_level,
             table_bytes,
             tables_damaged,
-            entries_estimate: entries + memtables().map(|table| table.len() as u64).sum::<u64>(),
+            entries_estimate: entries
+                + memtables().map(|table| table.entries() as u64).sum::<u64>(),
             log_bytes: memory.buffer.appended().get() - floor.get(),
             memtable_bytes: memtables().map(|table| table.bytes() as u64).sum(),
             memtables_frozen: memory.frozen.len() as u64,

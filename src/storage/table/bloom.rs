@@ -90,7 +90,7 @@ impl Filter {
 
 /// The byte offset of the hash's line, and its bits in the line.
 fn place(hash: KeyHash, lines: u64, probes: u32) -> (usize, impl Iterator<Item = usize>) {
-    let (high, low) = (hash.0 >> 32, hash.0 as u32);
+    let (high, low) = (hash.0 >> 32, (hash.0 & u64::from(u32::MAX)) as u32);
     let line = usize::try_from((high * lines) >> 32).unwrap_or(0);
     let bits = (0..probes).scan(low, |state, _| {
         *state = state.wrapping_mul(PROBE_FACTOR).rotate_left(15);
@@ -114,7 +114,7 @@ mod tests {
         assert!(hashes(0..20_000).iter().all(|hash| filter.may_contain(*hash)), "a key was lost");
         let wrong =
             hashes(20_000..120_000).iter().filter(|hash| filter.may_contain(**hash)).count();
-        let rate = wrong as f64 / 100_000.0;
+        let rate = f64::from(u32::try_from(wrong).unwrap()) / 100_000.0;
         assert!(rate <= false_positives_max, "{bits_per_key} bits a key: {rate}");
     }
 

@@ -41,22 +41,18 @@ pub(super) struct Script {
 }
 
 impl Content {
-    pub(super) fn of(store: &Store) -> Self {
+    /// What the store holds, read both ways; or what of it cannot be read.
+    pub(super) fn of(store: &Store) -> Result<Self, String> {
         let mut content = Self::default();
         for entry in store.scan(b"", None) {
-            let (key, value) = entry.unwrap();
-            assert_eq!(
-                store.get(&key).unwrap().value.as_ref(),
-                Some(&value),
-                "get and scan differ"
-            );
+            let (key, value) = entry.map_err(|error| format!("{error:?}"))?;
+            let found = store.get(&key).map_err(|error| format!("{error:?}"))?;
+            assert_eq!(found.value.as_ref(), Some(&value), "get and scan differ");
             content.entries.insert(key.to_vec(), value.to_vec());
         }
-        content.leaves = (0..SLOTS)
-            .map(|slot| (slot, store.leaf(slot)))
-            .filter(|(_, bits)| *bits != 0)
-            .collect();
-        content
+        let leaves = (0..SLOTS).map(|slot| (slot, store.leaf(slot)));
+        content.leaves = leaves.filter(|(_, bits)| *bits != 0).collect();
+        Ok(content)
     }
 }
 
@@ -77,7 +73,7 @@ impl History {
                 ));
             }
         };
-        let found = Content::of(store);
+        let found = Content::of(store)?;
         if found == expected {
             Ok(())
         } else {
@@ -101,16 +97,17 @@ impl Script {
                 let upto = self.store.appended();
                 self.store.sync(upto).unwrap();
             }
-            75..90 => {
-                if let Some(job) = self.store.next_job() {
+            75..94 => {
+                let job = self.store.next_flush().or_else(|| self.store.next_compaction());
+                if let Some(job) = job.or_else(|| self.store.next_job()) {
                     self.store.run(job).unwrap();
                 }
             }
-            90..93 => self.store.flush().unwrap(),
-            93..95 => {
+            94..96 => self.store.flush().unwrap(),
+            96..97 => {
                 self.store.sync_all().unwrap();
             }
-            95..97 => self.store.close().unwrap(),
+            97..98 => self.store.close().unwrap(),
             _ => self.reopen(),
         }
         let (durable, synced) = (self.store.durable(), self.store.synced());

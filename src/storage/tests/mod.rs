@@ -5,7 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod crash;
+mod faults;
+mod golden;
 mod history;
+mod model;
+mod rot;
+mod threads;
 
 use super::vfs::simulated::{Disk, Unsynced};
 use super::*;

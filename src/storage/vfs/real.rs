@@ -148,7 +148,7 @@ impl VfsFile for RealFile {
 }
 
 fn fill_with_zeros(file: &File, bytes: u64) -> io::Result<()> {
-    let zeros = [0; ZEROS_BYTES];
+    let zeros = vec![0; ZEROS_BYTES];
     (0..bytes).step_by(ZEROS_BYTES).try_for_each(|offset| file.write_all_at(&zeros, offset))
 }
 

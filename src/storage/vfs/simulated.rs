@@ -9,7 +9,7 @@
 mod inode;
 mod names;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub enum Unsynced {
     Dropped,
     /// All of it is there: the process died, the machine did not.
     Kept,
-    /// Of each file any subset of its 512-byte sectors and any length between; of each directory's changes a prefix.
+    /// Of each file any subset of its 512-byte sectors and any length between; of the changed names any subset.
     Torn,
 }
 
@@ -48,6 +48,9 @@ pub struct Disk {
     state: Arc<Mutex<State>>,
 }
 
+/// Whether syncing this file or directory does nothing.
+pub type Lies = Arc<dyn Fn(&Path) -> bool + Send + Sync>;
+
 /// Called with a copy of the disk before each call; the copy is independent.
 pub type Observer = Box<dyn FnMut(Disk) + Send>;
 
@@ -63,8 +66,7 @@ struct State {
     generation: u64,
     locks: BTreeMap<PathBuf, String>,
     capacity: Option<u64>,
-    /// Files whose syncs are silently ignored, and directories: what a lying disk does.
-    syncs_ignored: BTreeSet<PathBuf>,
+    lies: Option<Lies>,
     random: ChaCha8Rng,
     observer: Option<Observer>,
 }
@@ -97,7 +99,7 @@ impl Disk {
             generation: 0,
             locks: BTreeMap::new(),
             capacity: None,
-            syncs_ignored: BTreeSet::new(),
+            lies: None,
             random: ChaCha8Rng::seed_from_u64(seed),
             observer: None,
         })
@@ -128,9 +130,9 @@ impl Disk {
         self.state().used()
     }
 
-    /// From now on this file or directory is not synced, though the call succeeds.
-    pub fn ignore_syncs_of(&self, path: &Path) {
-        self.state().syncs_ignored.insert(path.to_owned());
+    /// From now on files and directories for which `lies` says so are not synced, though the call succeeds.
+    pub fn lie_about_syncs(&self, lies: Lies) {
+        self.state().lies = Some(lies);
     }
 
     /// Whether a crash told by [`Disk::crash_at`] happened.
@@ -154,12 +156,15 @@ impl Disk {
         state.locks.clear();
         let State { names, inodes, random, .. } = &mut *state;
         names.lose_power(unsynced, random);
-        inodes.values_mut().for_each(|inode| inode.lose_power(unsynced, random));
+        for inode in inodes.values_mut() {
+            inode.lose_power(unsynced, random);
+        }
         state.sweep();
     }
 
     /// An independent copy, as a restart after a kill would find it: the same bytes and names, synced or not; no open
     /// file, no lock, no plan. Its chance is drawn from `seed`.
+    #[must_use]
     pub fn fork(&self, seed: u64) -> Self {
         self.state().fork(seed)
     }
@@ -259,7 +264,7 @@ impl State {
             generation: self.generation,
             locks: BTreeMap::new(),
             capacity: self.capacity,
-            syncs_ignored: self.syncs_ignored.clone(),
+            lies: self.lies.clone(),
             random: ChaCha8Rng::seed_from_u64(seed),
             observer: None,
         })
@@ -330,7 +335,7 @@ impl Vfs for Disk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.enter()?;
-        if !state.syncs_ignored.contains(dir) {
+        if !state.lies.as_ref().is_some_and(|lies| lies(dir)) {
             state.names.sync(dir);
             state.sweep();
         }
@@ -405,9 +410,10 @@ impl VfsFile for DiskFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.enter()?;
-        let ignored =
-            state.syncs_ignored.iter().any(|path| state.names.file(path).ok() == Some(self.inode));
-        if !ignored {
+        let named = state.names.files().filter(|(_, inode)| *inode == self.inode);
+        let lied_about =
+            state.lies.as_ref().is_some_and(|lies| named.into_iter().any(|(path, _)| lies(path)));
+        if !lied_about {
             self.inode(&mut state)?.sync();
         }
         Ok(())

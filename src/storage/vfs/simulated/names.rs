@@ -116,7 +116,7 @@ impl Names {
         match unsynced {
             Unsynced::Kept => self.synced.clone_from(&self.live),
             Unsynced::Dropped => {}
-            Unsynced::Torn => self.keep_prefixes(random),
+            Unsynced::Torn => self.keep_some(random),
         }
         self.pending.clear();
         self.live.clear();
@@ -129,16 +129,10 @@ impl Names {
         self.synced.clone_from(&self.live);
     }
 
-    fn keep_prefixes(&mut self, random: &mut ChaCha8Rng) {
-        let mut kept: BTreeMap<&Path, usize> = BTreeMap::new();
-        for (dir, _) in &self.pending {
-            *kept.entry(dir).or_default() += 1;
-        }
-        kept.values_mut().for_each(|count| *count = random.random_range(0..=*count));
-        for (dir, change) in &self.pending {
-            let left = kept.get_mut(dir.as_path()).expect("counted above");
-            if *left > 0 {
-                *left -= 1;
+    /// No order is promised between changes that were not synced, not even within a directory.
+    fn keep_some(&mut self, random: &mut ChaCha8Rng) {
+        for (_, change) in &self.pending {
+            if random.random() {
                 apply(&mut self.synced, change);
             }
         }

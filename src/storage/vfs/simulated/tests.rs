@@ -62,7 +62,7 @@ fn an_unsynced_rename_shows_the_old_file_again() {
 
 #[test]
 fn torn_writes_keep_whole_sectors_and_differ_by_seed() {
-    let mut outcomes = BTreeSet::new();
+    let mut outcomes = std::collections::BTreeSet::new();
     for seed in 0..20 {
         let disk = disk_with(&[7; 2000], false, true).fork(seed);
         disk.power_loss(Unsynced::Torn);

@@ -1,0 +1,219 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::*;
+use crate::storage::vfs::Vfs;
+use crate::storage::vfs::simulated::Disk;
+use crate::storage::{BlockError, Options, Store, WriteBatch};
+
+const DIR: &str = "store";
+
+fn options() -> Options {
+    Options {
+        memtable_bytes: 4000,
+        block_bytes: 256,
+        table_bytes: 3000,
+        level0_tables: 2,
+        level1_bytes: 5000,
+        reserve_bytes: 0,
+        ..Options::default()
+    }
+}
+
+/// A running store with tables, a log, and deletes; and what it holds.
+fn store() -> (Disk, Store, BTreeMap<Vec<u8>, Vec<u8>>) {
+    let disk = Disk::new(0);
+    let (store, _) =
+        Store::open(Arc::new(disk.clone()), Path::new(DIR), options(), &mut |_, _| {}).unwrap();
+    let mut content = BTreeMap::new();
+    for number in 0..300_u32 {
+        let (key, value) = (
+            format!("key{:03}", number * 7 % 120).into_bytes(),
+            vec![b'v'; 20 + number as usize % 30],
+        );
+        let mut batch = WriteBatch::new();
+        if number % 5 == 0 {
+            batch.delete(&key);
+            content.remove(&key);
+        } else {
+            batch.put(&key, &value);
+            content.insert(key, value);
+        }
+        store.write(batch).unwrap();
+        if number % 3 == 0 {
+            while let Some(job) = store.next_job() {
+                store.run(job).unwrap();
+            }
+        }
+    }
+    store.sync_all().unwrap();
+    (disk, store, content)
+}
+
+fn table_paths(disk: &Disk) -> Vec<PathBuf> {
+    disk.files()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.extension() == Some("sst".as_ref()))
+        .collect()
+}
+
+fn build(
+    disk: &Disk,
+    dir: &str,
+    entries: impl Iterator<Item = (String, Option<String>)>,
+) -> PathBuf {
+    disk.create_dir(Path::new(dir)).unwrap();
+    let options = TableOptions { block_bytes: 200, ..TableOptions::default() };
+    let mut builder = TableBuilder::new(Arc::new(disk.clone()), Path::new(dir), options);
+    for (key, value) in entries {
+        builder.add(key.as_bytes(), value.as_deref().map(str::as_bytes)).unwrap();
+    }
+    let [table] = builder.finish().unwrap().try_into().unwrap();
+    table.file
+}
+
+#[test]
+fn a_directory_beside_a_running_store_shows_the_same_and_is_left_alone() {
+    let (disk, store, expected) = store();
+    let files = disk.files();
+    let view = DirectoryView::open(&disk, Path::new(DIR)).unwrap();
+    let seen: BTreeMap<_, _> = view
+        .scan(b"", None)
+        .map(Result::unwrap)
+        .map(|live| (live.key.to_vec(), live.value.to_vec()))
+        .collect();
+    assert_eq!(seen, expected);
+    for number in 0..120 {
+        let key = format!("key{number:03}");
+        let entry = view.get(key.as_bytes()).unwrap();
+        let value = entry.as_ref().and_then(|entry| entry.value.clone());
+        assert_eq!(value, store.get(key.as_bytes()).unwrap().value, "{key}");
+        if let Some(ViewEntry { source: Source::Table { file, block, offset }, .. }) = entry {
+            let located =
+                TableFile::open(&disk, &file).unwrap().get(key.as_bytes()).unwrap().unwrap();
+            assert_eq!(
+                (located.block, located.offset, located.entry.value),
+                (block, offset, value)
+            );
+        }
+    }
+    assert!(
+        view.tables().count() > 1 && !view.log_paths().is_empty() && view.bad_records.is_empty()
+    );
+    assert_eq!(disk.files(), files);
+    // The log's end and a merge that happens meanwhile change nothing that the view holds.
+    store.flush().unwrap();
+    while let Some(job) = store.next_job() {
+        store.run(job).unwrap();
+    }
+    assert_eq!(view.scan(b"", None).count(), expected.len());
+}
+
+#[test]
+fn tables_merge_to_what_the_store_holds() {
+    let (disk, store, expected) = store();
+    store.flush().unwrap();
+    let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+    let report =
+        merge_tables(&vfs, &table_paths(&disk), Path::new("merged"), TableOptions::default())
+            .unwrap();
+    let [written] = report.written.try_into().unwrap();
+    let table = TableFile::open(&disk, &written.file).unwrap();
+    let entries: Vec<_> = table.entries(b"").map(|entry| entry.unwrap().entry).collect();
+    let live: BTreeMap<_, _> = entries
+        .iter()
+        .filter_map(|entry| Some((entry.key.to_vec(), entry.value.as_ref()?.to_vec())))
+        .collect();
+    assert_eq!(live, expected);
+    assert_eq!(report.entries_read, entries.len() as u64 + report.entries_shadowed);
+    assert!(TableFile::verify(&disk, &written.file).unwrap().is_empty());
+}
+
+#[test]
+fn damage_is_listed_and_the_rest_of_the_table_is_read() {
+    let disk = Disk::new(0);
+    let entries = || (0..100).map(|number| (format!("{number:03}"), Some("value".repeat(4))));
+    let path = build(&disk, "t", entries());
+    let info = TableFile::open(&disk, &path).unwrap().info();
+    assert_eq!(
+        (info.properties.entries, &*info.first, &*info.last),
+        (100, &b"000"[..], &b"099"[..])
+    );
+    let second = TableFile::open(&disk, &path)
+        .unwrap()
+        .entries(b"")
+        .flatten()
+        .find(|found| found.block == 1)
+        .unwrap();
+    disk.flip_bit(&path, second.offset + 3, 4).unwrap();
+    let bad = TableFile::verify(&disk, &path).unwrap();
+    let [BadBlock { kind: BlockKind::Data, number: Some(1), offset, error, .. }] = &*bad else {
+        panic!("{bad:?}")
+    };
+    assert_eq!(*offset, second.offset);
+    assert!(matches!(error, BlockError::Checksum { stored, computed } if stored != computed));
+    let table = TableFile::open(&disk, &path).unwrap();
+    let (read, lost): (Vec<_>, Vec<_>) = table.entries(b"").partition(Result::is_ok);
+    assert!(lost.len() == 1 && (80..100).contains(&read.len()), "{} read", read.len());
+    assert!(table.get(&second.entry.key).is_err());
+    assert_eq!(&*table.get(b"099").unwrap().unwrap().entry.key, b"099");
+    assert!(table.may_contain(b"042") && !(0..100).all(|number: u8| table.may_contain(&[number])));
+    // Footer, index, filter and properties too.
+    let footer = disk.fork(0);
+    footer.flip_bit(&path, info.bytes - 30, 0).unwrap();
+    assert_eq!(TableFile::verify(&footer, &path).unwrap()[0].kind, BlockKind::Footer);
+    assert!(TableFile::open(&footer, &path).is_err());
+}
+
+#[test]
+fn a_log_is_read_past_its_damage() {
+    let disk = Disk::new(0);
+    let options = Options { memtable_bytes: 1 << 20, ..options() };
+    let (store, _) =
+        Store::open(Arc::new(disk.clone()), Path::new(DIR), options, &mut |_, _| {}).unwrap();
+    for number in 0..5_u16 {
+        let mut batch = WriteBatch::new();
+        batch.put(number.to_string(), "value").delete("x").xor_leaf(number, 1);
+        store.write(batch).unwrap();
+        store.sync_all().unwrap();
+    }
+    let path = Path::new("store/log/00000001.log");
+    let items =
+        |disk: &Disk| LogFile::open(disk, path).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+    let sound = items(&disk);
+    let [LogItem::Record(first), LogItem::Record(second), ..] = &*sound else {
+        panic!("{sound:?}")
+    };
+    assert_eq!((sound.len(), first.changes.len(), first.end), (5, 3, second.synced));
+    disk.flip_bit(path, second.offset + 40, 0).unwrap();
+    let damaged = items(&disk);
+    assert!(
+        matches!(&damaged[1], LogItem::Bad(bad) if bad.offset == second.offset && bad.reason.contains("checksum"))
+    );
+    assert_eq!((damaged.len(), &damaged[0], &damaged[2..]), (5, &sound[0], &sound[2..]));
+    let view = DirectoryView::open(&disk, Path::new(DIR)).unwrap();
+    assert_eq!((view.bad_records.len(), view.scan(b"", None).count()), (1, 4));
+}
+
+#[test]
+fn a_manifest_shows_its_edits_past_damage() {
+    let (disk, _, _) = store();
+    let path = DirectoryView::open(&disk, Path::new(DIR)).unwrap().manifest_path();
+    let edits: Vec<_> = ManifestFile::open(&disk, &path).unwrap().map(Result::unwrap).collect();
+    assert!(edits.len() > 5 && edits.iter().any(|located| !located.edit.removed.is_empty()));
+    disk.flip_bit(&path, edits[2].offset + 30, 0).unwrap();
+    let damaged: Vec<_> = ManifestFile::open(&disk, &path).unwrap().collect();
+    assert_eq!(damaged.iter().filter(|located| located.is_err()).count(), 1);
+    assert_eq!(damaged.len(), edits.len());
+}
+
+#[test]
+fn entries_out_of_order_are_refused() {
+    let disk = Disk::new(0);
+    let mut builder = TableBuilder::new(Arc::new(disk), Path::new(""), TableOptions::default());
+    builder.add(b"b", None).unwrap();
+    let error = builder.add(b"a", None).unwrap_err();
+    assert_eq!(error.to_string(), "key a does not come after b");
+}

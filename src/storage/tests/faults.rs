@@ -1,0 +1,250 @@
+//! Disks that fail or fill up: nothing acknowledged is lost, and what fails says so.
+
+use std::path::Path;
+
+use super::super::vfs::simulated::{Disk, Fault, Unsynced};
+use super::super::*;
+use super::history::open;
+use super::{put, small, value};
+
+/// Writes of one run.
+const WRITES: u32 = 60;
+
+fn options() -> Options {
+    Options { reserve_bytes: 32 << 10, ..small() }
+}
+
+fn key(number: u32) -> String {
+    format!("key{number:03}")
+}
+
+/// Writes, syncs and runs jobs, and goes on past what fails; the numbers acknowledged.
+fn write_all(store: &Store) -> Vec<u32> {
+    let mut acknowledged = Vec::new();
+    for number in 0..WRITES {
+        let mut batch = WriteBatch::new();
+        batch.put(key(number), format!("value {number}").repeat(8));
+        let written = store.write(batch).map_err(|error| error.to_string());
+        if written
+            .and_then(|position| store.sync(position).map_err(|error| error.to_string()))
+            .is_ok()
+        {
+            acknowledged.push(number);
+        }
+        if number % 3 == 0 {
+            for job in [store.next_flush(), store.next_compaction()].into_iter().flatten() {
+                let _ = store.run(job);
+            }
+        }
+    }
+    acknowledged
+}
+
+fn check_acknowledged(disk: &Disk, acknowledged: &[u32], what: &str) {
+    let store = open(disk, &options()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    for number in acknowledged {
+        let expected = format!("value {number}").repeat(8);
+        assert_eq!(value(&store, &key(*number)), Some(expected), "{what}: write {number}");
+    }
+}
+
+fn check_fault_everywhere(fault: Fault, unsynced: Unsynced) {
+    for call in 0.. {
+        let disk = Disk::new(call);
+        disk.fail_at(call, fault);
+        let what = format!("{fault:?} at call {call}, then {unsynced:?}");
+        let Ok(store) = open(&disk, &options()) else {
+            disk.power_loss(unsynced);
+            open(&disk, &options()).unwrap_or_else(|error| panic!("{what}: {error}"));
+            continue;
+        };
+        let acknowledged = write_all(&store);
+        let failed = store.check_failure().is_err();
+        if fault == Fault::Io && failed {
+            let mut batch = WriteBatch::new();
+            batch.put("late", "");
+            assert!(matches!(store.write(batch), Err(WriteError::Failed(_))), "{what}");
+            assert!(store.sync_all().is_err(), "{what}: a failed store synced");
+        }
+        let calls = disk.calls();
+        drop(store);
+        disk.power_loss(unsynced);
+        check_acknowledged(&disk, &acknowledged, &what);
+        if calls <= call {
+            assert_eq!(acknowledged.len() as u32, WRITES);
+            return;
+        }
+    }
+}
+
+#[test]
+fn an_input_output_error_at_any_call_loses_nothing_acknowledged() {
+    check_fault_everywhere(Fault::Io, Unsynced::Dropped);
+    check_fault_everywhere(Fault::Io, Unsynced::Kept);
+}
+
+#[test]
+fn nor_does_a_moment_of_full_disk() {
+    check_fault_everywhere(Fault::Full, Unsynced::Dropped);
+}
+
+#[test]
+fn a_failed_sync_is_not_tried_again_and_recovery_does_not_trust_the_file() {
+    let disk = Disk::new(0);
+    let store = open(&disk, &options()).unwrap();
+    put(&store, "a", "1");
+    store.sync_all().unwrap();
+    put(&store, "b", "2");
+    // The write, then the sync.
+    disk.fail_at(disk.calls() + 1, Fault::Io);
+    store.sync_all().unwrap_err();
+    let calls = disk.calls();
+    store.sync_all().unwrap_err();
+    assert_eq!(disk.calls(), calls, "it was tried again");
+    assert!(store.durable() < store.appended());
+    drop(store);
+    // The process starts again and reads the bytes back from the system's cache; then the power fails.
+    disk.power_loss(Unsynced::Kept);
+    drop(open(&disk, &options()).unwrap());
+    disk.power_loss(Unsynced::Dropped);
+    let store = open(&disk, &options()).unwrap();
+    assert_eq!(value(&store, "b").as_deref(), Some("2"), "what a start served was lost");
+}
+
+#[test]
+fn a_full_disk_refuses_writes_serves_reads_takes_deletes_and_recovers_by_itself() {
+    let disk = Disk::new(0);
+    let options = Options { memtable_bytes: 8 << 10, ..options() };
+    let store = open(&disk, &options).unwrap();
+    disk.set_capacity(Some(disk.used() + (24 << 10)));
+    let mut written = 0;
+    let refused = loop {
+        let mut batch = WriteBatch::new();
+        batch.put(key(written), "x".repeat(500));
+        match store.write(batch) {
+            Ok(position) => store.sync(position).unwrap(),
+            Err(error) => break error,
+        };
+        if let Some(job) = store.next_flush() {
+            store.run(job).unwrap();
+        }
+        written += 1;
+    };
+    assert_eq!(refused, WriteError::Full);
+    assert!(written > 30 && store.stats().disk_full);
+    assert_eq!(value(&store, &key(written - 1)), Some("x".repeat(500)));
+    let mut batch = WriteBatch::new();
+    batch.delete(key(0)).on_reserve();
+    store.sync(store.write(batch).unwrap()).unwrap();
+    store.flush().unwrap();
+    store.check_space().unwrap();
+    assert!(store.stats().disk_full, "there is still no space");
+    disk.set_capacity(None);
+    store.check_space().unwrap();
+    assert!(!store.stats().disk_full);
+    put(&store, "late", "1");
+    store.sync_all().unwrap();
+    drop(store);
+    disk.power_loss(Unsynced::Dropped);
+    let store = open(&disk, &options).unwrap();
+    assert_eq!(store.scan(b"", None).count() as u32, written);
+    assert_eq!((value(&store, &key(0)), value(&store, "late").as_deref()), (None, Some("1")));
+}
+
+#[test]
+fn whatever_the_disks_size_a_full_one_never_fails_the_store() {
+    for spare in (0..60_000).step_by(997) {
+        let disk = Disk::new(spare);
+        let store = open(&disk, &options()).unwrap();
+        disk.set_capacity(Some(disk.used() + spare));
+        let acknowledged = write_all(&store);
+        assert_eq!(store.check_failure(), Ok(()), "{spare} bytes free");
+        drop(store);
+        disk.power_loss(Unsynced::Dropped);
+        check_acknowledged(&disk, &acknowledged, &format!("{spare} bytes free"));
+    }
+}
+
+#[test]
+fn a_torn_end_of_the_log_is_cut_reported_and_kept() {
+    let disk = Disk::new(0);
+    let store = open(&disk, &options()).unwrap();
+    put(&store, "a", "1");
+    let end = store.sync_all().unwrap();
+    put(&store, "b", "2");
+    store.sync_all().unwrap();
+    drop(store);
+    let (log, length) =
+        disk.files().into_iter().find(|(path, _)| path.starts_with("store/log")).unwrap();
+    disk.power_loss(Unsynced::Kept);
+    disk.truncate(&log, length - 1).unwrap();
+    let (store, recovery) = Store::open(
+        std::sync::Arc::new(disk.clone()),
+        Path::new("store"),
+        options(),
+        &mut |_, _| {},
+    )
+    .unwrap();
+    let cut = recovery.cut.unwrap();
+    assert_eq!((&cut.file, cut.offset + cut.bytes, recovery.end), (&log, length - 1, end));
+    assert_eq!((value(&store, "a").as_deref(), value(&store, "b")), (Some("1"), None));
+    assert_eq!(
+        disk.list(Path::new("store/damaged")).unwrap(),
+        [log.file_name().unwrap().to_str().unwrap()]
+    );
+    disk.power_loss(Unsynced::Dropped);
+    assert_eq!(disk.list(Path::new("store/damaged")).unwrap().len(), 1);
+}
+
+#[test]
+fn a_bad_record_before_one_that_knows_it_was_durable_is_damage_and_nothing_is_changed() {
+    let disk = Disk::new(0);
+    let store = open(&disk, &options()).unwrap();
+    for key in ["a", "b", "c"] {
+        put(&store, key, "1");
+        store.sync_all().unwrap();
+    }
+    drop(store);
+    let (log, _) =
+        disk.files().into_iter().find(|(path, _)| path.starts_with("store/log")).unwrap();
+    disk.power_loss(Unsynced::Kept);
+    disk.flip_bit(&log, log::HEADER_BYTES as u64 + 34, 0).unwrap();
+    let files = disk.files();
+    let error = open(&disk, &options()).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("00000001.log: damaged at byte 40: checksum"), "{message}");
+    assert!(message.contains("kvsstable salvage store/log/00000001.log"), "{message}");
+    assert_eq!(disk.files(), files);
+}
+
+#[test]
+fn one_bad_block_costs_its_keys_and_no_others() {
+    let disk = Disk::new(0);
+    let store =
+        open(&disk, &Options { cache_bytes: 0, memtable_bytes: 1 << 20, ..options() }).unwrap();
+    for number in 0..40 {
+        put(&store, &key(number), &"x".repeat(30));
+    }
+    store.flush().unwrap();
+    let (table, _) =
+        disk.files().into_iter().find(|(path, _)| path.starts_with("store/sst")).unwrap();
+    disk.flip_bit(&table, 5, 1).unwrap();
+    let error = store.get(key(0).as_bytes()).unwrap_err();
+    let ReadError::Corrupt { file, offset: 0, keys, source: BlockError::Checksum { .. } } = error
+    else {
+        panic!("{error:?}")
+    };
+    assert_eq!(file, table);
+    let lost = (0..40).filter(|number| key(*number).as_bytes() <= &*keys.last).count();
+    assert!((2..10).contains(&lost), "{keys:?}");
+    let scanned: Vec<_> = store.scan(b"", None).collect();
+    assert_eq!(scanned.iter().filter(|entry| entry.is_err()).count(), 1);
+    assert_eq!(scanned.iter().filter(|entry| entry.is_ok()).count(), 40 - lost);
+    // A merge does not spread it, and does not try again and again.
+    put(&store, "another", "table");
+    store.flush().unwrap();
+    let job = store.next_compaction().unwrap();
+    assert!(matches!(store.run(job), Err(JobError::Read(_))));
+    assert_eq!(store.next_compaction(), None);
+    assert!(value(&store, &key(39)).is_some());
+}

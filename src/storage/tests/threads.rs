@@ -1,0 +1,59 @@
+//! One thread writes and reads while others sync, flush and merge, as in production.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use super::super::*;
+use super::{DIR, content, small};
+
+#[test]
+fn reads_see_every_earlier_write_whatever_runs_beside() {
+    let temporary = tempfile::tempdir().unwrap();
+    let options = Options { memtable_bytes: 8 << 10, frozen_max: 2, ..small() };
+    let dir = temporary.path().join(DIR);
+    let open =
+        || Store::open(Arc::new(vfs::Real), &dir, options.clone(), &mut |_, _| {}).unwrap().0;
+    let store = open();
+    let done = AtomicBool::new(false);
+    let mut expected = BTreeMap::new();
+    thread::scope(|scope| {
+        let jobs: [fn(&Store) -> Option<Job>; 3] =
+            [Store::next_sync, Store::next_flush, Store::next_compaction];
+        for next in jobs {
+            let (store, done) = (&store, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Acquire) {
+                    match next(store) {
+                        Some(job) => store.run(job).unwrap(),
+                        None => thread::yield_now(),
+                    }
+                }
+            });
+        }
+        for round in 0..5000_u32 {
+            let (key, value) = (format!("key{:03}", round * 31 % 400), format!("value {round}"));
+            let mut batch = WriteBatch::new();
+            batch.put(&key, &value);
+            while let Err(error) = store.write(batch.clone()) {
+                assert!(matches!(error, WriteError::Overloaded { .. }), "{error}");
+                thread::yield_now();
+            }
+            expected.insert(key, value);
+            let asked = format!("key{:03}", round * 7 % 400);
+            let found = store.get(asked.as_bytes()).unwrap();
+            assert_eq!(found.value.as_deref(), expected.get(&asked).map(String::as_bytes));
+            assert!(found.position <= store.appended());
+            if round % 500 == 0 {
+                assert_eq!(content(&store), expected, "a scan beside flushes and merges");
+            }
+        }
+        done.store(true, Ordering::Release);
+    });
+    assert!(store.stats().flushes > 3);
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(content(&open()), expected);
+}
