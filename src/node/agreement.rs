@@ -161,8 +161,7 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let proposed = self.changed(change).and_then(|change| {
-            change::apply(&self.layout, &change)
-                .map_err(|error| error_reply(ErrorCode::Usage, error.to_string()))
+            change::apply(&self.layout, &change).map_err(|error| error.to_string())
         });
         if expect != self.layout.version {
             let text =
@@ -170,7 +169,7 @@ impl Core {
             return self.reply(origin, error_reply(ErrorCode::StaleContext, text), effects);
         }
         match proposed {
-            Err(error) => self.reply(origin, error, effects),
+            Err(text) => self.reply(origin, error_reply(ErrorCode::Usage, text), effects),
             Ok(layout) => {
                 let id = ProposalId(self.proposals.next);
                 self.proposals.next += 1;
@@ -188,12 +187,12 @@ impl Core {
         }
     }
 
-    fn changed(&self, change: &client::Change) -> Result<change::Change, ReplyBody> {
+    fn changed(&self, change: &client::Change) -> Result<change::Change, String> {
         match change {
             client::Change::Mode(mode) => Ok(change::Change::SetMode(*mode)),
             client::Change::Rename { from, to } => match self.layout.now.named(from) {
                 Some(member) => Ok(change::Change::Rename { member: member.id, name: to.clone() }),
-                None => Err(error_reply(ErrorCode::Usage, format!("no member is named `{from}`"))),
+                None => Err(format!("no member is named `{from}`")),
             },
         }
     }

@@ -63,7 +63,7 @@ impl Core {
         match self.take_in(&request.body) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
             Ok(checked) if self.owns(checked.slot) => {
-                self.begin(origin, checked, deadline, effects);
+                self.begin(origin, checked, deadline);
             }
             Ok(checked) => {
                 let forward = Forward {
@@ -85,11 +85,11 @@ impl Core {
         &mut self,
         from: NodeId,
         op: OpId,
-        request: Request,
+        request: &Request,
         effects: &mut Vec<Effect>,
     ) {
         let origin = Origin::Peer { node: from, op, id: request.id };
-        let Some(deadline) = self.deadline_of(&request) else {
+        let Some(deadline) = self.deadline_of(request) else {
             self.figures.counters.expired += 1;
             return;
         };
@@ -99,7 +99,7 @@ impl Core {
         match self.take_in(&request.body) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
             Ok(checked) if self.owns(checked.slot) => {
-                self.begin(origin, checked, deadline, effects);
+                self.begin(origin, checked, deadline);
             }
             Ok(_) => {
                 let text = "the node that this was passed to does not own the key".to_owned();
@@ -108,13 +108,7 @@ impl Core {
         }
     }
 
-    fn begin(
-        &mut self,
-        origin: Origin,
-        checked: Checked,
-        deadline: u64,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn begin(&mut self, origin: Origin, checked: Checked, deadline: u64) {
         let Checked { kind, operation, bytes, slot: _ } = checked;
         let op = self.next_op();
         match kind {
@@ -126,7 +120,6 @@ impl Core {
         let left = deadline.saturating_sub(self.now.monotonic);
         let deadline = self.now.after(Duration::from_nanos(left));
         self.coordinate(Input::Begin { op, operation, deadline });
-        let _ = effects;
     }
 
     /// When the request is too late, in our monotonic nanoseconds; `None` when it is already.

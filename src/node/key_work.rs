@@ -78,7 +78,7 @@ impl Core {
         }
         match self.store.get_cached(&stored) {
             Ok(Cached::Ready(found)) => {
-                self.run_all(&stored, VecDeque::from([work]), Ok(found), effects)
+                self.run_all(&stored, VecDeque::from([work]), Ok(found), effects);
             }
             Ok(Cached::NeedsDisk) => self.queue_up(stored, work, effects),
             Err(error) => self.run_all(&stored, VecDeque::from([work]), Err(error), effects),
@@ -100,7 +100,7 @@ impl Core {
     fn queue_up(&mut self, stored: Bytes, work: KeyWork, effects: &mut Vec<Effect>) {
         if self.queue.len() >= self.config.limits.peer_requests {
             self.figures.counters.overloads += 1;
-            self.refuse(work, &Refusal::Overloaded, effects);
+            self.refuse(&work, &Refusal::Overloaded, effects);
         } else if let Some(token) = self.queue.push(&stored, work) {
             self.figures.counters.disk_reads += 1;
             effects.push(Effect::Read { token, key: stored });
@@ -129,7 +129,7 @@ impl Core {
             Err(error) => {
                 self.alarm(format!("a key cannot be read here: {error}"), effects);
                 for work in work {
-                    self.refuse(work, &Refusal::Corrupt, effects);
+                    self.refuse(&work, &Refusal::Corrupt, effects);
                 }
             }
         }
@@ -293,14 +293,14 @@ impl Core {
         self.once_durable(position, parked, effects);
     }
 
-    fn refuse(&mut self, work: KeyWork, refusal: &Refusal, effects: &mut Vec<Effect>) {
+    fn refuse(&mut self, work: &KeyWork, refusal: &Refusal, effects: &mut Vec<Effect>) {
         match work {
             KeyWork::Answer { asker, .. } => {
-                self.answer(asker, Answer::Refused(refusal.clone()), LogPosition::ZERO, effects);
+                self.answer(*asker, Answer::Refused(refusal.clone()), LogPosition::ZERO, effects);
             }
             KeyWork::Mint { op, .. } => {
                 let why = FailedWhy::from(refusal);
-                self.coordinate(Input::Failed { from: self.me, op, why });
+                self.coordinate(Input::Failed { from: self.me, op: *op, why });
             }
         }
     }

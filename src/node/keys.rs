@@ -111,7 +111,8 @@ mod tests {
         #[test]
         fn data_keys_give_back_slot_and_key(key: Vec<u8>) {
             let slot = Token::of(&key).slot();
-            prop_assert_eq!(parse_data(&data(&key)), Ok((slot, key.as_slice())));
+            let stored = data(&key);
+            prop_assert_eq!(parse_data(&stored), Ok((slot, key.as_slice())));
         }
 
         #[test]

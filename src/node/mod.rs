@@ -26,6 +26,8 @@ mod replayed;
 mod replies;
 mod start;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use config::{CoreConfig, DEADLINE_MAX, DiskSpace, Limits, PAIR_BYTES_MAX, TIMEOUT};
 pub use core::Core;

@@ -4,6 +4,7 @@
 //! lower one it answers with its layout and does nothing; on a higher one it first fetches and durably takes that
 //! layout, while the request waits here, bounded.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ impl Core {
                 self.peer_request(from, deadline, envelope, effects);
             }
             PeerMessage::Answer(envelope) => self.peer_answer(from, envelope),
-            PeerMessage::Forward { op, request } => self.forwarded(from, op, *request, effects),
+            PeerMessage::Forward { op, request } => self.forwarded(from, op, &request, effects),
             PeerMessage::Forwarded { op, reply } => self.forward_done(from, op, *reply, effects),
             PeerMessage::Gossip(message) => {
                 self.membership_event(membership::Event::Received { from, message }, effects);
@@ -165,22 +166,24 @@ impl Core {
         }
         let have = self.layout.version;
         let asker = Asker::Peer { node: from, op: envelope.op, layout: envelope.layout };
-        if envelope.layout < have {
-            let chosen = register::Message::Chosen(self.layout.clone());
-            self.send(from, PeerMessage::Register(chosen), effects);
-            let answer = Answer::Refused(Refusal::Layout { have });
-            self.answer(asker, answer, LogPosition::ZERO, effects);
-        } else if have < envelope.layout {
-            self.fetch_layout(from, effects);
-            if self.fence.waiting.len() < FENCED_MAX {
-                self.fence.waiting.push_back(Fenced { from, deadline, envelope });
-            } else {
-                self.figures.counters.overloads += 1;
-                let answer = Answer::Refused(Refusal::Overloaded);
+        match envelope.layout.cmp(&have) {
+            Ordering::Less => {
+                let chosen = register::Message::Chosen(self.layout.clone());
+                self.send(from, PeerMessage::Register(chosen), effects);
+                let answer = Answer::Refused(Refusal::Layout { have });
                 self.answer(asker, answer, LogPosition::ZERO, effects);
             }
-        } else {
-            self.owned_request(asker, envelope.body, deadline, effects);
+            Ordering::Greater => {
+                self.fetch_layout(from, effects);
+                if self.fence.waiting.len() < FENCED_MAX {
+                    self.fence.waiting.push_back(Fenced { from, deadline, envelope });
+                } else {
+                    self.figures.counters.overloads += 1;
+                    let answer = Answer::Refused(Refusal::Overloaded);
+                    self.answer(asker, answer, LogPosition::ZERO, effects);
+                }
+            }
+            Ordering::Equal => self.owned_request(asker, envelope.body, deadline, effects),
         }
     }
 
@@ -259,7 +262,7 @@ impl Core {
                 self.once_durable(position, Parked::Send { to: from, message }, effects);
             }
             Err(error) => {
-                self.alarm(format!("a member's start cannot be recorded: {error}"), effects)
+                self.alarm(format!("a member's start cannot be recorded: {error}"), effects);
             }
         }
     }

@@ -102,10 +102,10 @@ impl Core {
             self.figures.counters.expired += 1;
             return;
         }
-        let taken = result
+        let progress = result
             .map_err(|error| error.to_string())
-            .and_then(|slice| range.take(slice.entries).map(|progress| (progress, slice.next)));
-        let complete = match taken {
+            .and_then(|slice| range.take(slice.entries).map(|filled| (filled, slice.next)));
+        let complete = match progress {
             Ok((Progress::Open, Some(next))) => return self.read_slice(range, next, effects),
             Ok((Progress::Open, None)) => true,
             Ok((Progress::Full, _)) => false,
@@ -115,10 +115,10 @@ impl Core {
                 return self.answer(range.asker, answer, self.store.durable(), effects);
             }
         };
-        let page = RangePage { entries: range.entries, complete };
+        let whole = RangePage { entries: range.entries, complete };
         let position = self.store.appended();
         let answer = match self.check_layout(range.asker) {
-            Ok(()) => Answer::Range(page),
+            Ok(()) => Answer::Range(whole),
             Err(refusal) => Answer::Refused(refusal),
         };
         self.answer(range.asker, answer, position, effects);

@@ -34,7 +34,7 @@ pub enum StartError {
         /// Which.
         record: String,
         /// Why.
-        source: ReadError,
+        source: Box<ReadError>,
     },
     /// A record's bytes are none of ours.
     #[error("the node's record `{record}` is malformed")]
@@ -154,8 +154,9 @@ fn read<T>(
     key: &[u8],
     decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
 ) -> Result<Option<T>, StartError> {
-    let found =
-        store.get(key).map_err(|source| StartError::Read { record: record.to_owned(), source })?;
+    let found = store
+        .get(key)
+        .map_err(|source| StartError::Read { record: record.to_owned(), source: source.into() })?;
     found
         .value
         .map(|bytes| decode(&bytes))

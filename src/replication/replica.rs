@@ -287,3 +287,82 @@ impl Step<()> {
 fn micros(span: std::time::Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::notation::{actor, clock, dot, state};
+
+    const NOW: Time = Time { monotonic: 60_000_000_000, wall: 0 };
+
+    /// Runs `step` at replica `a`, whose floor is given.
+    fn at_a<A>(floor: u64, step: impl FnOnce(Local<'_>) -> A) -> A {
+        let (mut memory, mut clock) = (RequestMemory::new(Time::default()), HybridClock::default());
+        let actor = actor("a");
+        step(Local { now: NOW, actor, floor, memory: &mut memory, clock: &mut clock })
+    }
+
+    fn write(merge: Option<&str>, basis: Basis) -> Mint {
+        Mint {
+            key: Bytes::from_static(b"k"),
+            merge: merge.map(state),
+            basis,
+            exact: false,
+            content: Content::Tombstone,
+            request: RequestId { session: 42, counter: 1 },
+            kind: MintKind::Plain,
+            deadline: NOW.after(std::time::Duration::from_secs(1)),
+        }
+    }
+
+    #[track_caller]
+    fn check_merge(own: &str, theirs: &str, after: Option<&str>, ahead: bool, alarms: &[&str]) {
+        let (key, theirs) = (Bytes::from_static(b"k"), state(theirs));
+        let request = Request::Merge { key: key.clone(), state: theirs, put: None };
+        let step = at_a(2, |local| answer(&key, &state(own), &request, local));
+        assert_eq!(step.state, after.map(state), "{own} and {request:?}");
+        assert_eq!(step.actor_ahead, ahead, "{own} and {request:?}");
+        assert_eq!(step.alarms, alarms.iter().map(|name| dot(name)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_merge_tells_what_to_append_and_what_is_wrong() {
+        check_merge("a1:x", "b1:y", Some("a1:x b1:y"), false, &[]);
+        check_merge("a1:x", "a1:x", None, false, &[]);
+        check_merge("", "a2:x", Some("a2:x"), false, &[]);
+        check_merge("", "a3:x", Some("a3:x"), true, &[]);
+        check_merge("a5:x", "a5:x b1:y", Some("a5:x b1:y"), false, &[]);
+        let step = at_a(0, |local| {
+            let put = Request::Merge { key: Bytes::new(), state: state("b1:y"), put: None };
+            answer(b"", &state("b1:x"), &put, local)
+        });
+        assert_eq!(step.alarms, [dot("b1")], "one dot, two writes");
+    }
+
+    #[test]
+    fn a_mint_is_put_off_until_the_epoch_rose_where_peers_know_more_of_it() {
+        let heard = write(Some("a7:x"), Basis::Clock(clock("a7")));
+        let step = at_a(6, |local| mint(&state("a1:w"), &heard, local));
+        assert_eq!((step.state, step.answer), (None, MintAnswer::EpochMustRise));
+        assert!(step.actor_ahead);
+        let step = at_a(7, |local| mint(&state("a1:w"), &heard, local));
+        assert!(
+            matches!(step.answer, MintAnswer::Minted { dot: minted, .. } if minted == dot("a8"))
+        );
+    }
+
+    #[test]
+    fn a_known_put_is_not_minted_and_its_state_goes_unchanged() {
+        let mut again = write(None, Basis::Own);
+        again.request = RequestId { session: 1, counter: 3 };
+        let own = state("b3:x");
+        let step = at_a(0, |local| mint(&own, &again, local));
+        assert_eq!((step.state, step.answer), (None, MintAnswer::Known { state: own.clone() }));
+        again.request.counter = 2;
+        let step = at_a(0, |local| mint(&own, &again, local));
+        assert_eq!(step.answer, MintAnswer::Known { state: own.clone() }, "a later one is known");
+        again.kind = MintKind::Named;
+        let step = at_a(0, |local| mint(&own, &again, local));
+        assert!(matches!(step.answer, MintAnswer::Minted { .. }), "a later one does not count");
+    }
+}

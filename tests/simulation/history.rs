@@ -51,9 +51,7 @@ pub struct History {
     pub writes: BTreeMap<RequestId, Write>,
     pub reads: Vec<Read>,
     /// Puts tried more than once that were seen under more than one dot.
-    pub written_twice: BTreeSet<RequestId>,
-    /// Replies by kind, to see that a run exercised what it should.
-    pub errors: BTreeMap<String, u64>,
+    pub written_twice: BTreeMap<RequestId, Vec<Dot>>,
 }
 
 impl History {
@@ -62,7 +60,9 @@ impl History {
         let mut past = BTreeSet::new();
         for version in state.versions().values() {
             past.insert(version.request);
-            if let Some(Write { basis: Basis::Context(seen), .. }) = self.writes.get(&version.request) {
+            if let Some(Write { basis: Basis::Context(seen), .. }) =
+                self.writes.get(&version.request)
+            {
                 past.extend(seen);
             }
         }

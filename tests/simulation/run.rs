@@ -32,8 +32,9 @@ const SCAN_TRIES_MAX: u32 = 50;
 /// What a run came to.
 pub struct Report {
     pub trace: u64,
-    pub history: History,
     pub broken: Vec<String>,
+    /// How often the run met what it is there to meet.
+    pub met: BTreeMap<&'static str, usize>,
 }
 
 /// Runs a seed.
@@ -81,7 +82,14 @@ impl Run {
         });
         let clients = clients.collect();
         world.note(&format!("shape {shape:?} weather {weather:?}"));
-        Self { world, history: History::default(), clients, quiet, faults: true, broken: Vec::new() }
+        Self {
+            world,
+            history: History::default(),
+            clients,
+            quiet,
+            faults: true,
+            broken: Vec::new(),
+        }
     }
 
     fn go(mut self) -> Report {
@@ -96,8 +104,29 @@ impl Run {
         self.scan_all();
         self.world.pass(Duration::from_secs(3));
         self.judge();
-        let trace = self.world.trace();
-        Report { trace, history: self.history, broken: self.broken }
+        let (trace, met) = (self.world.trace(), self.met());
+        Report { trace, broken: self.broken, met }
+    }
+
+    fn met(&self) -> BTreeMap<&'static str, usize> {
+        let History { writes, reads, .. } = &self.history;
+        let acknowledged = || writes.values().filter(|write| write.acknowledged.is_some());
+        let with_siblings = reads.iter().filter(|read| read.state.versions().len() > 1);
+        let starts: u64 = self.world.replicas.iter().map(|replica| replica.lives).sum();
+        BTreeMap::from([
+            ("puts acknowledged", acknowledged().count()),
+            (
+                "puts acknowledged after a retry",
+                acknowledged().filter(|write| write.tries > 1).count(),
+            ),
+            ("puts of unknown outcome", writes.len() - acknowledged().count()),
+            ("puts not applied", writes.values().filter(|write| write.is_not_applied).count()),
+            ("gets", reads.len()),
+            ("gets of siblings", with_siblings.count()),
+            ("restarts", usize::try_from(starts).expect("few") - self.world.replicas.len()),
+            ("disk reads", self.world.disk_reads),
+            ("layout changes", usize::try_from(self.world.layout.version).expect("few") - 1),
+        ])
     }
 
     fn work_until(&mut self, until: Nanos) {
@@ -121,7 +150,8 @@ impl Run {
         if !self.faults {
             return;
         }
-        let pause = self.world.rng.random_range(Duration::from_millis(100)..Duration::from_millis(2_500));
+        let pause =
+            self.world.rng.random_range(Duration::from_millis(50)..Duration::from_millis(1_200));
         self.world.alarm(pause, FAULTS);
         let nodes = self.world.replicas.len();
         let node = self.world.rng.random_range(0..nodes);
@@ -163,11 +193,12 @@ impl Run {
     }
 
     fn propose(&mut self, node: Node) {
-        let (expect, name) = (1 + self.world.rng.random_range(0..3), self.world.rng.random_range(0..1_000));
+        let (expect, name) =
+            (1 + self.world.rng.random_range(0..3), self.world.rng.random_range(0..1_000));
         let from = self.world.replicas[node].identity.name.clone();
         let change = Change::Rename { from, to: format!("m{name}") };
         let body = RequestBody::Propose { expect, change };
-        self.world.request(node, Caller(0), Request { id: 0, deadline: 0, body });
+        self.world.request(node, Caller(0), &Request { id: 0, deadline: 0, body });
     }
 
     fn start_dead(&mut self) {
@@ -187,7 +218,8 @@ impl Run {
         self.world.mend();
         self.world.sync_delays.clear();
         self.world.network.weather = self.quiet;
-        let disks: Vec<_> = self.world.replicas.iter().map(|replica| replica.disk.clone()).collect();
+        let disks: Vec<_> =
+            self.world.replicas.iter().map(|replica| replica.disk.clone()).collect();
         for disk in disks {
             disk.crash_at(u64::MAX);
         }
@@ -222,7 +254,9 @@ impl Run {
                     other => {
                         tries += 1;
                         if tries > SCAN_TRIES_MAX {
-                            self.broken.push(format!("a healed cluster does not answer a scan: {other:?}"));
+                            self.broken.push(format!(
+                                "a healed cluster does not answer a scan: {other:?}"
+                            ));
                             return;
                         }
                         self.world.pass(Duration::from_millis(200));
@@ -237,7 +271,7 @@ impl Run {
         let mut layout = self.world.layout.version;
         for _ in 0..3 {
             let body = RequestBody::Scan(scan(layout));
-            self.world.request(node, SCANNER, Request { id: 1, deadline: 0, body });
+            self.world.request(node, SCANNER, &Request { id: 1, deadline: 0, body });
             let until = self.world.now + nanos(Duration::from_secs(2));
             let reply = loop {
                 match self.world.run(until) {
@@ -261,8 +295,10 @@ impl Run {
         let mut ends = BTreeMap::new();
         for key in history.keys() {
             let owners = preferences.of_slot(Token::of(&key).slot()).owners();
-            let states: BTreeMap<Node, Siblings> =
-                owners.map(|id| world.node_of(id)).map(|node| (node, held(world, node, &key))).collect();
+            let states: BTreeMap<Node, Siblings> = owners
+                .map(|id| world.node_of(id))
+                .map(|node| (node, held(world, node, &key)))
+                .collect();
             for state in states.values() {
                 world.witness.state(&key, state);
             }
@@ -274,10 +310,13 @@ impl Run {
         }
         // A second dot is excused for puts that were tried twice, and folds of puts without a context.
         let is_tried_twice = |request: &_| {
-            history.writes.get(request).is_some_and(|write| write.tries > 1 || !oracle::is_contextual(&write.key))
+            history
+                .writes
+                .get(request)
+                .is_some_and(|write| write.tries > 1 || !oracle::is_contextual(&write.key))
         };
         let written_twice = world.witness.written_twice();
-        for request in written_twice.iter().filter(|request| !is_tried_twice(request)) {
+        for request in written_twice.keys().filter(|request| !is_tried_twice(request)) {
             broken.push(format!("{request:?} was tried once and written twice"));
         }
         history.written_twice = written_twice;

@@ -40,11 +40,14 @@ impl Witness {
         }
     }
 
-    /// The puts that were seen under more than one dot.
-    pub fn written_twice(&self) -> BTreeSet<RequestId> {
-        let mut met = BTreeSet::new();
-        let requests = self.writes.values().map(|(request, _)| *request);
-        requests.filter(|request| !met.insert(*request)).collect()
+    /// The puts that were seen under more than one dot, with those.
+    pub fn written_twice(&self) -> BTreeMap<RequestId, Vec<Dot>> {
+        let mut dots: BTreeMap<RequestId, Vec<Dot>> = BTreeMap::new();
+        for ((_, dot), (request, _)) in &self.writes {
+            dots.entry(*request).or_default().push(*dot);
+        }
+        dots.retain(|_, dots| dots.len() > 1);
+        dots
     }
 
     pub fn message(&mut self, message: &PeerMessage) {

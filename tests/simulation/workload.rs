@@ -98,14 +98,8 @@ impl Client {
         } else {
             self.put(world, history, key)
         };
-        let running = Running {
-            id: 0,
-            body,
-            began: world.now,
-            tried: 0,
-            deadline: 0,
-            all_not_applied: true,
-        };
+        let running =
+            Running { id: 0, body, began: world.now, tried: 0, deadline: 0, all_not_applied: true };
         self.try_again(world, history, running);
     }
 
@@ -121,7 +115,12 @@ impl Client {
             _ => (PutBasis::Present, Basis::Present),
         };
         let is_delete = world.rng.random_bool(0.15);
-        let value = format!("{}-{}-{}", self.number, self.counter, "x".repeat(world.rng.random_range(0..200)));
+        let value = format!(
+            "{}-{}-{}",
+            self.number,
+            self.counter,
+            "x".repeat(world.rng.random_range(0..200))
+        );
         let write = Write {
             key: key.clone(),
             request,
@@ -148,9 +147,10 @@ impl Client {
 
     /// Sends the request, to whichever node; gives up after some tries.
     fn try_again(&mut self, world: &mut World, history: &mut History, mut running: Running) {
-        let up: Vec<Node> = (0..world.replicas.len()).filter(|node| world.is_running(*node)).collect();
+        let up: Vec<Node> =
+            (0..world.replicas.len()).filter(|node| world.is_running(*node)).collect();
         if running.tried == TRIES_MAX || up.is_empty() {
-            self.give_up(world, history, &running);
+            Self::give_up(world, history, &running);
             return self.rest(world);
         }
         let node = up[world.rng.random_range(0..up.len())];
@@ -168,7 +168,7 @@ impl Client {
             deadline: self.deadline_at(world, node, running.deadline),
             body: running.body.clone(),
         };
-        world.request(node, Caller(self.number), request);
+        world.request(node, Caller(self.number), &request);
         self.running = Some(running);
         // Some clients lose patience early: a put's next try then meets the one before.
         let patience = if world.rng.random_bool(0.9) { TIMEOUT } else { TIMEOUT / 20 };
@@ -178,7 +178,8 @@ impl Client {
     /// A deadline in a node's time, as the handshake with this life of it allows to tell: never too late.
     fn deadline_at(&mut self, world: &mut World, node: Node, deadline: Nanos) -> u64 {
         let life = world.replicas[node].lives;
-        let exact = i128::from(world.replicas[node].time(world.now).monotonic) - i128::from(world.now);
+        let exact =
+            i128::from(world.replicas[node].time(world.now).monotonic) - i128::from(world.now);
         let delay = world.network.delay(&mut world.rng);
         let told = *self.clocks.entry((node, life)).or_insert(exact - i128::from(nanos(delay)));
         u64::try_from(i128::from(deadline) + told).unwrap_or(1).max(1)
@@ -193,7 +194,7 @@ impl Client {
         }
         match reply.body {
             ReplyBody::Got(got) => self.got(world, history, &running, got),
-            ReplyBody::Done(done) => self.done(world, history, &running, &done),
+            ReplyBody::Done(done) => Self::done(world, history, &running, &done),
             ReplyBody::Error(error) => return self.failed(world, history, running, &error),
             other => panic!("{:?} was answered with {other:?}", running.body),
         }
@@ -214,7 +215,7 @@ impl Client {
         });
     }
 
-    fn done(&mut self, world: &mut World, history: &mut History, running: &Running, done: &Done) {
+    fn done(world: &World, history: &mut History, running: &Running, done: &Done) {
         let RequestBody::Put(put) = &running.body else { panic!("a get is {done:?}") };
         let write = history.writes.get_mut(&put.request).expect("it began");
         write.acknowledged = Some((world.now, done.dot));
@@ -222,18 +223,23 @@ impl Client {
         write.over = Some(if running.tried == 1 { world.now } else { running.deadline });
     }
 
-    fn failed(&mut self, world: &mut World, history: &mut History, mut running: Running, error: &ErrorReply) {
-        *history.errors.entry(format!("{:?}", error.code)).or_default() += 1;
+    fn failed(
+        &mut self,
+        world: &mut World,
+        history: &mut History,
+        mut running: Running,
+        error: &ErrorReply,
+    ) {
         running.all_not_applied &= error.outcome == Some(Outcome::NotApplied);
         if error.retry {
             self.try_again(world, history, running);
         } else {
-            self.give_up(world, history, &running);
+            Self::give_up(world, history, &running);
             self.rest(world);
         }
     }
 
-    fn give_up(&mut self, world: &mut World, history: &mut History, running: &Running) {
+    fn give_up(world: &World, history: &mut History, running: &Running) {
         if let RequestBody::Put(put) = &running.body {
             let write = history.writes.get_mut(&put.request).expect("it began");
             write.over = Some(running.deadline.max(world.now));

@@ -42,17 +42,63 @@ pub struct Shape {
 /// What will happen.
 #[derive(Debug)]
 enum Happening {
-    Wake { node: Node, life: u64 },
-    Dial { from: Node, life: u64 },
-    Frame { from: Node, to: Node, connection: u64, frame: Box<PeerFrame> },
-    Broken { node: Node, life: u64, peer: Node },
-    Notice { a: Node, b: Node, connection: u64 },
-    Read { node: Node, life: u64, token: ReadToken, key: bytes::Bytes },
-    Scan { node: Node, life: u64, token: ScanToken, start: bytes::Bytes, end: Option<bytes::Bytes>, most: (usize, usize) },
-    Synced { node: Node, life: u64, upto: kvkit::storage::LogPosition },
-    Job { node: Node, life: u64 },
-    Request { node: Node, life: u64, caller: Caller, request: Box<Request> },
-    Reply { caller: Caller, node: Node, life: u64, reply: Box<Reply> },
+    Wake {
+        node: Node,
+        life: u64,
+    },
+    Dial {
+        from: Node,
+        life: u64,
+    },
+    Frame {
+        from: Node,
+        to: Node,
+        connection: u64,
+        frame: Box<PeerFrame>,
+    },
+    Broken {
+        node: Node,
+        life: u64,
+        peer: Node,
+    },
+    Notice {
+        a: Node,
+        b: Node,
+        connection: u64,
+    },
+    Read {
+        node: Node,
+        life: u64,
+        token: ReadToken,
+        key: bytes::Bytes,
+    },
+    Scan {
+        node: Node,
+        life: u64,
+        token: ScanToken,
+        start: bytes::Bytes,
+        end: Option<bytes::Bytes>,
+        most: (usize, usize),
+    },
+    Synced {
+        node: Node,
+        life: u64,
+        upto: kvkit::storage::LogPosition,
+    },
+    Job {
+        node: Node,
+        life: u64,
+    },
+    Request {
+        node: Node,
+        life: u64,
+        caller: Caller,
+        request: Box<Request>,
+    },
+    Reply {
+        caller: Caller,
+        reply: Box<Reply>,
+    },
     Alarm(u64),
 }
 
@@ -60,7 +106,7 @@ enum Happening {
 #[derive(Debug)]
 pub enum Seen {
     /// A reply reached a client.
-    Reply { caller: Caller, node: Node, life: u64, reply: Box<Reply> },
+    Reply { caller: Caller, reply: Box<Reply> },
     /// A time the driver asked for.
     Alarm(u64),
 }
@@ -73,6 +119,8 @@ pub struct World {
     pub network: Network,
     pub layout: Layout,
     pub witness: Witness,
+    /// Reads that left a core.
+    pub disk_reads: usize,
     /// Longest usual time of a disk read, a log sync, a job.
     pub disk_delay: Duration,
     /// Longest usual time of a log sync at one machine, where it differs.
@@ -118,7 +166,8 @@ impl World {
             .into_iter()
             .map(|identity| {
                 let disk = Disk::new(rng.random());
-                let (clock, skew) = (rng.random_range(0..1 << 50), rng.random_range(-3_600_000_000..3_600_000_000));
+                let (clock, skew) =
+                    (rng.random_range(0..1 << 50), rng.random_range(-3_600_000_000..3_600_000_000));
                 Replica::new(identity, disk, clock, skew)
             })
             .collect();
@@ -128,6 +177,7 @@ impl World {
             network: Network::new(weather, 10_000),
             layout,
             witness: Witness::default(),
+            disk_reads: 0,
             disk_delay: Duration::from_millis(3),
             sync_delays: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -153,7 +203,8 @@ impl World {
         for replica in &self.replicas {
             let mut replayed = kvkit::node::Replayed::new(replica.time(0));
             let store = replica.open_store(&mut replayed).expect("an empty disk takes a store");
-            found(&store, &replica.identity, self.layout.clone(), &addresses).expect("it takes a layout");
+            found(&store, &replica.identity, self.layout.clone(), &addresses)
+                .expect("it takes a layout");
         }
     }
 
@@ -235,7 +286,7 @@ impl World {
     }
 
     /// Sends a client's request; it may never arrive.
-    pub fn request(&mut self, node: Node, caller: Caller, request: Request) {
+    pub fn request(&mut self, node: Node, caller: Caller, request: &Request) {
         let life = self.replicas[node].lives;
         for delay in self.network.delays(&mut self.rng).into_iter().take(1) {
             let request = Box::new(request.clone());
@@ -293,7 +344,8 @@ impl World {
                 self.feed_life(node, life, Event::PeerUnreachable(peer));
             }
             Happening::Notice { a, b, connection } => {
-                if self.network.connection(a, b) == Some(connection) && !self.network.is_open(a, b) {
+                if self.network.connection(a, b) == Some(connection) && !self.network.is_open(a, b)
+                {
                     self.disconnect(a, b);
                 }
             }
@@ -314,9 +366,9 @@ impl World {
             Happening::Request { node, life, caller, request } => {
                 self.feed_life(node, life, Event::Client { caller, request: *request });
             }
-            Happening::Reply { caller, node, life, reply } => {
+            Happening::Reply { caller, reply } => {
                 self.trace_text(&format!("{caller:?} {reply:?}"));
-                return Some(Seen::Reply { caller, node, life, reply });
+                return Some(Seen::Reply { caller, reply });
             }
             Happening::Alarm(number) => return Some(Seen::Alarm(number)),
         }
@@ -369,15 +421,16 @@ impl World {
                 self.witness.reply(&reply);
                 for delay in self.network.delays(&mut self.rng).into_iter().take(1) {
                     let reply = Box::new(reply.clone());
-                    self.at(delay, Happening::Reply { caller, node, life, reply });
+                    self.at(delay, Happening::Reply { caller, reply });
                 }
             }
             Effect::Send { to, message } => {
                 self.witness.message(&message);
                 let sent = self.replicas[node].time(self.now).monotonic;
-                self.transmit(node, self.node_of(to), PeerFrame { sent, message });
+                self.transmit(node, self.node_of(to), &PeerFrame { sent, message });
             }
             Effect::Read { token, key } => {
+                self.disk_reads += 1;
                 let delay = self.disk_time();
                 self.at(delay, Happening::Read { node, life, token, key });
             }
@@ -415,7 +468,7 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, from: Node, to: Node, frame: PeerFrame) {
+    fn transmit(&mut self, from: Node, to: Node, frame: &PeerFrame) {
         let Some(connection) = self.network.connection(from, to) else {
             return;
         };
@@ -495,7 +548,8 @@ impl World {
 
     /// The first exchange between two nodes; both learn of the connection, or neither.
     fn handshake(&mut self, from: Node, to: Node) {
-        let is_noticed = !self.notified.contains(&(from, to)) && !self.notified.contains(&(to, from));
+        let is_noticed =
+            !self.notified.contains(&(from, to)) && !self.notified.contains(&(to, from));
         let stands = self.network.connection(from, to).is_some();
         if stands || !is_noticed || !self.network.is_open(from, to) {
             return;
@@ -503,8 +557,8 @@ impl World {
         let times = [from, to].map(|node| self.replicas[node].time(self.now));
         let Some(caller) = &self.replicas[from].life else { return };
         let hello = caller.core.hello(times[0]);
-        let Some(called) = &mut self.replicas[to].life else { return };
-        let welcome = called.core.admit(times[1], &hello);
+        let Some(answerer) = &mut self.replicas[to].life else { return };
+        let welcome = answerer.core.admit(times[1], &hello);
         let Some(caller) = &mut self.replicas[from].life else { return };
         let welcomed = caller.core.welcomed(&welcome);
         match (&welcome, welcomed) {

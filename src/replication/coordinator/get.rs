@@ -138,20 +138,37 @@ impl Machine for Get {
             (Phase::WritingBack { found, .. }, Consistency::Sloppy) => {
                 Ok(Outcome::Got(reading.got(found)))
             }
-            _ => Err(reading.failure(scene)),
+            (Phase::Reading | Phase::WritingBack { .. } | Phase::Answered { .. }, _) => {
+                Err(reading.failure(scene))
+            }
         }
     }
 }
 
 impl Reading {
     /// Asks the next owner, for its state while no other was asked for one that may still come.
-    fn ask_next(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> bool {
-        let Some(owner) = self.panel.next_idle(&scene.view()) else { return false };
-        self.panel.set(owner, Standing::Asked);
+    fn ask_next(&mut self, key: &Bytes, scene: &mut Scene<'_>) {
         let has_state = self.states().next().is_some() || self.state_comes();
-        let want = if has_state { ReadWant::Digest } else { ReadWant::State };
-        self.ask(key, scene, owner, want);
-        true
+        self.ask_next_for(key, scene, if has_state { ReadWant::Digest } else { ReadWant::State });
+    }
+
+    fn ask_next_for(&mut self, key: &Bytes, scene: &mut Scene<'_>, want: ReadWant) {
+        if let Some(owner) = self.panel.next_idle(&scene.view()) {
+            self.panel.set(owner, Standing::Asked);
+            self.ask(key, scene, owner, want);
+        }
+    }
+
+    /// Asks another owner for its state where the one that was to tell it is silent.
+    fn ask_another_state(&mut self, key: &Bytes, scene: &mut Scene<'_>) {
+        if self.states().next().is_some() {
+            return;
+        }
+        let told_digest = self.heard.keys().find(|owner| !self.asked_state.contains(owner));
+        match told_digest.copied() {
+            Some(owner) => self.ask(key, scene, owner, ReadWant::State),
+            None => self.ask_next_for(key, scene, ReadWant::State),
+        }
     }
 
     fn ask(&mut self, key: &Bytes, scene: &mut Scene<'_>, owner: NodeId, want: ReadWant) {
@@ -344,6 +361,7 @@ impl Reading {
                     self.panel.set(owner, Standing::Asked);
                     self.ask(key, scene, owner, ReadWant::State);
                 }
+                self.ask_another_state(key, scene);
                 let missing = self.terms.get_answers().saturating_sub(self.found().answered.len());
                 for _ in 0..missing {
                     self.ask_next(key, scene);
@@ -409,18 +427,19 @@ impl Reading {
     fn finish(&mut self, found: Found) -> Progress {
         let result = Ok(Outcome::Got(self.got(&found)));
         self.phase = Phase::Answered { merged: found.merged };
-        match self.linger() {
-            Progress::Over => Progress::Finished(result),
-            _ => Progress::Lingering(result),
+        if self.awaits_late_answers() {
+            Progress::Lingering(result)
+        } else {
+            Progress::Finished(result)
         }
     }
 
-    /// Whether late answers may still come.
     fn linger(&self) -> Progress {
-        match self.panel.standing(Standing::Asked).next() {
-            Some(_) => Progress::Waiting,
-            None => Progress::Over,
-        }
+        if self.awaits_late_answers() { Progress::Waiting } else { Progress::Over }
+    }
+
+    fn awaits_late_answers(&self) -> bool {
+        self.panel.standing(Standing::Asked).next().is_some()
     }
 
     fn got(&self, found: &Found) -> Got {

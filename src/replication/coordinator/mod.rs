@@ -301,10 +301,8 @@ impl Coordinator {
         let Some(in_flight) = self.operations.get_mut(&op) else { return };
         let (finished, deadline) = (in_flight.finished, in_flight.deadline);
         // A timer holds until it has come.
-        let mut timer = match happening {
-            Happening::Timer => deadline.monotonic,
-            _ => in_flight.timer,
-        };
+        let has_come = matches!(happening, Happening::Timer);
+        let mut timer = if has_come { deadline.monotonic } else { in_flight.timer };
         let rounds = &mut in_flight.rounds;
         let mut scene = Scene::new(*view, op, deadline, round, rounds, &mut timer, effects);
         let progress = match happening {

@@ -294,6 +294,15 @@ impl Writing {
         if asks { self.terms.put_answers() } else { self.terms.w }
     }
 
+    /// What this phase asks of the owners.
+    fn question(&self, wanted: &Wanted) -> Option<Request> {
+        match &self.phase {
+            Phase::Recalling(_) => Some(wanted.recall()),
+            Phase::Spreading(spread) => Some(spread.question(wanted)),
+            Phase::Minting { .. } => None,
+        }
+    }
+
     fn ask_all(&mut self, scene: &mut Scene<'_>, request: &Request) {
         let idle: Vec<NodeId> = self.panel.standing(Standing::Idle).collect();
         for owner in idle {
@@ -459,11 +468,7 @@ impl Writing {
 
     /// Asks those again whose layout was another.
     fn ask_behind(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
-        let request = match &self.phase {
-            Phase::Recalling(_) => wanted.recall(),
-            Phase::Spreading(spread) => spread.question(wanted),
-            Phase::Minting { .. } => return Progress::Waiting,
-        };
+        let Some(request) = self.question(wanted) else { return Progress::Waiting };
         let behind: Vec<NodeId> = self.panel.standing(Standing::Behind).collect();
         for owner in behind {
             self.panel.set(owner, Standing::Asked);
@@ -475,11 +480,16 @@ impl Writing {
     /// Goes on once enough owners answered; ends once they cannot.
     fn advance(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
         if self.panel.answered() < self.needed(wanted) {
-            return if self.panel.possible(&scene.view()) < self.needed(wanted) {
-                self.unmet(wanted, scene)
-            } else {
-                Progress::Waiting
-            };
+            if self.panel.possible(&scene.view()) < self.needed(wanted) {
+                return self.unmet(wanted, scene);
+            }
+            // An owner may have become reachable since the round began.
+            if self.panel.next_idle(&scene.view()).is_some()
+                && let Some(request) = self.question(wanted)
+            {
+                self.ask_all(scene, &request);
+            }
+            return Progress::Waiting;
         }
         match &self.phase {
             Phase::Minting { .. } => Progress::Waiting,

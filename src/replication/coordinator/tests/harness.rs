@@ -1,0 +1,390 @@
+//! A cluster of replicas without disks or sockets. Nodes are `a`, `b`, …; a link `ab` carries what `a` sends to `b`, and
+//! `aa` what `a` does itself: its mints and their durability.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::cluster::Time;
+use crate::node_id::NodeId;
+use crate::replication::*;
+use crate::ring::{Layout, Member, Mode, Preferences, Token, Weight};
+use crate::version::notation::{actor, node};
+use crate::version::{Actor, Content, Dot, HybridClock, RequestId, Siblings, VectorClock};
+
+/// How long every operation may take.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(super) struct Cluster {
+    pub(super) preferences: Preferences,
+    pub(super) now: Time,
+    pub(super) queue: Vec<Message>,
+    nodes: Vec<Node>,
+    held: BTreeSet<(NodeId, NodeId)>,
+    down: BTreeSet<NodeId>,
+    results: BTreeMap<OpId, Result<Outcome, Failure>>,
+    operations: u64,
+}
+
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    actor: Actor,
+    pub(super) states: BTreeMap<Bytes, Siblings>,
+    pub(super) memory: RequestMemory,
+    clock: HybridClock,
+    pub(super) coordinator: Coordinator,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    pub(super) from: NodeId,
+    pub(super) to: NodeId,
+    pub(super) body: Body,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    Ask { op: OpId, request: Request, deadline: Time },
+    Mint { op: OpId, mint: Mint },
+    Reply(Input),
+}
+
+/// A key whose owners stand in the order of their names.
+pub(super) fn key_in_order(preferences: &Preferences) -> Bytes {
+    let keys = (0..).map(|number| Bytes::from(format!("key{number}")));
+    let in_order = |key: &Bytes| preferences.of_slot(Token::of(key).slot()).owners().is_sorted();
+    keys.into_iter().find(in_order).unwrap()
+}
+
+pub(super) fn preferences(nodes: usize, (n, r, w): (u8, u8, u8)) -> Preferences {
+    let member = |name: &str| Member {
+        id: node(name),
+        name: name.to_owned(),
+        zone: String::new(),
+        weight: Weight::ONE,
+    };
+    let members = ["a", "b", "c", "d", "e"].into_iter().take(nodes).map(member).collect();
+    let layout = Layout::found(64, n, r, w, Mode::Available, members).unwrap();
+    Preferences::new(Arc::new(layout.now))
+}
+
+pub(super) fn value(text: &str) -> Content {
+    Content::Value(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+pub(super) const fn request(counter: u64) -> RequestId {
+    RequestId { session: 42, counter }
+}
+
+/// The values of a state in dot order, a tombstone as `-`.
+pub(super) fn values(state: &Siblings) -> String {
+    let show = |content: &Content| match content {
+        Content::Value(value) => String::from_utf8_lossy(value).into_owned(),
+        Content::Tombstone => "-".to_owned(),
+    };
+    let mut values: Vec<_> =
+        state.versions().values().map(|version| show(&version.content)).collect();
+    values.sort();
+    values.join(" ")
+}
+
+/// What stands and what was seen, whatever was written.
+pub(super) fn dots(state: &Siblings) -> (Vec<Dot>, VectorClock) {
+    (state.versions().keys().copied().collect(), state.clock().clone())
+}
+
+impl Cluster {
+    /// As many nodes as n.
+    pub(super) fn new(n: u8, r: u8, w: u8) -> Self {
+        Self::of(usize::from(n), (n, r, w))
+    }
+
+    pub(super) fn of(nodes: usize, quorum: (u8, u8, u8)) -> Self {
+        let now = Time { monotonic: 100_000_000_000, wall: 1_800_000_000_000_000 };
+        let born = Time::default();
+        let new_node = |name: &str| Node {
+            id: node(name),
+            actor: actor(name),
+            states: BTreeMap::new(),
+            memory: RequestMemory::new(born),
+            clock: HybridClock::default(),
+            coordinator: Coordinator::new(),
+        };
+        Self {
+            preferences: preferences(nodes, quorum),
+            now,
+            queue: Vec::new(),
+            nodes: ["a", "b", "c", "d", "e"].into_iter().take(nodes).map(new_node).collect(),
+            held: BTreeSet::new(),
+            down: BTreeSet::new(),
+            results: BTreeMap::new(),
+            operations: 0,
+        }
+    }
+
+    pub(super) fn node(&mut self, name: &str) -> &mut Node {
+        let id = node(name);
+        self.nodes.iter_mut().find(|node| node.id == id).unwrap()
+    }
+
+    pub(super) fn state(&self, name: &str, key: &Bytes) -> Siblings {
+        let found = self.nodes.iter().find(|found| found.id == node(name)).unwrap();
+        found.states.get(key).cloned().unwrap_or_default()
+    }
+
+    /// What is left of a key once all replicas have met.
+    pub(super) fn converged(&self, key: &Bytes) -> Siblings {
+        let mut merged = Siblings::new();
+        for state in self.nodes.iter().filter_map(|node| node.states.get(key)) {
+            merged.merge(state, &mut Vec::new());
+        }
+        merged
+    }
+
+    /// Keeps what goes over these links (`ab`: from a to b), until released.
+    pub(super) fn hold(&mut self, links: &str) -> &mut Self {
+        self.held.extend(links.split_whitespace().map(link));
+        self
+    }
+
+    pub(super) fn release(&mut self, links: &str) -> &mut Self {
+        links.split_whitespace().for_each(|text| assert!(self.held.remove(&link(text))));
+        self
+    }
+
+    /// The node stops, with its operations and all that is on the way to and from it.
+    pub(super) fn stop(&mut self, name: &str) -> &mut Self {
+        let id = node(name);
+        self.down.insert(id);
+        self.queue.retain(|message| message.from != id && message.to != id);
+        self.node(name).coordinator = Coordinator::new();
+        for other in self.names() {
+            self.handle(other, Input::Unreachable(id));
+        }
+        self
+    }
+
+    /// The node is back, with its states and without its memory of requests.
+    pub(super) fn start(&mut self, name: &str) -> &mut Self {
+        if self.down.remove(&node(name)) {
+            self.node(name).memory = RequestMemory::new(self.now);
+        }
+        self
+    }
+
+    pub(super) fn is_down(&self, name: &str) -> bool {
+        self.down.contains(&node(name))
+    }
+
+    pub(super) fn names(&self) -> Vec<NodeId> {
+        self.nodes.iter().map(|node| node.id).collect()
+    }
+
+    pub(super) fn begin(&mut self, at: &str, operation: Operation) -> OpId {
+        self.operations += 1;
+        let op = OpId(self.operations);
+        let deadline = self.now.after(TIMEOUT);
+        self.handle(node(at), Input::Begin { op, operation, deadline });
+        op
+    }
+
+    /// Delivers all that no link holds, in the order it was sent.
+    pub(super) fn run(&mut self) -> &mut Self {
+        while let Some(place) = self.next_deliverable() {
+            self.deliver(place);
+        }
+        self
+    }
+
+    /// Time passes; every coordinator hears of it.
+    pub(super) fn pass(&mut self, span: Duration) -> &mut Self {
+        self.now = self.now.after(span);
+        for id in self.names() {
+            self.handle(id, Input::Tick);
+        }
+        self
+    }
+
+    pub(super) fn result(&self, op: OpId) -> Option<&Result<Outcome, Failure>> {
+        self.results.get(&op)
+    }
+
+    #[track_caller]
+    pub(super) fn done(&self, op: OpId) -> Done {
+        match self.result(op) {
+            Some(Ok(Outcome::Done(done))) => done.clone(),
+            other => panic!("not done: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn got(&self, op: OpId) -> Got {
+        match self.result(op) {
+            Some(Ok(Outcome::Got(got))) => got.clone(),
+            other => panic!("not got: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn failure(&self, op: OpId) -> Failure {
+        match self.result(op) {
+            Some(Err(failure)) => failure.clone(),
+            other => panic!("not failed: {other:?}"),
+        }
+    }
+
+    /// Where in the queue the next message stands that no link holds.
+    pub(super) fn next_deliverable(&self) -> Option<usize> {
+        let open = |message: &Message| !self.held.contains(&(message.from, message.to));
+        self.queue.iter().position(open)
+    }
+
+    pub(super) fn deliver(&mut self, place: usize) {
+        let Message { from, to, body } = self.queue.remove(place);
+        match body {
+            Body::Reply(input) => self.handle(to, input),
+            Body::Ask { op, request, deadline } => {
+                if self.now < deadline {
+                    let answer = self.answer(to, &request);
+                    self.send(to, from, Body::Reply(Input::Answer { from: to, op, answer }));
+                }
+            }
+            Body::Mint { op, mint } => {
+                let answer = self.mint(to, &mint);
+                let minted = matches!(answer, MintAnswer::Minted { .. });
+                self.handle(to, Input::Minted { op, answer });
+                if minted {
+                    self.send(to, to, Body::Reply(Input::MintDurable { op }));
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle(&mut self, at: NodeId, input: Input) {
+        if self.down.contains(&at) {
+            return;
+        }
+        let mut effects = Vec::new();
+        let down = &self.down;
+        let reachable = |other: NodeId| {
+            if down.contains(&other) { Reachability::Unreachable } else { Reachability::Up }
+        };
+        let view =
+            View { me: at, preferences: &self.preferences, reachable: &reachable, now: self.now };
+        let node = self.nodes.iter_mut().find(|node| node.id == at).unwrap();
+        node.coordinator.handle(&view, input, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Ask { to, op, request, deadline } => {
+                    self.send(at, to, Body::Ask { op, request, deadline });
+                }
+                Effect::Mint { op, mint } => self.send(at, at, Body::Mint { op, mint }),
+                Effect::Finished { op, result } => {
+                    assert!(self.results.insert(op, result).is_none(), "{op:?} finished twice");
+                }
+                Effect::Wake(at) => assert!(self.now.monotonic <= at.monotonic),
+            }
+        }
+    }
+
+    fn send(&mut self, from: NodeId, to: NodeId, body: Body) {
+        if !self.down.contains(&from) && !self.down.contains(&to) {
+            self.queue.push(Message { from, to, body });
+        }
+    }
+
+    fn answer(&mut self, at: NodeId, request: &Request) -> Answer {
+        let now = self.now;
+        let node = self.nodes.iter_mut().find(|node| node.id == at).unwrap();
+        let key = match request {
+            Request::Read { key, .. }
+            | Request::Recall { key, .. }
+            | Request::Merge { key, .. } => key,
+            Request::ReadRange { after, bytes_max, .. } => {
+                return Answer::Range(node.page(after.as_ref(), *bytes_max as usize));
+            }
+        };
+        let own = node.states.get(key).cloned().unwrap_or_default();
+        let step = replica::answer(key, &own, request, node.local(now));
+        assert_eq!(step.alarms, Vec::<Dot>::new(), "one dot, two writes");
+        assert!(!step.actor_ahead, "a replica forgot what it minted");
+        node.states.extend(step.state.map(|state| (key.clone(), state)));
+        step.answer
+    }
+
+    fn mint(&mut self, at: NodeId, mint: &Mint) -> MintAnswer {
+        let now = self.now;
+        let node = self.nodes.iter_mut().find(|node| node.id == at).unwrap();
+        let own = node.states.get(&mint.key).cloned().unwrap_or_default();
+        let step = replica::mint(&own, mint, node.local(now));
+        assert_eq!(step.alarms, Vec::<Dot>::new(), "one dot, two writes");
+        node.states.extend(step.state.map(|state| (mint.key.clone(), state)));
+        step.answer
+    }
+}
+
+impl Node {
+    fn local(&mut self, now: Time) -> Local<'_> {
+        let Self { actor, memory, clock, .. } = self;
+        Local { now, actor: *actor, floor: 0, memory, clock }
+    }
+
+    /// A page of so many entries; the harness counts entries for bytes.
+    fn page(&self, after: Option<&(crate::ring::Slot, Bytes)>, entries_max: usize) -> RangePage {
+        let mut entries: Vec<RangeEntry> = self
+            .states
+            .iter()
+            .map(|(key, state)| {
+                let slot = Token::of(key).slot();
+                RangeEntry { slot, key: key.clone(), state: state.clone() }
+            })
+            .filter(|entry| after.is_none_or(|after| *after < (entry.slot, entry.key.clone())))
+            .collect();
+        entries.sort_by_key(|entry| (entry.slot, entry.key.clone()));
+        let complete = entries.len() <= entries_max;
+        entries.truncate(entries_max);
+        RangePage { entries, complete }
+    }
+}
+
+fn link(text: &str) -> (NodeId, NodeId) {
+    let (from, to) = text.split_at(1);
+    (node(from), node(to))
+}
+
+/// A put without a context, at the layout's levels, strict, as the `counter`-th of its session.
+pub(super) fn put(key: &Bytes, text: &str, counter: u64) -> Operation {
+    Operation::Put {
+        key: key.clone(),
+        content: value(text),
+        basis: PutBasis::Present,
+        w: None,
+        r: None,
+        consistency: Some(Consistency::Strict),
+        request: request(counter),
+        age: Duration::ZERO,
+    }
+}
+
+/// The same on a try after the first, begun so long ago.
+pub(super) fn retry(key: &Bytes, text: &str, counter: u64, age: Duration) -> Operation {
+    with(put(key, text, counter), |_, tried| *tried = age)
+}
+
+/// The same with another basis.
+pub(super) fn put_on(key: &Bytes, text: &str, counter: u64, basis: PutBasis) -> Operation {
+    with(put(key, text, counter), |old, _| *old = basis)
+}
+
+pub(super) fn get(key: &Bytes, level: Option<Level>, consistency: Consistency) -> Operation {
+    Operation::Get { key: key.clone(), r: level, consistency: Some(consistency) }
+}
+
+fn with(mut put: Operation, change: impl FnOnce(&mut PutBasis, &mut Duration)) -> Operation {
+    if let Operation::Put { basis, age, .. } = &mut put {
+        change(basis, age);
+    }
+    put
+}

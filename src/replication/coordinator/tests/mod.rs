@@ -1,0 +1,7 @@
+//! The coordinator against whole replicas: a few maps of states, and messages that a script or a seed delivers.
+
+mod gets;
+mod harness;
+mod puts;
+mod random;
+mod scans;
