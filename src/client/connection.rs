@@ -262,7 +262,7 @@ impl NodeClock {
     fn at(self, deadline: Instant) -> u64 {
         let left = deadline.saturating_duration_since(Instant::now());
         let margin = (left / 10).min(REPLY_MARGIN_MAX);
-        let since = (deadline - margin).saturating_duration_since(self.received);
+        let since = deadline.saturating_duration_since(self.received).saturating_sub(margin);
         self.sent.saturating_add(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)).max(1)
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::node_id::NodeId;
 use crate::ring::Token;
-use crate::wire::client::{ErrorCode, Reply, ReplyBody, RequestBody};
+use crate::wire::client::{ErrorCode, Outcome, Reply, ReplyBody, RequestBody};
 
 use super::connection::{Address, NoReply};
 use super::{Client, ClientError, ClusterView, now};
@@ -57,7 +57,7 @@ impl<'a> Journey<'a> {
             for (index, address) in addresses.iter().enumerate() {
                 let is_last = index + 1 == addresses.len();
                 match self.attempt(address, is_last, &body).await? {
-                    Try::Replied(reply) => return Ok(reply),
+                    Try::Replied(reply) => return Ok(self.honest(reply)),
                     Try::Next(reply) => refusal = reply.or(refusal),
                     Try::Moved(reply) => {
                         refusal = Some(reply);
@@ -67,11 +67,13 @@ impl<'a> Journey<'a> {
                 }
             }
             // A read, and a write that no node saw, may fail at once; the fate of another write is worth waiting for.
-            if !is_moved && !(self.is_sent && self.is_write && refusal.is_none()) {
-                return refusal.map_or_else(|| Err(self.nobody()), |reply| reject(reply));
+            let is_open = self.is_sent && self.is_write;
+            if !is_moved && !is_open {
+                return refusal.map_or_else(|| Err(self.nobody()), reject);
             }
             if now() + PAUSE >= self.deadline {
-                return refusal.map_or_else(|| Err(self.timeout()), |reply| reject(reply));
+                let refusal = refusal.filter(|_| !is_open);
+                return refusal.map_or_else(|| Err(self.timeout()), reject);
             }
             tokio::time::sleep(PAUSE).await;
             if is_moved {
@@ -159,6 +161,17 @@ impl<'a> Journey<'a> {
             },
             _ => Try::Replied(reply.body),
         }
+    }
+
+    /// What one node did not apply, an earlier try at another one may have.
+    fn honest(&self, mut reply: ReplyBody) -> ReplyBody {
+        if let ReplyBody::Error(error) = &mut reply
+            && self.is_sent
+            && error.outcome == Some(Outcome::NotApplied)
+        {
+            error.outcome = Some(Outcome::Unknown);
+        }
+        reply
     }
 
     fn timeout(&self) -> ClientError {

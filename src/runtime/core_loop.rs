@@ -112,7 +112,7 @@ fn open(options: &Options) -> Result<Opened, RunError> {
     let mut replayed = Replayed::new(clock::now());
     let mut observe = |key: &[u8], value: Option<&[u8]>| replayed.observe(key, value);
     let (store, recovery) = Store::open(vfs, dir, options.store.clone(), &mut observe)
-        .map_err(|source| RunError::Store { dir: dir.clone(), source })?;
+        .map_err(|error| RunError::Store { dir: dir.clone(), source: Box::new(error) })?;
     report(&recovery);
     Ok(Opened { identity, store: Arc::new(store), replayed, _lock: lock })
 }
@@ -153,7 +153,7 @@ fn not_started(options: &Options, source: StartError) -> RunError {
     let dir = options.data_dir.clone();
     match source {
         StartError::NotFounded => RunError::NotFounded { dir },
-        source => RunError::Start { dir, source },
+        source => RunError::Start { dir, source: Box::new(source) },
     }
 }
 

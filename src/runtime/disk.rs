@@ -92,16 +92,15 @@ impl Disk {
             background: Arc::default(),
             threads: Vec::new(),
         };
-        let (store, tell, desk) = (Arc::clone(store), news.clone(), Arc::clone(&disk.log));
-        disk.spawn("log-sync".to_owned(), move || sync_log(&store, &desk, &tell))?;
+        let mine = || (Arc::clone(store), news.clone());
+        let ((own, outbox), seat) = (mine(), Arc::clone(&disk.log));
+        disk.spawn("log-sync".to_owned(), move || sync_log(&own, &seat, &outbox))?;
         for number in 1..=READERS {
-            let (store, tell) = (Arc::clone(&disk.store), news.clone());
-            let desk = Arc::clone(&disk.reads);
-            disk.spawn(format!("disk-{number}"), move || read(&store, &desk, &tell))?;
+            let ((own, outbox), seat) = (mine(), Arc::clone(&disk.reads));
+            disk.spawn(format!("disk-{number}"), move || read(&own, &seat, &outbox))?;
         }
-        let (store, tell) = (Arc::clone(&disk.store), news.clone());
-        let desk = Arc::clone(&disk.background);
-        disk.spawn("background".to_owned(), move || work(&store, &desk, &tell))?;
+        let ((own, outbox), seat) = (mine(), Arc::clone(&disk.background));
+        disk.spawn("background".to_owned(), move || work(&own, &seat, &outbox))?;
         Ok(disk)
     }
 

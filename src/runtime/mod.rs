@@ -103,7 +103,7 @@ pub enum RunError {
         /// The directory.
         dir: PathBuf,
         /// Why.
-        source: crate::storage::OpenError,
+        source: Box<crate::storage::OpenError>,
     },
     /// The node cannot start on what the store holds.
     #[error("cannot start on {}", .dir.display())]
@@ -111,7 +111,7 @@ pub enum RunError {
         /// The directory.
         dir: PathBuf,
         /// Why.
-        source: crate::node::StartError,
+        source: Box<crate::node::StartError>,
     },
     /// An address cannot be listened on.
     #[error("cannot listen on {address} for {what}")]

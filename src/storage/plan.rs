@@ -132,8 +132,9 @@ mod tests {
     fn level_0_goes_down_whole_newest_first_with_what_overlaps() {
         check("", &[], None);
         check("1:0:a-c", &[], None);
-        check("1:0:a-c 2:0:b-d 3:1:d-e 4:1:f-g", &[], Some((&[2, 1, 3], 1)));
-        check("1:0:a-c 2:0:b-d 3:1:d-e 4:1:f-g", &[1], None);
+        check("1:0:a-c 2:0:b-d 3:1:d-e", &[], Some((&[2, 1, 3], 1)));
+        check("1:0:a-c 2:0:b-d 3:1:e-g", &[], Some((&[2, 1], 1)));
+        check("1:0:a-c 2:0:b-d 3:1:d-e", &[1], None);
     }
 
     #[test]

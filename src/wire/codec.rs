@@ -1,4 +1,4 @@
-//! The codec of all frames: MessagePack with field names, behind tokio-serde's traits.
+//! The codec of all frames: `MessagePack` with field names, behind tokio-serde's traits.
 //!
 //! Why names: an old and a new release must talk to each other, in both directions, when a struct gains a field with
 //! `#[serde(default)]`. Positional codecs fail one way or the other; `examples/codec_sizes.rs` shows what the names

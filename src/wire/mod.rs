@@ -12,5 +12,7 @@
 pub mod client;
 pub mod codec;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 pub mod handshake;
 pub mod peer;

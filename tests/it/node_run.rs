@@ -126,30 +126,19 @@ fn a_directory_of_another_cluster_or_node_is_refused() -> Result<()> {
 
 #[test]
 fn a_node_of_another_cluster_of_the_same_name_is_refused_by_the_members() -> Result<()> {
-    let cluster = DevCluster::start(2)?;
-    let other = DevCluster::start(2)?;
+    let (ours, other) = (DevCluster::start(2)?, DevCluster::start(2)?);
+    expect(&ours.stop()?, 0);
     expect(&other.stop()?, 0);
-    // Another founding of the same names comes back at the address where the members expect n2.
-    expect(&cluster.stop()?, 0);
-    let mut n1 = cluster.nodes[0].run().stderr(Stdio::null()).spawn()?;
-    let stranger = &other.nodes[1];
-    let set = |key: &str, value: &str| format!("listen.{key}={value}");
-    let n2 = &cluster.nodes[1];
-    let wait = other.nodes[0]
+    // Where the stranger expects its n1, ours answers.
+    let mut n1 = ours.nodes[0]
         .run()
-        .arg("--set")
-        .arg(set("peer", "127.0.0.1:0"))
+        .args(["--set", &format!("listen.peer={}", other.nodes[0].peer)])
         .stderr(Stdio::null())
-        .output();
-    drop(wait);
-    let output = stranger
-        .run()
-        .args(["--set", &set("peer", &n2.peer), "--set", &set("client", &n2.client)])
-        .args(["--set", &set("http", &n2.http)])
-        .output()?;
+        .spawn()?;
+    let output = other.nodes[1].run().output();
     signal(i32::try_from(n1.id())?, Signal::SIGTERM)?;
-    n1.wait()?;
-    let (_, told) = expect(&output, 76);
+    assert!(n1.wait()?.success(), "ours suffered");
+    let (_, told) = expect(&output?, 76);
     assert!(told.contains("wrong cluster"), "{told}");
     Ok(())
 }

@@ -41,7 +41,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<Exit> {
         Ok(Ended::Drained) => Ok(Exit::Done),
         Ok(Ended::Interrupted) => Ok(Exit::Interrupted),
         Ok(Ended::Terminated) => Ok(Exit::Terminated),
-        Err(error) => Err(failure(error).into()),
+        Err(error) => Err(failure(&error).into()),
     }
 }
 
@@ -94,9 +94,9 @@ fn reload(args: &ConfigArgs, running: &mut Config, handle: &FilterHandle) {
 }
 
 /// A node that cannot run, with its exit code and what to do about it.
-fn failure(error: RunError) -> Failure {
-    let exit = exit(&error);
-    let note = match &error {
+fn failure(error: &RunError) -> Failure {
+    let exit = exit(error);
+    let note = match error {
         RunError::Listen { .. } => Some("another process may have it: `ss -ltnp` tells which"),
         RunError::WrongIdentity { .. } => Some(
             "node.name, node.cluster and node.data_dir must be those the cluster was founded with",
@@ -108,7 +108,7 @@ fn failure(error: RunError) -> Failure {
     };
     let message = error.to_string();
     let failure = Failure::new(exit, message);
-    let failure = match std::error::Error::source(&error) {
+    let failure = match std::error::Error::source(error) {
         Some(source) => failure.because(chain(source)),
         None => failure,
     };
@@ -132,14 +132,16 @@ fn exit(error: &RunError) -> Exit {
         RunError::WrongIdentity { .. } => Exit::Protocol,
         RunError::Lock(LockError::Held { .. }) => Exit::TryAgain,
         RunError::Lock(LockError::Io { source, .. })
-        | RunError::Identity(IdentityError::Io { source, .. })
-        | RunError::Store { source: OpenError::Io { source, .. }, .. } => Exit::of_io(source),
-        RunError::Identity(IdentityError::Malformed { .. } | IdentityError::Missing { .. })
-        | RunError::Store {
-            source: OpenError::Damaged { .. } | OpenError::Missing { .. }, ..
-        } => Exit::BadData,
-        RunError::Store { source: OpenError::Options(_), .. } => Exit::Config,
-        RunError::Start { source, .. } => match source {
+        | RunError::Identity(IdentityError::Io { source, .. }) => Exit::of_io(source),
+        RunError::Identity(IdentityError::Malformed { .. } | IdentityError::Missing { .. }) => {
+            Exit::BadData
+        }
+        RunError::Store { source, .. } => match &**source {
+            OpenError::Io { source, .. } => Exit::of_io(source),
+            OpenError::Damaged { .. } | OpenError::Missing { .. } => Exit::BadData,
+            OpenError::Options(_) => Exit::Config,
+        },
+        RunError::Start { source, .. } => match &**source {
             StartError::NotAMember(_) => Exit::NotAuthorised,
             StartError::Read { .. } | StartError::Malformed { .. } => Exit::BadData,
             _ => Exit::Io,

@@ -189,7 +189,7 @@ impl Store {
             return Ok(memory.buffer.appended());
         }
         self.admit(&memory, bytes, privileged || wants_fdatasync)?;
-        let synced = LogPosition::new(self.synced.load(Ordering::Acquire));
+        let synced = self.synced();
         let position = memory.buffer.append(synced, &encoded);
         if wants_fdatasync {
             memory.fdatasync_wanted = position;
@@ -219,6 +219,11 @@ impl Store {
     /// to the system, and `fdatasync`ed up to the last [`WriteBatch::durable`] batch among them.
     pub fn durable(&self) -> LogPosition {
         LogPosition::new(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Up to where writes are `fdatasync`ed: they survive a power loss, whatever the mode.
+    pub fn synced(&self) -> LogPosition {
+        LogPosition::new(self.synced.load(Ordering::Acquire))
     }
 
     /// Makes what was written up to `upto`, at least, as durable as the mode promises. Blocks; one call at a time works,
@@ -353,7 +358,7 @@ impl Store {
             let written = self.space.with_reserve(|| log.write(piece));
             written.map_err(|error| self.fail("cannot write the commit log", &error))?;
         }
-        if fdatasync || self.synced.load(Ordering::Acquire) < wanted.get() {
+        if fdatasync || self.synced() < wanted {
             log.sync().map_err(|error| self.fail("cannot sync the commit log", &error))?;
             self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
             self.synced.store(end.get(), Ordering::Release);

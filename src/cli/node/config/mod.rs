@@ -190,14 +190,13 @@ impl Config {
         fields.demand(
             is_name(&self.name),
             "node.name",
-            "a node needs a name of 1 to 64 letters, digits, `-`, `_` (it begins with a letter)"
-                .into(),
+            "a node needs a name of 1 to 64 letters, digits, `-`, `_` (it begins with a letter)",
         );
-        fields.demand(is_name(&self.cluster), "node.cluster", "as node.name".into());
+        fields.demand(is_name(&self.cluster), "node.cluster", "as node.name");
         fields.demand(
             !self.data_dir.as_os_str().is_empty(),
             "node.data_dir",
-            "a node needs a data directory".into(),
+            "a node needs a data directory",
         );
         let store = self.store().validate();
         fields.demand(
@@ -209,22 +208,22 @@ impl Config {
             [("listen.peer", &self.listen_peer), ("listen.client", &self.listen_client)]
         {
             let message = "others must be told an address at which they reach this node, not that of all interfaces";
-            fields.demand(!parse::is_unspecified(address), path, message.into());
+            fields.demand(!parse::is_unspecified(address), path, message);
         }
         fields.demand(
             (crate::wire::frame::FRAME_BYTES_MIN..=1 << 30).contains(&self.frame),
             "limits.frame",
-            "must be between 1MiB and 1GiB".into(),
+            "must be between 1MiB and 1GiB",
         );
         fields.demand(
             self.pair_max as usize <= self.frame / 8,
             "quorum.pair_max",
-            "must be at most an eighth of limits.frame".into(),
+            "must be at most an eighth of limits.frame",
         );
         fields.demand(
             tracing_subscriber::EnvFilter::try_new(&self.log_filter).is_ok(),
             "log.filter",
-            "is no log filter".into(),
+            "is no log filter",
         );
     }
 
@@ -285,10 +284,11 @@ pub fn example() -> String {
         let (of, name) = key.parts();
         if of != section {
             section = of;
-            text.push_str(&format!("\n[{section}]\n"));
+            text.extend(["\n[", section, "]\n"]);
         }
         let shown = toml_value(key, &[key.default.to_owned()]);
-        text.push_str(&format!("{:<32} # {}\n", format!("{name} = {shown}"), key.about));
+        let setting = format!("{name} = {shown}");
+        text.extend([format!("{setting:<32} # "), key.about.to_owned(), "\n".to_owned()]);
     }
     text
 }

@@ -32,8 +32,9 @@ impl<'a> Fields<'a> {
     }
 
     /// Notes a problem with `path` unless `kept`; only the first problem of a key.
-    pub(super) fn demand(&mut self, kept: bool, path: &str, text: String) {
+    pub(super) fn demand(&mut self, kept: bool, path: &str, text: impl Into<String>) {
         let origin = self.settings.get(path).map_or(Origin::Default, |set| set.origin.clone());
+        let text: String = text.into();
         let text = format!("{path}: {text}");
         let begun = format!("{path}: ");
         let noted = self.problems.iter().any(|problem| problem.text.starts_with(&begun));

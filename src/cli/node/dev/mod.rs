@@ -11,6 +11,7 @@ mod node;
 mod record;
 
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ const PORTS_EACH: u16 = 10;
 /// Replicas of each key, where there are that many nodes.
 const REPLICAS: u16 = 3;
 /// Longest time until a cluster must be ready.
-const READY_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_mins(1);
 
 /// Flags of `kvnode dev`.
 #[derive(Args, Clone, Debug)]
@@ -145,7 +146,11 @@ fn found(home: &Home, args: &DevArgs) -> anyhow::Result<Vec<DevNode>> {
     init::found(&init::plan(parsed)?)?;
     for (node, text) in nodes.iter().zip(configs) {
         let file = node.config_file();
-        std::fs::write(&file, text).map_err(|error| cannot_create(&file).because(error))?;
+        let mut options = std::fs::File::options();
+        let created = options.write(true).create_new(true).mode(0o600).open(&file);
+        created
+            .and_then(|mut created| created.write_all(text.as_bytes()))
+            .map_err(|error| cannot_create(&file).because(error))?;
     }
     Ok(nodes)
 }
@@ -221,16 +226,12 @@ fn stop(home: &Home, common: &Common) -> anyhow::Result<Exit> {
 
 impl Home {
     fn of(args: &DevArgs) -> anyhow::Result<Self> {
-        match &args.data {
-            Some(dir) => {
-                let dir = std::path::absolute(dir).context("finding --data")?;
-                Ok(Self { dir, is_temporary: false })
-            }
-            None => {
-                let name = format!("kvnode-dev-{}", args.port);
-                Ok(Self { dir: std::env::temp_dir().join(name), is_temporary: true })
-            }
+        if let Some(dir) = &args.data {
+            let dir = std::path::absolute(dir).context("finding --data")?;
+            return Ok(Self { dir, is_temporary: false });
         }
+        let name = format!("kvnode-dev-{}", args.port);
+        Ok(Self { dir: std::env::temp_dir().join(name), is_temporary: true })
     }
 
     /// The flag that finds this cluster again.

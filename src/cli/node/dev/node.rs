@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -82,7 +83,7 @@ impl DevNode {
     /// Starts its process, in a group of its own: Ctrl-C is for us, and we pass it on in good order.
     pub(super) fn spawn(&mut self) -> anyhow::Result<()> {
         let program = std::env::current_exe().context("finding this program")?;
-        let log = File::options().create(true).append(true).open(self.log_file())?;
+        let log = File::options().create(true).append(true).mode(0o600).open(self.log_file())?;
         let child = Command::new(program)
             .args(["run", "-c"])
             .arg(self.config_file())
@@ -160,9 +161,8 @@ pub(super) async fn all_ready(nodes: &mut [DevNode], patience: Duration) -> anyh
 /// A node that ended before it was ready, with its exit code as ours.
 fn early_end(node: &mut DevNode) -> Option<Failure> {
     let status = node.ended()?;
-    let ours = |code: i32| {
-        super::super::super::exit::ALL.into_iter().find(|exit| i32::from(exit.code()) == code)
-    };
+    let ours =
+        |code: i32| crate::cli::exit::ALL.into_iter().find(|exit| i32::from(exit.code()) == code);
     let exit = status.code().and_then(ours).unwrap_or(Exit::Unavailable);
     let failure = Failure::new(exit, format!("{} did not start ({status})", node.name));
     Some(node.last_words().into_iter().fold(failure, Failure::note))

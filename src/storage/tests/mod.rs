@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+mod crash;
+mod history;
+
 use super::vfs::simulated::{Disk, Unsynced};
 use super::*;
 
