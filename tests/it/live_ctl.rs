@@ -50,7 +50,7 @@ fn bytes_come_back_as_they_went() -> Result<()> {
             .stderr(is_empty());
         live.kvctl(&["get", key]).assert().success().stdout(value.clone());
     }
-    let hex: String = every_byte.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = data_encoding::HEXLOWER.encode(&every_byte);
     live.ok(&["put", "--key-hex", &hex, "binary key"]);
     live.kvctl(&["get", "--key-hex", &hex]).assert().success().stdout("binary key");
     let too_large = vec![b'x'; 11 << 10];

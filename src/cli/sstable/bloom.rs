@@ -95,7 +95,7 @@ fn stats(args: &StatsArgs, common: &Common, out: &mut dyn Write) -> anyhow::Resu
                 writeln!(out, "{}", object.finish())?;
             }
             Format::Plain => {
-                writeln!(out, "{file}\t{entries}\t{bits}\t{measured:.6}\t{predicted:.6}")?
+                writeln!(out, "{file}\t{entries}\t{bits}\t{measured:.6}\t{predicted:.6}")?;
             }
             Format::Human => writeln!(
                 out,

@@ -23,7 +23,6 @@ const LOOKS_MAX: usize = 5;
 /// What a data directory holds, as of one moment.
 #[derive(Debug)]
 pub(super) struct Contents {
-    pub(super) directory: Directory,
     /// The tables with what the manifest says of them, newest first.
     pub(super) tables: Vec<(TableMeta, Opened)>,
     /// The log's segments, in order.
@@ -125,7 +124,7 @@ fn contents_once(dir: &Path) -> anyhow::Result<Contents> {
     let floor = state.floor.segment;
     segments.retain(|path| segment_number(path).is_none_or(|number| number >= floor));
     let identity = Identity::read(&Real, dir).ok();
-    Ok(Contents { directory, tables, segments, identity })
+    Ok(Contents { tables, segments, identity })
 }
 
 fn segment_number(path: &Path) -> Option<u64> {

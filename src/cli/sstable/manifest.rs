@@ -10,6 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
+use crate::storage::LogPosition;
 use crate::storage::manifest::Edit;
 use crate::storage::manifest::reader::ManifestReader;
 use crate::storage::vfs::Real;
@@ -122,5 +123,5 @@ fn object(offset: u64, edit: &Edit) -> Object {
         .maybe("next_number", edit.next_number)
         .maybe("floor_segment", edit.floor.map(|(segment, _)| segment))
         .maybe("floor_position", edit.floor.map(|(_, position)| position.get()))
-        .maybe("synced", edit.synced.map(|position| position.get()))
+        .maybe("synced", edit.synced.map(LogPosition::get))
 }

@@ -64,7 +64,7 @@ pub(super) fn verify(
 }
 
 fn directory(path: &Path, quick: bool, common: &Common, damage: &mut Damage) -> anyhow::Result<()> {
-    let Contents { tables, segments, directory: _, identity: _ } = contents(path)?;
+    let Contents { tables, segments, identity: _ } = contents(path)?;
     for (meta, opened) in tables {
         match opened {
             Ok(opened) if opened.footer_checksum != meta.footer_checksum => {
