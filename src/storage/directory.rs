@@ -1,7 +1,8 @@
 //! A data directory: which file is where, and what it is called.
 //!
 //! ```text
-//! IDENTITY  LOCK  RESERVE                   this node, who runs on it, disk space kept back
+//! IDENTITY  LOCK                            this node, who runs on it
+//! RESERVE-LOG  RESERVE-JOBS                 disk space kept back
 //! log/NNNNNNNN.log                          the commit log's segments
 //! sst/NNNNNNNN.sst                          the SSTables
 //! manifest/CURRENT                          the number of the manifest that counts
@@ -19,7 +20,8 @@ pub(crate) const TABLES: &str = "sst";
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 pub(crate) const DAMAGED: &str = "damaged";
-pub(crate) const RESERVE: &str = "RESERVE";
+pub(crate) const RESERVE_LOG: &str = "RESERVE-LOG";
+pub(crate) const RESERVE_JOBS: &str = "RESERVE-JOBS";
 pub(crate) const CURRENT: &str = "CURRENT";
 
 const LOG_SUFFIX: &str = ".log";

@@ -41,7 +41,7 @@ pub use identity::{DirLock, Identity, IdentityEpoch, IdentityError, LockError};
 pub use log::LogPosition;
 pub use options::{Compression, Options, OptionsError, ParseSyncModeError, SyncMode};
 pub use plan::Plan;
-pub use recovery::{Cut, DamagedFile, OpenError, Recovery};
+pub use recovery::{Cut, DamagedFile, Observe, OpenError, Recovery};
 pub use store::{
     Cached, Failed, Found, Job, JobError, Scan, ScanSlice, SnapshotError, Stats, Store, WriteError,
 };

@@ -23,15 +23,15 @@ const CHECKSUM_BYTES: usize = 8;
 
 /// A sound record.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub(crate) struct Record {
     /// Where it starts in the file.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// Where it ends in the stream: the position of its write.
-    pub end: LogPosition,
+    pub(crate) end: LogPosition,
     /// Up to where the stream was known to be synced when it was written.
-    pub synced: LogPosition,
+    pub(crate) synced: LogPosition,
     /// The batch.
-    pub payload: Bytes,
+    pub(crate) payload: Bytes,
 }
 
 impl Record {

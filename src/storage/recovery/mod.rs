@@ -27,7 +27,7 @@ use super::manifest::reader::{ReadManifestError, read_state};
 use super::manifest::writer::ManifestWriter;
 use super::manifest::{State, TableMeta};
 use super::options::{Options, OptionsError};
-use super::space::Space;
+use super::space::{Space, Writes};
 use super::store::{Parts, Store, make_directories};
 use super::table::ReadError;
 use super::vfs::{TEMPORARY_SUFFIX, Vfs};
@@ -147,8 +147,9 @@ impl Store {
         let new = |number| {
             ManifestWriter::create(Arc::clone(&vfs), &directory.manifest, number, state.clone())
         };
-        let manifest =
-            space.with_reserve(|| new(manifest_number + 1)).map_err(at(&directory.manifest))?;
+        let manifest = space
+            .with_reserve(Writes::Log, || new(manifest_number + 1))
+            .map_err(at(&directory.manifest))?;
         let levels = Levels::new(tables.into_iter().chain(replayed.tables));
         sweep(&*vfs, &directory, manifest.state(), manifest_number + 1).map_err(at(dir))?;
         space.check().map_err(at(dir))?;

@@ -18,7 +18,7 @@ use crate::storage::log::reader::{BadRecord, OpenSegmentError, Record, SegmentRe
 use crate::storage::manifest::{State, TableMeta};
 use crate::storage::memtable::Memtable;
 use crate::storage::options::Options;
-use crate::storage::space::Space;
+use crate::storage::space::{Space, Writes};
 use crate::storage::store::fill;
 use crate::storage::table::builder::{Builder, TableOptions};
 use crate::storage::vfs::Vfs;
@@ -198,7 +198,7 @@ impl<'a> Replay<'a> {
         self.replayed.next_number += 1;
         let path = self.directory.table(number);
         let options = TableOptions::new(self.options, 0, self.replayed.end);
-        let written = self.space.with_reserve(|| {
+        let written = self.space.with_reserve(Writes::Job, || {
             let vfs = Arc::clone(self.vfs);
             let mut builder =
                 Builder::create(vfs, &self.directory.tables, number, options.clone())?;

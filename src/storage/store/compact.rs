@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::{Job, JobError, Store, lock};
+use super::{Failed, Job, JobError, Store, lock};
 use crate::storage::levels::{Levels, Live};
 use crate::storage::log::LogPosition;
 use crate::storage::manifest::{Edit, TableMeta};
 use crate::storage::merge::{Merge, Run};
 use crate::storage::plan::{self, Bounds, Plan};
+use crate::storage::space::Writes;
 use crate::storage::table::builder::{Builder, TableOptions, Written};
 use crate::storage::table::reader::Blocks;
 use crate::storage::table::{Entry, ReadError};
@@ -24,8 +25,6 @@ pub(super) struct Compacting {
     running: Option<Running>,
     /// Tables that cannot be read.
     unreadable: BTreeSet<u64>,
-    /// The disk was too full for a merge; none is tried until that has changed.
-    waits_for_space: bool,
 }
 
 #[derive(Debug)]
@@ -60,16 +59,13 @@ impl From<ReadError> for SliceError {
 impl Store {
     /// [`Job::Compact`] when a merge is under way or due.
     pub fn next_compaction(&self) -> Option<Job> {
-        let mut compacting = lock(&self.compacting);
-        if self.failure.get().is_some() {
+        // While another thread runs a slice there is nothing to do; who asks must not wait for its end.
+        let Ok(compacting) = self.compacting.try_lock() else { return None };
+        if !self.jobs_may_run() {
             return None;
         }
         if let Some(running) = &compacting.running {
             return Some(Job::Compact(running.plan.clone()));
-        }
-        compacting.waits_for_space &= self.space.is_full();
-        if compacting.waits_for_space {
-            return None;
         }
         let levels = Arc::clone(&self.memory().levels);
         let mut unreadable = compacting.unreadable.clone();
@@ -104,11 +100,7 @@ impl Store {
                         compacting.unreadable.extend(unreadable_table(&levels, &error));
                         Err(error.into())
                     }
-                    SliceError::Io(error) if is_full(&error) => {
-                        compacting.waits_for_space = true;
-                        Err(JobError::Full)
-                    }
-                    SliceError::Io(error) => Err(self.fail("cannot write a table", &error).into()),
+                    SliceError::Io(error) => Err(self.merge_error(&error)?),
                 }
             }
         }
@@ -142,15 +134,15 @@ impl Store {
         if running.builder.is_none() {
             let number = self.memory_mut().take_number();
             let options = TableOptions::new(&self.options, running.plan.target, running.newest);
-            let create = || {
-                Builder::create(
-                    Arc::clone(&self.vfs),
-                    &self.directory.tables,
-                    number,
-                    options.clone(),
-                )
-            };
-            running.builder = Some(self.space.with_reserve(create)?);
+            running.builder = Some(Builder::create(
+                Arc::clone(&self.vfs),
+                &self.directory.tables,
+                number,
+                options,
+            )?);
+        }
+        if !self.space.jobs_may_write() {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         let builder = running.builder.as_mut().expect("created above");
         builder.add(&entry.key, entry.value.as_deref())
@@ -180,6 +172,13 @@ impl Store {
         }
         self.counters.compactions.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// A full disk: with the reserve freed the next try may do.
+    fn merge_error(&self, error: &io::Error) -> Result<JobError, Failed> {
+        let freed = is_full(error)
+            && self.space.give_up(Writes::Job).map_err(|error| self.fail("no reserve", &error))?;
+        Ok(if freed { JobError::Full } else { self.job_error(error) })
     }
 
     /// Gives a merge up and frees what it wrote.

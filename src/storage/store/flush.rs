@@ -14,6 +14,7 @@ use crate::storage::levels::Live;
 use crate::storage::log::LogPosition;
 use crate::storage::manifest::{Edit, TableMeta};
 use crate::storage::memtable::{Frozen, Memtable};
+use crate::storage::space::Writes;
 use crate::storage::table::ReadError;
 use crate::storage::table::builder::{Builder, TableOptions, Written};
 use crate::storage::vfs::is_full;
@@ -40,7 +41,8 @@ impl Store {
 
     /// [`Job::Flush`] when a frozen memtable waits.
     pub fn next_flush(&self) -> Option<Job> {
-        (!self.memory().frozen.is_empty() && self.failure.get().is_none()).then_some(Job::Flush)
+        let due = !self.memory().frozen.is_empty();
+        (due && self.jobs_may_run()).then_some(Job::Flush)
     }
 
     pub(super) fn run_flush(&self) -> Result<(), JobError> {
@@ -65,7 +67,7 @@ impl Store {
         manifest: &mut crate::storage::manifest::writer::ManifestWriter,
         edit: &Edit,
     ) -> Result<(), Failed> {
-        let appended = self.space.with_reserve(|| manifest.append(edit));
+        let appended = self.space.with_reserve(Writes::Log, || manifest.append(edit));
         appended.map_err(|error| self.fail("cannot write the manifest", &error))
     }
 
@@ -83,6 +85,20 @@ impl Store {
         Ok(live)
     }
 
+    /// Whether flushes and merges are worth a try.
+    pub(super) fn jobs_may_run(&self) -> bool {
+        self.failure.get().is_none() && !self.jobs_wait.load(Ordering::Acquire)
+    }
+
+    /// What a job says when it could not write a table. On a full disk jobs wait for [`Store::check_space`].
+    pub(super) fn job_error(&self, error: &io::Error) -> JobError {
+        if is_full(error) {
+            self.jobs_wait.store(true, Ordering::Release);
+            return JobError::Full;
+        }
+        self.fail("cannot write a table", error).into()
+    }
+
     pub(super) fn sync_tables_dir(&self) -> Result<(), Failed> {
         let synced = self.vfs.sync_dir(&self.directory.tables);
         synced.map_err(|error| self.fail("cannot sync the directory of tables", &error))
@@ -91,7 +107,10 @@ impl Store {
     fn write_frozen(&self, frozen: &Frozen) -> Result<Live, JobError> {
         let number = self.memory_mut().take_number();
         let newest = frozen.next.first_position;
-        let written = self.space.with_reserve(|| {
+        let written = self.space.with_reserve(Writes::Job, || {
+            if !self.space.jobs_may_write() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             let options = TableOptions::new(&self.options, 0, newest);
             let mut builder =
                 Builder::create(Arc::clone(&self.vfs), &self.directory.tables, number, options)?;
@@ -103,13 +122,7 @@ impl Store {
                 }
             }
         });
-        let written = written.map_err(|error| {
-            if is_full(&error) {
-                JobError::Full
-            } else {
-                self.fail("cannot write a table", &error).into()
-            }
-        })?;
+        let written = written.map_err(|error| self.job_error(&error))?;
         self.sync_tables_dir()?;
         Ok(self.open_written(&written)?)
     }
@@ -133,6 +146,7 @@ impl Store {
         let mut memory = self.memory_mut();
         memory.levels = Arc::new(memory.levels.changed(&[], live));
         memory.frozen.pop_front();
+        memory.floor = frozen.next.first_position;
         Ok(())
     }
 

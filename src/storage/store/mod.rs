@@ -13,7 +13,7 @@ mod stats;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
@@ -31,7 +31,7 @@ use super::manifest::writer::ManifestWriter;
 use super::memtable::{Frozen, Memtable};
 use super::options::{Options, SyncMode};
 use super::plan::Plan;
-use super::space::Space;
+use super::space::{Space, Writes};
 use super::table::ReadError;
 use super::table::bloom::KeyHash;
 use super::table::reader::{Blocks, Lookup};
@@ -64,6 +64,8 @@ pub struct Store {
     /// Up to where the log is `fdatasync`ed.
     synced: AtomicU64,
     failure: OnceLock<String>,
+    /// A flush or merge found the disk full; none is tried before [`Store::check_space`].
+    jobs_wait: AtomicBool,
     counters: stats::Counters,
 }
 
@@ -77,6 +79,8 @@ struct Memory {
     leaves: Leaves,
     buffer: Buffer,
     next_number: u64,
+    /// What the log holds before is in tables.
+    floor: LogPosition,
     /// The last write that must be `fdatasync`ed in every mode.
     fdatasync_wanted: LogPosition,
 }
@@ -134,6 +138,7 @@ impl Store {
             leaves: state.leaves.clone(),
             buffer: Buffer::new(state.floor),
             next_number,
+            floor: end,
             fdatasync_wanted: LogPosition::ZERO,
         };
         Self {
@@ -147,6 +152,7 @@ impl Store {
             durable: AtomicU64::new(end.get()),
             synced: AtomicU64::new(end.get()),
             failure: OnceLock::new(),
+            jobs_wait: AtomicBool::new(false),
             counters: stats::Counters::default(),
             vfs,
             directory,
@@ -275,11 +281,13 @@ impl Store {
         }
     }
 
-    /// Looks whether a full disk has room again; takes writes if so. Call it every second or so.
+    /// Looks whether a full disk has room again; takes writes if so, and lets jobs try again. Call it every second or so.
     /// # Errors
-    /// [`Failed`] is not among them: the system's error, which changes nothing.
+    /// The system's; it changes nothing.
     pub fn check_space(&self) -> io::Result<()> {
-        self.space.check()
+        self.space.check()?;
+        self.jobs_wait.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// A clean stop: everything is synced, and the manifest says up to where, so that the next start can tell a log that
@@ -293,7 +301,7 @@ impl Store {
             return Ok(());
         }
         let edit = super::manifest::Edit { synced: Some(synced), ..Default::default() };
-        let appended = self.space.with_reserve(|| manifest.append(&edit));
+        let appended = self.space.with_reserve(Writes::Log, || manifest.append(&edit));
         appended.map_err(|error| self.fail("cannot write the manifest", &error))
     }
 
@@ -355,7 +363,7 @@ impl Store {
             (memory.buffer.take(), memory.buffer.appended(), memory.fdatasync_wanted)
         };
         for piece in &pieces {
-            let written = self.space.with_reserve(|| log.write(piece));
+            let written = self.space.with_reserve(Writes::Log, || log.write(piece));
             written.map_err(|error| self.fail("cannot write the commit log", &error))?;
         }
         if fdatasync || self.synced() < wanted {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::{Store, lock};
+use super::Store;
 use crate::storage::log::LogPosition;
 use crate::storage::options::SyncMode;
 
@@ -62,7 +62,6 @@ pub struct Stats {
 impl Store {
     /// The figures of this moment.
     pub fn stats(&self) -> Stats {
-        let floor = lock(&self.manifest).state().floor.first_position;
         let memory = self.memory();
         let mut tables_by_level = Vec::new();
         let (mut table_bytes, mut tables_damaged, mut pinned_bytes, mut entries) = (0, 0, 0, 0);
@@ -87,7 +86,7 @@ impl Store {
             tables_damaged,
             entries_estimate: entries
                 + memtables().map(|table| table.entries() as u64).sum::<u64>(),
-            log_bytes: memory.buffer.appended().get() - floor.get(),
+            log_bytes: memory.buffer.appended().get() - memory.floor.get(),
             memtable_bytes: memtables().map(|table| table.bytes() as u64).sum(),
             memtables_frozen: memory.frozen.len() as u64,
             pinned_bytes,

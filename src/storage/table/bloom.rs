@@ -90,7 +90,8 @@ impl Filter {
 
 /// The byte offset of the hash's line, and its bits in the line.
 fn place(hash: KeyHash, lines: u64, probes: u32) -> (usize, impl Iterator<Item = usize>) {
-    let (high, low) = (hash.0 >> 32, (hash.0 & u64::from(u32::MAX)) as u32);
+    let [a, b, c, d, _, _, _, _] = hash.0.to_le_bytes();
+    let (high, low) = (hash.0 >> 32, u32::from_le_bytes([a, b, c, d]));
     let line = usize::try_from((high * lines) >> 32).unwrap_or(0);
     let bits = (0..probes).scan(low, |state, _| {
         *state = state.wrapping_mul(PROBE_FACTOR).rotate_left(15);

@@ -112,15 +112,12 @@ impl Both {
     fn write(&mut self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
         let mut batch = WriteBatch::new();
         for (key, value) in changes {
-            match value {
-                Some(value) => {
-                    batch.put(&key, &value);
-                    self.model.insert(key, value);
-                }
-                None => {
-                    batch.delete(&key);
-                    self.model.remove(&key);
-                }
+            if let Some(value) = value {
+                batch.put(&key, &value);
+                self.model.insert(key, value);
+            } else {
+                batch.delete(&key);
+                self.model.remove(&key);
             }
         }
         self.store.write(batch).unwrap();

@@ -1,7 +1,6 @@
 //! One thread writes and reads while others sync, flush and merge, as in production.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
