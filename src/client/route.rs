@@ -55,6 +55,9 @@ impl<'a> Journey<'a> {
             let mut refusal = None;
             let mut is_moved = false;
             for (index, address) in addresses.iter().enumerate() {
+                if refusal.is_some() && self.deadline <= now() {
+                    break;
+                }
                 let is_last = index + 1 == addresses.len();
                 match self.attempt(address, is_last, &body).await? {
                     Try::Replied(reply) => return Ok(self.honest(reply)),
@@ -148,6 +151,10 @@ impl<'a> Journey<'a> {
                 ErrorCode::WrongLayout if names_layout => Try::Replied(reply.body),
                 ErrorCode::WrongLayout => Try::Moved(reply.body),
                 ErrorCode::NotReady | ErrorCode::Overloaded | ErrorCode::Corrupt => {
+                    Try::Next(Some(reply.body))
+                }
+                // Another node may reach those that this one does not; a write that may be under way stays where it is.
+                ErrorCode::QuorumUnmet if error.outcome != Some(Outcome::Unknown) => {
                     Try::Next(Some(reply.body))
                 }
                 ErrorCode::Usage

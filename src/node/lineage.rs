@@ -57,6 +57,11 @@ impl Lineage {
         self.floor
     }
 
+    /// Whether the present epoch may be minted under.
+    pub(super) const fn is_settled(&self) -> bool {
+        matches!(self.standing, Standing::Settled)
+    }
+
     /// This start is the first with its count: the epoch goes on.
     pub(super) const fn confirm(&mut self) {
         self.standing = Standing::Settled;

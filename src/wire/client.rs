@@ -335,6 +335,9 @@ pub struct Info {
     pub counters: BTreeMap<String, u64>,
     /// The epoch this node mints under.
     pub epoch: u32,
+    /// Whether that is settled: until a majority recorded this start, the first write begins another epoch.
+    #[serde(default)]
+    pub is_settled: bool,
 }
 
 /// Why a request failed.

@@ -17,7 +17,7 @@ use crate::cli::node::inspect;
 use crate::cli::{Exit, Failure};
 use crate::client::{Client, ClientOptions};
 use crate::storage::vfs::Real;
-use crate::storage::{DirLock, LockError};
+use crate::storage::{DirLock, Identity, LockError};
 use crate::wire::client::{MemberHealth, ReplyBody, RequestBody};
 
 /// How often a dev node raises its heartbeat: a killed one shall be noticed while somebody watches.
@@ -142,7 +142,7 @@ pub(super) async fn all_ready(nodes: &mut [DevNode], patience: Duration) -> anyh
             if let Some(failure) = nodes.iter_mut().find_map(early_end) {
                 return Err(failure.into());
             }
-            if sees_all(&nodes[index]).await {
+            if is_ready(&nodes[index]).await {
                 break;
             }
             if deadline < tokio::time::Instant::now() {
@@ -168,7 +168,10 @@ fn early_end(node: &mut DevNode) -> Option<Failure> {
     Some(node.last_words().into_iter().fold(failure, Failure::note))
 }
 
-async fn sees_all(node: &DevNode) -> bool {
+/// Whether the process that answers is this node, sees all its peers, and may mint under its epoch. Another cluster may
+/// listen on the same ports: then ours is about to end.
+async fn is_ready(node: &DevNode) -> bool {
+    let Ok(identity) = Identity::read(&Real, &node.data_dir) else { return false };
     let options = ClientOptions {
         hosts: vec![node.client.clone()],
         socket: None,
@@ -176,18 +179,19 @@ async fn sees_all(node: &DevNode) -> bool {
         agent: "kvnode dev".to_owned(),
     };
     let Ok(client) = Client::connect(options).await else { return false };
-    let cluster = client.cluster();
-    let itself = cluster.layout.now.named(&node.name).map(|member| member.id);
-    match client.call(itself, RequestBody::View).await {
-        Ok(ReplyBody::View(view)) => {
-            view.members.len() == view.layout.now.members.len()
-                && view.members.iter().all(|member| {
-                    member.reachable
-                        && (member.health == MemberHealth::Up || member.node == view.node)
-                })
-        }
-        Ok(_) | Err(_) => false,
-    }
+    let view = match client.call(Some(identity.node), RequestBody::View).await {
+        Ok(ReplyBody::View(view)) => view,
+        Ok(_) | Err(_) => return false,
+    };
+    let sees_all = view.members.len() == view.layout.now.members.len()
+        && view.members.iter().all(|member| {
+            member.reachable && (member.health == MemberHealth::Up || member.node == view.node)
+        });
+    sees_all
+        && matches!(
+            client.call(Some(identity.node), RequestBody::Info).await,
+            Ok(ReplyBody::Info(info)) if info.is_settled
+        )
 }
 
 /// Stops every node that runs, whoever started it; how many did.
