@@ -22,7 +22,9 @@ const FILE_SHARE: u64 = 2;
 const UNWRITTEN_SHARE: u64 = 16;
 /// Share of the reserve for batches that are accepted while the disk is full.
 const ACCEPTED_SHARE: u64 = 4;
-/// Space that must be free before a store without reserve takes writes again, in bytes.
+/// Share of the reserve that must be free beyond it before writes are taken again, so that it is not full at once.
+const MARGIN_SHARE: u64 = 4;
+/// The least that must be free beyond the reserve, in bytes.
 const FREE_BYTES_MIN: u64 = 1 << 20;
 
 // Buffered, in flight and accepted when full fit into the log's file.
@@ -143,7 +145,8 @@ impl Space {
     pub(crate) fn check(&self) -> io::Result<()> {
         let mut held = self.held();
         if self.is_full() {
-            let wanted = self.reserve_bytes.saturating_mul(2).max(FREE_BYTES_MIN);
+            let margin = (self.reserve_bytes / MARGIN_SHARE).max(FREE_BYTES_MIN);
+            let wanted = self.reserve_bytes.saturating_add(margin);
             if self.vfs.free_space(&self.root)? < wanted {
                 return Ok(());
             }

@@ -187,7 +187,7 @@ mod tests {
         let (items, checkpoint, cut) =
             read("{\"key\":1,\"value\":1}\n\n{]\n{\"key\":\"b\",\"value\":\"\"}");
         assert_eq!(items, [(1, true), (3, false), (4, true)]);
-        assert_eq!((checkpoint.lines, checkpoint.bytes, cut), (4, 47, false));
+        assert_eq!((checkpoint.lines, checkpoint.bytes, cut), (4, 46, false));
     }
 
     #[test]

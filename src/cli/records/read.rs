@@ -46,7 +46,10 @@ pub(crate) enum RecordError {
     /// The line is longer than any record.
     #[error("the line is too long")]
     TooLong,
-    /// It is no JSON object.
+    /// It is some other JSON value.
+    #[error("no JSON object")]
+    NotAnObject,
+    /// It is no JSON, or one of our fields stands there twice.
     #[error("no JSON object")]
     Json(#[source] serde_json::Error),
     /// A field that every record needs.
@@ -109,6 +112,10 @@ pub(crate) fn parse(line: &[u8]) -> Result<Parsed, RecordError> {
     if line.trim_ascii().is_empty() {
         return Ok(Parsed::Blank);
     }
+    // A derived struct would also be read from a list, by position.
+    if !line.trim_ascii_start().starts_with(b"{") {
+        return Err(RecordError::NotAnObject);
+    }
     let fields: Fields<'_> = serde_json::from_slice(line).map_err(RecordError::Json)?;
     let kind = fields.kind.and_then(|kind| string(kind).ok());
     match kind.as_deref() {
@@ -152,14 +159,20 @@ fn value_of(fields: &Fields<'_>) -> Result<RecordValue, RecordError> {
         if fields.value.is_some() || fields.value_b64.is_some() {
             return Err(RecordError::Field("siblings", "stands beside a value"));
         }
-        let siblings: Vec<SiblingFields<'_>> = serde_json::from_str(siblings.get())
-            .map_err(|_| RecordError::Field("siblings", "is no list of objects"))?;
+        let no_list = || RecordError::Field("siblings", "is no list of objects");
+        let siblings: Vec<&RawValue> =
+            serde_json::from_str(siblings.get()).map_err(|_| no_list())?;
         if siblings.is_empty() {
             return Err(RecordError::Field("siblings", "is empty"));
         }
         return siblings
             .iter()
-            .map(|one| one_value(one.value, one.value_b64, one.tombstone))
+            .map(|text| {
+                let object = Some(text.get()).filter(|text| text.starts_with('{'));
+                let one: SiblingFields<'_> =
+                    object.and_then(|text| serde_json::from_str(text).ok()).ok_or_else(no_list)?;
+                one_value(one.value, one.value_b64, one.tombstone)
+            })
             .collect::<Result<_, _>>()
             .map(RecordValue::Siblings);
     }
@@ -250,6 +263,8 @@ mod tests {
     fn what_cannot_be_stored_is_named() {
         check_refused("[]", "no JSON object");
         check_refused("{", "no JSON object");
+        check_refused(r#"["kv","a",null,"b"]"#, "no JSON object");
+        check_refused(r#"{"key":"a","siblings":[["b"]]}"#, "`siblings` is no list of objects");
         check_refused(r#"{"key":"a","key":"b","value":1}"#, "no JSON object");
         check_refused("{}", "no `key`");
         check_refused(r#"{"key":"a"}"#, "no `value`");

@@ -90,15 +90,18 @@ impl DirectoryView {
     /// [`OfflineError`]. Damaged tables and log records are no error here: they show when their keys are read.
     pub fn open(vfs: &dyn Vfs, dir: &Path) -> Result<Self, OfflineError> {
         let directory = Directory::new(dir);
-        let mut attempts = 0..ATTEMPTS;
-        loop {
-            attempts.next();
+        for _ in 1..ATTEMPTS {
             match Self::look(vfs, &directory) {
+                Ok(Some(view)) => return Ok(view),
+                // A flush or merge came in between.
+                Ok(None) => {}
                 Err(OfflineError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound && !attempts.is_empty() => {}
-                other => return other,
+                    if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
+        let reason = "it changes faster than it can be read".to_owned();
+        Self::look(vfs, &directory)?.ok_or(OfflineError::Malformed { file: directory.root, reason })
     }
 
     /// The tables, level by level, each level's in the order in which they are asked.
@@ -182,30 +185,15 @@ impl DirectoryView {
         Merge::new(runs)
     }
 
-    fn look(vfs: &dyn Vfs, directory: &Directory) -> Result<Self, OfflineError> {
-        let malformed =
-            |file: &Path, reason| OfflineError::Malformed { file: file.to_owned(), reason };
-        let (state, manifest) = match read_state(vfs, &directory.manifest) {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                return Err(malformed(
-                    &directory.root,
-                    format!("no store: manifest/{CURRENT} is missing"),
-                ));
-            }
-            Err(ReadManifestError::Io { file, source }) => {
-                return Err(OfflineError::Io { file, source });
-            }
-            Err(ReadManifestError::Damaged { file, offset, reason }) => {
-                return Err(malformed(&file, format!("damaged at byte {offset}: {reason}")));
-            }
-        };
+    /// `None` when the log's floor moved meanwhile: what it moved over may be in neither tables nor log here.
+    fn look(vfs: &dyn Vfs, directory: &Directory) -> Result<Option<Self>, OfflineError> {
+        let (state, manifest) = state_of(vfs, directory)?;
         let open =
             |meta: &TableMeta| match Live::open(vfs, &directory.table(meta.number), meta.clone()) {
                 Ok(live) => Ok(live),
                 Err(ReadError::Io { file, source, .. }) => Err(OfflineError::Io { file, source }),
                 Err(ReadError::Corrupt { file, source, .. }) => {
-                    Err(malformed(&file, source.to_string()))
+                    Err(OfflineError::Malformed { file, reason: source.to_string() })
                 }
             };
         let levels = Levels::new(state.tables.values().map(open).collect::<Result<Vec<_>, _>>()?);
@@ -219,7 +207,8 @@ impl DirectoryView {
             bad_records: Vec::new(),
         };
         view.read_log(vfs)?;
-        Ok(view)
+        let (now, _) = state_of(vfs, directory)?;
+        Ok((now.floor == view.state.floor).then_some(view))
     }
 
     fn read_log(&mut self, vfs: &dyn Vfs) -> Result<(), OfflineError> {
@@ -254,5 +243,20 @@ impl DirectoryView {
     /// Where the log's replay would begin.
     pub fn log_floor(&self) -> LogPosition {
         self.state.floor.first_position
+    }
+}
+
+fn state_of(vfs: &dyn Vfs, directory: &Directory) -> Result<(State, u64), OfflineError> {
+    match read_state(vfs, &directory.manifest) {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => {
+            let reason = format!("no store: manifest/{CURRENT} is missing");
+            Err(OfflineError::Malformed { file: directory.root.clone(), reason })
+        }
+        Err(ReadManifestError::Io { file, source }) => Err(OfflineError::Io { file, source }),
+        Err(ReadManifestError::Damaged { file, offset, reason }) => Err(OfflineError::Malformed {
+            file,
+            reason: format!("damaged at byte {offset}: {reason}"),
+        }),
     }
 }

@@ -11,7 +11,7 @@
 //! footer     := magic:"KVKITSST" format:u32 reserved:u32 table:u64 filter index properties checksum:u64     80 bytes
 //!               filter, index, properties := offset:u64 length:u64, length without the trailer; 0 0 for no filter
 //! ```
-//! A block's checksum covers payload and trailer and is bound to table number and offset ([`super::checksum`]); its
+//! A block's checksum covers payload and trailer and is bound to table number and offset (`storage::checksum`); its
 //! payload is compressed when `codec` says so, and `raw_length` is its size before.
 //!
 //! Invariants: keys ascend strictly. A file under its name is whole and synced. The manifest knows the footer's checksum

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
+use super::super::offline::DirectoryView;
 use super::super::*;
-use super::{DIR, content, small};
+use super::{DIR, content, put, small};
 
 #[test]
 fn reads_see_every_earlier_write_whatever_runs_beside() {
@@ -55,4 +56,36 @@ fn reads_see_every_earlier_write_whatever_runs_beside() {
     store.close().unwrap();
     drop(store);
     assert_eq!(content(&open()), expected);
+}
+
+#[test]
+fn a_view_from_outside_holds_all_that_was_written_whatever_runs_beside() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join(DIR);
+    let options = Options { memtable_bytes: 4 << 10, ..small() };
+    let store = Store::open(Arc::new(vfs::Real), &dir, options, &mut |_, _| {}).unwrap().0;
+    let (done, durable) = (AtomicBool::new(false), AtomicU32::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..1500_u32 {
+                put(&store, &format!("key{number:05}"), "value");
+                store.sync_all().unwrap();
+                durable.store(number, Ordering::Release);
+                for job in [store.next_flush(), store.next_compaction()].into_iter().flatten() {
+                    store.run(job).unwrap();
+                }
+            }
+            done.store(true, Ordering::Release);
+        });
+        let mut views = 0;
+        while !done.load(Ordering::Acquire) {
+            let at_least = durable.load(Ordering::Acquire);
+            // It may be too quick for us; what is seen must be whole.
+            let Ok(view) = DirectoryView::open(&vfs::Real, &dir) else { continue };
+            let seen: Vec<_> = view.scan(b"", None).map(|entry| entry.unwrap().key).collect();
+            assert!(seen.len() >= at_least as usize, "{} keys of {at_least}", seen.len());
+            views += 1;
+        }
+        assert!(views > 3, "{views} views");
+    });
 }
