@@ -175,7 +175,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 const KEY: &[u8] = b"cart:42";
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 #[track_caller]
 fn check_get(manners: &[Manner], asked: usize) {

@@ -161,10 +161,10 @@ fn faults(sources: &BTreeMap<String, String>) -> Vec<String> {
                     .filter(|name| LAYERS.iter().any(|(layer, _)| layer == name) && !allowed(name))
                     .map(|name| format!("{path}:{number}: {layer} imports {name}")),
             );
-            let named = |word: &&str| names_path(line, word);
+            let is_named = |word: &&str| names_path(line, word);
             let codec = CODEC_PATHS.iter().filter(|_| layer != "wire");
             if !RIM.contains(&layer) {
-                let words = RIM_PATHS.iter().chain(codec).filter(|word| named(word));
+                let words = RIM_PATHS.iter().chain(codec).filter(|word| is_named(word));
                 faults.extend(words.map(|word| format!("{path}:{number}: {layer} names {word}")));
             }
         }

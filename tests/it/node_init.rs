@@ -11,7 +11,9 @@ fn configs(dir: &std::path::Path, names: &[&str]) -> Result<Vec<PathBuf>> {
 fn init(files: &[PathBuf], more: &[&str]) -> Result<std::process::Output> {
     let mut command = kvnode();
     command.arg("init").args(more);
-    files.iter().for_each(|file| drop(command.arg("-c").arg(file)));
+    for file in files {
+        command.arg("-c").arg(file);
+    }
     Ok(command.output()?)
 }
 

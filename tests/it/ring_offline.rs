@@ -111,7 +111,7 @@ fn a_closed_pipe_ends_quietly() {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 
-    let keys: String = (0..200_000).map(|number| format!("key-{number}\n")).collect();
+    let keys = (0..200_000).map(|number| format!("key-{number}")).collect::<Vec<_>>().join("\n");
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("keys");
     fs::write(&path, keys).expect("keys are written");

@@ -179,9 +179,9 @@ async fn is_ready(node: &DevNode) -> bool {
         agent: "kvnode dev".to_owned(),
     };
     let Ok(client) = Client::connect(options).await else { return false };
-    let view = match client.call(Some(identity.node), RequestBody::View).await {
-        Ok(ReplyBody::View(view)) => view,
-        Ok(_) | Err(_) => return false,
+    let Ok(ReplyBody::View(view)) = client.call(Some(identity.node), RequestBody::View).await
+    else {
+        return false;
     };
     let sees_all = view.members.len() == view.layout.now.members.len()
         && view.members.iter().all(|member| {
