@@ -93,7 +93,6 @@ impl DevCluster {
         cluster.nodes = listed
             .iter()
             .map(|node| Node {
-                name: text(node, "name"),
                 peer: text(node, "peer"),
                 client: text(node, "client"),
                 http: text(node, "http"),
