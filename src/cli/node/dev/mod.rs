@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::init;
 use crate::cli::{Common, Exit, Failure, Format};
@@ -31,6 +32,9 @@ const PORTS_EACH: u16 = 10;
 const REPLICAS: u16 = 3;
 /// Longest time until a cluster must be ready.
 const READY_MAX: Duration = Duration::from_mins(1);
+
+/// How often nodes are looked after.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Flags of `kvnode dev`.
 #[derive(Args, Clone, Debug)]
@@ -71,34 +75,44 @@ pub(super) fn dev(args: &DevArgs, common: &Common, out: &mut dyn Write) -> anyho
         return Err(Failure::usage(message).into());
     }
     let mut nodes = prepare(&home, args)?;
-    let started = start(&mut nodes, &home, common, out);
-    if let Err(error) = started {
-        node::stop_all(&nodes);
-        home.clean_up();
-        return Err(error);
-    }
-    if args.detach {
+    let outcome = runtime()?.block_on(async {
+        // Before the first process starts: whatever ends this program early stops the nodes too.
+        let mut interrupts = Interrupts::new()?;
+        if let Some(exit) = start(&mut nodes, &home, common, out, &mut interrupts).await? {
+            return Ok(Some(exit));
+        }
+        if args.detach {
+            Ok(None)
+        } else {
+            watch(&mut nodes, common, &mut interrupts).await.map(Some)
+        }
+    });
+    if let Ok(None) = outcome {
         nodes.iter_mut().for_each(DevNode::let_go);
         return Ok(Exit::Done);
     }
-    let exit = watch(&mut nodes, common)?;
-    node::stop_all(&nodes);
+    node::stop_all(&mut nodes);
     home.clean_up();
-    Ok(exit)
+    outcome.map(|exit| exit.unwrap_or(Exit::Done))
 }
 
-/// Starts every node and tells about them once all are ready.
-fn start(
+/// Starts every node and tells about them once all are ready; the exit code if somebody interrupts that.
+async fn start(
     nodes: &mut [DevNode],
     home: &Home,
     common: &Common,
     out: &mut dyn Write,
-) -> anyhow::Result<()> {
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<Option<Exit>> {
     nodes.iter_mut().try_for_each(DevNode::spawn)?;
     Record::of(nodes).write(&home.dir)?;
-    runtime()?.block_on(node::all_ready(nodes, READY_MAX))?;
+    tokio::select! {
+        ready = node::all_ready(nodes, READY_MAX) => ready?,
+        exit = interrupts.next() => return Ok(Some(exit)),
+    }
     tell(nodes, home, common, out)?;
-    Ok(out.flush()?)
+    out.flush()?;
+    Ok(None)
 }
 
 /// The nodes of the cluster at `home`: those that are there, or new ones.
@@ -181,29 +195,51 @@ fn tell(
 }
 
 /// Waits for Ctrl-C, telling meanwhile which node ended.
-fn watch(nodes: &mut [DevNode], common: &Common) -> anyhow::Result<Exit> {
+async fn watch(
+    nodes: &mut [DevNode],
+    common: &Common,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<Exit> {
     if !common.quiet {
         writeln!(std::io::stderr(), "running; Ctrl-C stops all nodes")?;
     }
-    runtime()?.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut look = tokio::time::interval(Duration::from_millis(200));
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => return Ok(Exit::Interrupted),
-                _ = terminate.recv() => return Ok(Exit::Terminated),
-                _ = look.tick() => {}
-            }
-            for node in nodes.iter_mut() {
-                if let Some(how) = node.ended() {
-                    let again = format!("kvnode run -c {}", node.config_file().display());
-                    writeln!(std::io::stderr(), "{} ended ({how}); again: {again}", node.name)?;
-                }
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            exit = interrupts.next() => return Ok(exit),
+            _ = look.tick() => {}
+        }
+        for node in nodes.iter_mut() {
+            if let Some(how) = node.ended() {
+                let again = format!("kvnode run -c {}", node.config_file().display());
+                writeln!(std::io::stderr(), "{} ended ({how}); again: {again}", node.name)?;
             }
         }
-    })
+    }
+}
+
+/// Ctrl-C, and SIGTERM.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("handling signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// The next one, as the exit code that it stands for.
+    async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
+    }
 }
 
 fn stop(home: &Home, common: &Common) -> anyhow::Result<Exit> {
@@ -215,8 +251,8 @@ fn stop(home: &Home, common: &Common) -> anyhow::Result<Exit> {
         let message = format!("{} holds no cluster of kvnode dev", home.dir.display());
         return Err(Failure::new(Exit::NoInput, message).into());
     };
-    let nodes = record.into_nodes();
-    let stopped = node::stop_all(&nodes);
+    let mut nodes = record.into_nodes();
+    let stopped = node::stop_all(&mut nodes);
     home.clean_up();
     if !common.quiet {
         writeln!(std::io::stderr(), "stopped {stopped} of {} nodes", nodes.len())?;

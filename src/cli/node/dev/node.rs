@@ -118,6 +118,14 @@ impl DevNode {
         }
     }
 
+    /// The process that runs it: who holds the directory, or our child that has not come to that yet.
+    fn process(&mut self) -> Option<u32> {
+        self.running().or_else(|| match self.child.as_mut()?.try_wait() {
+            Ok(None) => self.child.as_ref().map(Child::id),
+            Ok(Some(_)) | Err(_) => None,
+        })
+    }
+
     /// The end of its log, for a person who wonders why it did not start.
     fn last_words(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.log_file()).unwrap_or_default();
@@ -195,17 +203,14 @@ async fn is_ready(node: &DevNode) -> bool {
 }
 
 /// Stops every node that runs, whoever started it; how many did.
-pub(super) fn stop_all(nodes: &[DevNode]) -> usize {
-    let running: Vec<(u32, &DevNode)> =
-        nodes.iter().filter_map(|node| Some((node.running()?, node))).collect();
-    for (pid, _) in &running {
-        send(*pid, Signal::SIGTERM);
-    }
+pub(super) fn stop_all(nodes: &mut [DevNode]) -> usize {
+    let running: Vec<u32> = nodes.iter_mut().filter_map(DevNode::process).collect();
+    running.iter().for_each(|pid| send(*pid, Signal::SIGTERM));
     let deadline = now() + STOP_MAX;
-    for (pid, node) in &running {
-        while node.running() == Some(*pid) {
+    for node in nodes {
+        while let Some(pid) = node.process().filter(|pid| running.contains(pid)) {
             if deadline < now() {
-                send(*pid, Signal::SIGKILL);
+                send(pid, Signal::SIGKILL);
             }
             std::thread::sleep(LOOK);
         }
