@@ -6,6 +6,7 @@
 //! ```
 
 use std::hint::black_box;
+use std::io::Write;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -40,9 +41,9 @@ trait Candidate {
     fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T>;
 }
 
-/// MessagePack with field names: the wire's.
+/// `MessagePack` with field names: the wire's.
 struct Named;
-/// MessagePack with structs as arrays: tokio-serde's own `messagepack` feature.
+/// `MessagePack` with structs as arrays: tokio-serde's own `messagepack` feature.
 struct Positional;
 /// JSON.
 struct Json;
@@ -79,7 +80,6 @@ impl Candidate for Json {
 
 fn main() -> std::io::Result<()> {
     let out = &mut std::io::stdout().lock();
-    use std::io::Write;
     writeln!(
         out,
         "{:<24} {:>8} {:>8} {:>10} {:>10}  old->new new->old",
