@@ -30,7 +30,6 @@ pub(crate) struct DevCluster {
 /// One node of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    pub(crate) name: String,
     pub(crate) peer: String,
     pub(crate) client: String,
     pub(crate) http: String,
