@@ -346,16 +346,19 @@ impl Drive {
                 RefusalCode::WrongCluster | RefusalCode::RemovedMember | RefusalCode::NotAMember
             )
         };
-        let finals = verdicts.refusals.values().filter(|(code, _)| is_final(*code)).count();
+        let links = self.hub.links.borrow();
+        let is_refused = |link: &Rc<Link>| {
+            verdicts.refusals.get(&link.address).is_some_and(|(code, _)| is_final(*code))
+        };
         let is_unwanted =
-            !verdicts.is_accepted && finals > 0 && finals == self.hub.links.borrow().len();
+            !verdicts.is_accepted && !links.is_empty() && links.values().all(is_refused);
         let refusal = verdicts
             .refusals
             .iter()
             .find(|(_, (code, _))| is_copied(*code) || (is_unwanted && is_final(*code)));
         match refusal {
             Some((by, (code, reason))) => {
-                Err(RunError::Refused { by: by.to_string(), code: *code, reason: reason.clone() })
+                Err(RunError::Refused { by: by.clone(), code: *code, reason: reason.clone() })
             }
             None => Ok(()),
         }

@@ -48,8 +48,8 @@ pub(super) enum Phase {
 pub(super) struct Verdicts {
     /// Whether any peer ever took us.
     pub(super) is_accepted: bool,
-    /// Those who will not have us, for good.
-    pub(super) refusals: BTreeMap<NodeId, (RefusalCode, String)>,
+    /// Who refused us last, by address.
+    pub(super) refusals: BTreeMap<String, (RefusalCode, String)>,
 }
 
 /// Who waits for a reply.

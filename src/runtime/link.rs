@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::node::Event;
 use crate::node_id::NodeId;
 use crate::wire::frame::{self, Frames};
-use crate::wire::handshake::{RefusalCode, Welcome};
+use crate::wire::handshake::Welcome;
 use crate::wire::peer::{PeerFrame, PeerMessage};
 
 use super::clock;
@@ -46,7 +46,7 @@ pub(super) struct Link {
 /// Why a link came down.
 enum Down {
     Unreachable(HandshakeError),
-    Refused(RefusalCode, String),
+    Refused(String),
     Retired,
 }
 
@@ -108,12 +108,7 @@ pub(super) async fn maintain(hub: Rc<Hub>, peer: NodeId, link: Rc<Link>, mut rng
         let why = match down {
             Down::Retired => return,
             Down::Unreachable(error) => error.to_string(),
-            Down::Refused(code, reason) => {
-                let why = format!("refused: {reason}");
-                hub.verdicts.borrow_mut().refusals.insert(peer, (code, reason));
-                hub.news.notify_one();
-                why
-            }
+            Down::Refused(reason) => format!("refused: {reason}"),
         };
         if why != told {
             tracing::warn!(peer = %peer, address = link.address, "no link: {why}");
@@ -154,11 +149,19 @@ async fn dial(hub: &Hub, address: &str) -> Result<Greeted, Down> {
         handshake::greet(reader, &mut writer, &hello).await.map_err(unreachable)?;
     let sent = match &welcome {
         Welcome::Accepted { sent, .. } => *sent,
-        Welcome::Refused { code, reason } => return Err(Down::Refused(*code, reason.clone())),
+        Welcome::Refused { code, reason } => {
+            let verdict = (*code, reason.clone());
+            hub.verdicts.borrow_mut().refusals.insert(address.to_owned(), verdict);
+            // The core loop looks whether that is the end of this node.
+            hub.news.notify_one();
+            return Err(Down::Refused(reason.clone()));
+        }
     };
     let welcomed = hub.core.borrow_mut().welcomed(&welcome);
     let node = welcomed.map_err(|error| unreachable(HandshakeError::Garbage(error.to_string())))?;
-    hub.verdicts.borrow_mut().is_accepted = true;
+    let mut verdicts = hub.verdicts.borrow_mut();
+    verdicts.is_accepted = true;
+    verdicts.refusals.remove(address);
     Ok(Greeted { frames, writer, node, sent })
 }
 
