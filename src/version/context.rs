@@ -107,7 +107,7 @@ impl Context {
         self.clock.named(&self.names)
     }
 
-    /// Takes any counter above 0: one past [`COUNTER_MAX`] has an error of its own.
+    /// Takes any counter above 0: one past [`super::COUNTER_MAX`] has an error of its own.
     fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let mut context =
