@@ -201,7 +201,9 @@ async fn sees_all(node: &DevNode) -> bool {
 /// Stops every node that runs, whoever started it; how many did.
 pub(super) fn stop_all(nodes: &mut [DevNode]) -> usize {
     let running: Vec<u32> = nodes.iter_mut().filter_map(DevNode::process).collect();
-    running.iter().for_each(|pid| send(*pid, Signal::SIGTERM));
+    for pid in &running {
+        send(*pid, Signal::SIGTERM);
+    }
     let deadline = now() + STOP_MAX;
     for node in nodes {
         while let Some(pid) = node.process().filter(|pid| running.contains(pid)) {
