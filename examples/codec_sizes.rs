@@ -6,6 +6,7 @@
 //! ```
 
 use std::hint::black_box;
+use std::io::Write;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -79,7 +80,6 @@ impl Candidate for Json {
 
 fn main() -> std::io::Result<()> {
     let out = &mut std::io::stdout().lock();
-    use std::io::Write;
     writeln!(
         out,
         "{:<24} {:>8} {:>8} {:>10} {:>10}  old->new new->old",
@@ -90,7 +90,7 @@ fn main() -> std::io::Result<()> {
     row::<Json>(out)
 }
 
-fn row<C: Candidate>(out: &mut impl std::io::Write) -> std::io::Result<()> {
+fn row<C: Candidate>(out: &mut impl Write) -> std::io::Result<()> {
     let (empty, full) = (put(0), put(1_000));
     let bytes = C::write(&full);
     let write = nanos(|| drop(black_box(C::write(black_box(&full)))));
