@@ -90,7 +90,7 @@ fn main() -> std::io::Result<()> {
     row::<Json>(out)
 }
 
-fn row<C: Candidate>(out: &mut impl std::io::Write) -> std::io::Result<()> {
+fn row<C: Candidate>(out: &mut impl Write) -> std::io::Result<()> {
     let (empty, full) = (put(0), put(1_000));
     let bytes = C::write(&full);
     let write = nanos(|| drop(black_box(C::write(black_box(&full)))));

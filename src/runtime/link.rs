@@ -40,7 +40,12 @@ pub(super) struct Link {
     queue: RefCell<VecDeque<PeerMessage>>,
     is_up: Cell<bool>,
     is_retired: Cell<bool>,
+    /// Whether a pause before the next try should be cut short.
+    is_hurried: Cell<bool>,
+    /// For the link's task.
     news: Notify,
+    /// For who waits until the link is up.
+    risen: Notify,
 }
 
 /// Why a link came down.
@@ -65,7 +70,9 @@ impl Link {
             queue: RefCell::default(),
             is_up: Cell::new(false),
             is_retired: Cell::new(false),
+            is_hurried: Cell::new(false),
             news: Notify::new(),
+            risen: Notify::new(),
         }
     }
 
@@ -78,6 +85,19 @@ impl Link {
             self.news.notify_one();
         }
         has_room
+    }
+
+    /// Returns once the link is up; dials at once where a pause was under way. Called when the peer is known to be there.
+    pub(super) async fn rise(&self) {
+        loop {
+            let risen = self.risen.notified();
+            if self.is_up.get() {
+                return;
+            }
+            self.is_hurried.set(true);
+            self.news.notify_one();
+            risen.await;
+        }
     }
 
     /// Ends the link's task.
@@ -119,7 +139,8 @@ pub(super) async fn maintain(hub: Rc<Hub>, peer: NodeId, link: Rc<Link>, mut rng
             () = tokio::time::sleep(pause + jitter) => {}
             () = link.news.notified() => {}
         }
-        pause = (pause * 2).min(PAUSE_MAX);
+        let next = if link.is_hurried.take() { PAUSE_MIN } else { pause * 2 };
+        pause = next.min(PAUSE_MAX);
     }
 }
 
@@ -172,6 +193,7 @@ async fn carry(hub: &Hub, peer: NodeId, link: &Link, greeted: Greeted) -> Down {
     link.queue.borrow_mut().clear();
     link.is_up.set(true);
     hub.post(Event::PeerConnected { peer, sent });
+    link.risen.notify_waiters();
     let down = loop {
         if link.is_retired.get() {
             break Down::Retired;

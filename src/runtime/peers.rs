@@ -1,6 +1,7 @@
 //! Peers that dialled this node: their messages are read; answers go over the link that this node dials itself.
 
 use std::io;
+use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::AsyncRead;
@@ -15,8 +16,20 @@ use super::hub::Hub;
 /// Messages taken in one go before other tasks have their turn.
 const BATCH_MAX: usize = 1_024;
 
+/// Longest time that a peer's messages wait for our own link to it.
+const RETURN_LINK_MAX: Duration = Duration::from_secs(1);
+
 /// Reads a peer behind its handshake until the connection ends.
+///
+/// First our own link to it must stand: a request read before that could not be answered, and its coordinator would
+/// wait until the deadline. Where the peer cannot be dialled it is read all the same, for its gossip.
 pub(super) async fn serve<R: AsyncRead + Unpin>(hub: &Hub, from: NodeId, frames: Frames<R>) {
+    let link = hub.links.borrow().get(&from).cloned();
+    if let Some(link) = link
+        && tokio::time::timeout(RETURN_LINK_MAX, link.rise()).await.is_err()
+    {
+        tracing::warn!(peer = %from, address = link.address, "the peer reaches us, but we do not reach it");
+    }
     if let Err(error) = read_messages(hub, from, frames).await {
         tracing::warn!(peer = %from, "closing a peer's connection: {error}");
     }

@@ -5,10 +5,13 @@
 //! cost. Byte strings travel as bin: `bytes::Bytes` and the identities serialize that way by themselves.
 #![warn(clippy::indexing_slicing)]
 
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
-use serde::{Serialize, de::DeserializeOwned};
+use rmp_serde::decode::Error;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 
 /// Nested values that a payload may have; foreign bytes cannot drive the decoder deeper into the stack.
 const DEPTH_MAX: usize = 64;
@@ -32,9 +35,9 @@ pub enum CodecError {
 }
 
 /// The transport's errors are I/O errors; a bad message on it is bad data.
-impl From<CodecError> for std::io::Error {
+impl From<CodecError> for io::Error {
     fn from(error: CodecError) -> Self {
-        Self::new(std::io::ErrorKind::InvalidData, error)
+        Self::new(ErrorKind::InvalidData, error)
     }
 }
 
@@ -49,11 +52,14 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
 /// # Errors
 /// [`CodecError::Decode`], [`CodecError::Trailing`].
 pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
-    let mut rest = std::io::Cursor::new(payload);
-    let mut decoder = rmp_serde::Deserializer::new(&mut rest);
+    // Reading from a slice borrows the field names; reading from a stream would copy each.
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(payload);
     decoder.set_max_depth(DEPTH_MAX);
     let message = T::deserialize(&mut decoder)?;
-    if rest.position() == payload.len() as u64 { Ok(message) } else { Err(CodecError::Trailing) }
+    match IgnoredAny::deserialize(&mut decoder) {
+        Err(Error::InvalidMarkerRead(end)) if end.kind() == ErrorKind::UnexpectedEof => Ok(message),
+        Ok(_) | Err(_) => Err(CodecError::Trailing),
+    }
 }
 
 impl<T: Serialize> tokio_serde::Serializer<T> for Codec {
@@ -75,7 +81,6 @@ impl<T: DeserializeOwned> tokio_serde::Deserializer<T> for Codec {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde::Deserialize;
 
     use super::*;
     use crate::wire::client::{Reply, Request};

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,6 +15,10 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Longest time that a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+/// Lowest port that tests use.
+const PORT_MIN: u32 = 12_000;
+/// How many they use; Linux gives 32768 and up to outgoing connections.
+const PORTS: u32 = 20_000;
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -66,12 +71,16 @@ pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T
     }
 }
 
-/// A port from which `nodes` dev nodes can listen; free a moment ago.
+/// A port from which `nodes` dev nodes can listen. Below those that the system gives to outgoing connections, each
+/// given out once by this process, and free a moment ago.
 pub(crate) fn free_ports(nodes: u16) -> Result<u16> {
-    for _ in 0..100 {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let Some(last) = port.checked_add(10 * nodes) else { continue };
-        let wanted = (port..last).filter(|port_| (port_ - port) % 10 < 3);
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..1_000 {
+        let taken = NEXT.fetch_add(u32::from(10 * nodes), Ordering::Relaxed);
+        // Test processes that run beside each other begin at different places.
+        let place = (std::process::id().wrapping_mul(977).wrapping_add(taken)) % PORTS;
+        let port = u16::try_from(PORT_MIN + place)?;
+        let wanted = (port..port + 10 * nodes).filter(|wanted| (wanted - port) % 10 < 3);
         let held: Vec<_> = wanted.map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
         if held.iter().all(std::result::Result::is_ok) {
             return Ok(port);
