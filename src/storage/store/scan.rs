@@ -78,19 +78,20 @@ impl Store {
                     return Ok(slice);
                 }
             };
-            let Some(Entry { key, value }) = entry else {
+            // From the horizon on a memtable holds more than was taken of it.
+            let whole = |key: &Bytes| horizon.as_ref().is_none_or(|horizon| key < horizon);
+            let Some(Entry { key, value }) = entry.filter(|entry| whole(&entry.key)) else {
                 slice.next = horizon.filter(|horizon| end.is_none_or(|end| **horizon < *end));
                 return Ok(slice);
             };
             if end.is_some_and(|end| end <= &*key) {
                 return Ok(slice);
             }
-            let beyond = horizon.as_ref().is_some_and(|horizon| *horizon <= key);
             let full = entries_max <= slice.entries.len()
                 || bytes_max <= bytes
                 || DELETES_PASSED_MAX <= passed;
-            if beyond || full {
-                slice.next = Some(if beyond { horizon.unwrap_or(key) } else { key });
+            if full {
+                slice.next = Some(key);
                 return Ok(slice);
             }
             match value {

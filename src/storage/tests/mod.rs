@@ -207,3 +207,24 @@ fn the_real_disk_does_as_well_and_a_snapshot_is_a_store() {
     assert_eq!(content(&open(&copy)), expected);
     assert_eq!(content(&open(&dir)).len(), 300);
 }
+
+/// Found by the model: the slice took the end of what it looked at in the memtable for the end of the range, when the next
+/// key it knew, of a table or an older memtable, was behind the range.
+#[test]
+fn a_slice_that_a_memtable_cuts_short_before_the_end_of_the_range_is_not_the_last() {
+    let disk = Disk::new(0);
+    let (store, _) = open(&disk, &small()).unwrap();
+    put(&store, "z", "in a table, behind the range");
+    store.flush().unwrap();
+    for key in ["a", "b", "c", "d"] {
+        let mut batch = WriteBatch::new();
+        batch.delete(key);
+        store.write(batch).unwrap();
+    }
+    put(&store, "e", "in the range");
+    let slice = store.scan_slice(b"", Some(b"f"), 2, 1 << 20).unwrap();
+    assert!(slice.entries.is_empty() && slice.next.is_some(), "{slice:?}");
+    let mut scan = store.scan(b"", Some(b"f"));
+    assert_eq!(scan.next().unwrap().unwrap().0, "e");
+    assert!(scan.next().is_none());
+}

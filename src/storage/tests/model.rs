@@ -154,8 +154,6 @@ impl Both {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
-
     #[test]
     fn a_store_is_a_sorted_map(options in options(), operations in prop::collection::vec(operation(), 1..80)) {
         let disk = Disk::new(0);

@@ -9,6 +9,15 @@ use super::super::offline::DirectoryView;
 use super::super::*;
 use super::{DIR, content, put, small};
 
+/// Says that its thread ended, by a panic too: nobody waits for it then.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn reads_see_every_earlier_write_whatever_runs_beside() {
     let temporary = tempfile::tempdir().unwrap();
@@ -25,6 +34,7 @@ fn reads_see_every_earlier_write_whatever_runs_beside() {
         for next in jobs {
             let (store, done) = (&store, &done);
             scope.spawn(move || {
+                let _done = Done(done);
                 while !done.load(Ordering::Acquire) {
                     match next(store) {
                         Some(job) => store.run(job).unwrap(),
@@ -39,6 +49,7 @@ fn reads_see_every_earlier_write_whatever_runs_beside() {
             batch.put(&key, &value);
             while let Err(error) = store.write(batch.clone()) {
                 assert!(matches!(error, WriteError::Overloaded { .. }), "{error}");
+                assert!(!done.load(Ordering::Acquire), "a job failed");
                 thread::yield_now();
             }
             expected.insert(key, value);
@@ -67,6 +78,7 @@ fn a_view_from_outside_holds_all_that_was_written_whatever_runs_beside() {
     let (done, durable) = (AtomicBool::new(false), AtomicU32::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _done = Done(&done);
             for number in 1..1500_u32 {
                 put(&store, &format!("key{number:05}"), "value");
                 store.sync_all().unwrap();
@@ -75,7 +87,6 @@ fn a_view_from_outside_holds_all_that_was_written_whatever_runs_beside() {
                     store.run(job).unwrap();
                 }
             }
-            done.store(true, Ordering::Release);
         });
         let mut views = 0;
         while !done.load(Ordering::Acquire) {
