@@ -112,6 +112,34 @@ fn flush_and_compaction_change_nothing_that_is_seen() {
 }
 
 #[test]
+fn a_delete_stays_as_long_as_a_deeper_level_may_hold_the_key_and_no_longer() {
+    let disk = Disk::new(1);
+    let options = Options { level0_tables: 1, level1_bytes: 256, level_factor: 1000, ..small() };
+    let (store, _) = open(&disk, &options).unwrap();
+    let levels = |store: &Store| store.stats().tables_by_level;
+    put(&store, "key", &(0..300).map(|number| number.to_string()).collect::<String>());
+    store.flush().unwrap();
+    run_jobs(&store);
+    assert_eq!(levels(&store), [0, 0, 1], "the value is two levels deep");
+    let delete = || {
+        let mut batch = WriteBatch::new();
+        batch.delete("key");
+        store.write(batch).unwrap();
+        store.flush().unwrap();
+    };
+    delete();
+    store.run(store.next_compaction().unwrap()).unwrap();
+    assert_eq!(levels(&store), [0, 1, 1], "the delete hides it from one level above");
+    assert_eq!(value(&store, "key"), None);
+    // Large enough to push the delete down to what it hides.
+    put(&store, "kez", &(300..600).map(|number| number.to_string()).collect::<String>());
+    store.flush().unwrap();
+    run_jobs(&store);
+    assert_eq!((value(&store, "key"), levels(&store)), (None, vec![0, 0, 1]));
+    assert_eq!(store.stats().entries_estimate, 1, "neither the value nor its delete is left");
+}
+
+#[test]
 fn a_position_is_told_as_long_as_a_memtable_holds_the_key() {
     let disk = Disk::new(1);
     let (store, _) = open(&disk, &small()).unwrap();

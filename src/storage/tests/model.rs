@@ -46,8 +46,9 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 fn options() -> impl Strategy<Value = Options> {
     let sizes = (300..3000_usize, 64..600_usize, 256..3000_u64, 1..4_usize, 0..16_u32);
-    (sizes, prop::bool::ANY, 0..20_000_u64, 1..3000_u64).prop_map(
-        |(sizes, lz4, cache_bytes, slice)| {
+    let level1 = 256..3000_u64;
+    (sizes, level1, prop::bool::ANY, 0..20_000_u64, 1..3000_u64).prop_map(
+        |(sizes, level1_bytes, lz4, cache_bytes, slice)| {
             let (memtable_bytes, block_bytes, table_bytes, level0_tables, bloom_bits_per_key) =
                 sizes;
             Options {
@@ -55,6 +56,7 @@ fn options() -> impl Strategy<Value = Options> {
                 block_bytes,
                 table_bytes,
                 level0_tables,
+                level1_bytes,
                 bloom_bits_per_key,
                 cache_bytes,
                 compression: if lz4 { Compression::Lz4 } else { Compression::None },
