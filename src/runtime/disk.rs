@@ -10,14 +10,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::node::{Event, ReadToken, ScanToken};
-use crate::storage::{Job, JobError, Store, SyncMode};
+use crate::storage::{JobError, Store, SyncMode};
 
 use super::RunError;
+use super::workers::{JobFailure, Workers};
 
 /// Threads that read. Reads that need them miss the cache, and more in flight help a disk with depth.
 const READERS: usize = 3;
-/// How often the background looks for work and for space on a full disk, unless it is busy anyway.
-const LOOK_AROUND: Duration = Duration::from_millis(100);
 
 /// What a disk thread tells the core thread.
 #[derive(Debug)]
@@ -58,7 +57,7 @@ pub(super) struct Disk {
     store: Arc<Store>,
     log: Arc<Desk<()>>,
     reads: Arc<Desk<Read>>,
-    background: Arc<Desk<()>>,
+    workers: Workers,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -85,11 +84,14 @@ impl Disk {
         store: &Arc<Store>,
         news: &UnboundedSender<News>,
     ) -> Result<Self, RunError> {
+        let outbox = news.clone();
+        let workers =
+            Workers::start(store, move |failure| report(&failure, &outbox)).map_err(no_thread)?;
         let mut disk = Self {
             store: Arc::clone(store),
             log: Arc::default(),
             reads: Arc::default(),
-            background: Arc::default(),
+            workers,
             threads: Vec::new(),
         };
         let mine = || (Arc::clone(store), news.clone());
@@ -99,8 +101,6 @@ impl Disk {
             let ((own, outbox), seat) = (mine(), Arc::clone(&disk.reads));
             disk.spawn(format!("disk-{number}"), move || read(&own, &seat, &outbox))?;
         }
-        let ((own, outbox), seat) = (mine(), Arc::clone(&disk.background));
-        disk.spawn("background".to_owned(), move || work(&own, &seat, &outbox))?;
         Ok(disk)
     }
 
@@ -119,7 +119,7 @@ impl Disk {
     pub(super) fn stop(self) {
         self.log.close();
         self.reads.close();
-        self.background.close();
+        self.workers.stop();
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a disk thread panicked");
@@ -129,10 +129,13 @@ impl Disk {
 
     fn spawn(&mut self, name: String, job: impl FnOnce() + Send + 'static) -> Result<(), RunError> {
         let thread = thread::Builder::new().name(name).spawn(job);
-        let failed = |source: io::Error| RunError::System { what: "start a thread", source };
-        self.threads.push(thread.map_err(failed)?);
+        self.threads.push(thread.map_err(no_thread)?);
         Ok(())
     }
+}
+
+const fn no_thread(source: io::Error) -> RunError {
+    RunError::System { what: "start a thread", source }
 }
 
 /// Group commit: what is written while one sync runs goes with the next.
@@ -177,29 +180,12 @@ fn read(store: &Store, desk: &Desk<Read>, news: &UnboundedSender<News>) {
     }
 }
 
-/// Flush before compaction, one job after another.
-fn work(store: &Store, desk: &Desk<()>, news: &UnboundedSender<News>) {
-    let next = || store.next_flush().or_else(|| store.next_compaction());
-    loop {
-        let done = next().map(|job: Job| (job.to_string(), store.run(job)));
-        let is_busy = match done {
-            None => false,
-            Some((_, Ok(()))) => true,
-            Some((job, Err(JobError::Failed(failed)))) => {
-                return tell(news, News::Fatal(format!("cannot {job}: {failed}")));
-            }
-            Some((job, Err(error @ (JobError::Full | JobError::Read(_))))) => {
-                tracing::error!("cannot {job}: {error}");
-                false
-            }
-        };
-        match desk.turn(Some(if is_busy { Duration::ZERO } else { LOOK_AROUND })) {
-            Turn::Closed => return,
-            Turn::Work(()) | Turn::Nothing => {}
-        }
-        if let Err(error) = store.check_space() {
-            tracing::warn!("cannot tell how much space the disk has: {error}");
-        }
+/// A job that failed for good ends the process; another is tried again.
+fn report(failure: &JobFailure, news: &UnboundedSender<News>) {
+    let JobFailure { job, error } = failure;
+    match error {
+        JobError::Failed(failed) => tell(news, News::Fatal(format!("cannot {job}: {failed}"))),
+        JobError::Full | JobError::Read(_) => tracing::error!("cannot {job}: {error}"),
     }
 }
 

@@ -4,7 +4,8 @@
 //! core thread   one current-thread tokio runtime: the core loop, a task or two for each connection, HTTP, signals
 //! log-sync      group commit: one sync in flight, as long as something waits for it
 //! disk-N        reads and scan slices that need the disk
-//! background    flush and compaction, one job after another
+//! flush         memtables into tables
+//! compaction    tables into fewer tables, a slice at a time
 //! ```
 //! Connections collect what they read and the core loop takes all of it at once; what it answers is collected too and
 //! leaves with one write for each connection. Nothing waits for room: a client past its limit is not read, a peer whose
@@ -21,11 +22,13 @@ mod link;
 mod listen;
 mod peers;
 mod signals;
+mod workers;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use core_loop::run;
+pub use workers::{JobFailure, Workers};
 
 /// What a node is started with.
 pub struct Options {

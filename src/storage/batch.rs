@@ -28,13 +28,13 @@ pub struct WriteBatch {
     reserve: bool,
 }
 
-/// One change of a batch.
+/// One change of a batch; `B` holds keys and values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum Change<B = Bytes> {
     /// The key now has this value.
-    Put(Bytes, Bytes),
+    Put(B, B),
     /// The key has no value any more.
-    Delete(Bytes),
+    Delete(B),
     /// The slot's leaf changes by these bits.
     XorLeaf(u16, u128),
 }
@@ -98,8 +98,8 @@ impl WriteBatch {
         self.reserve
     }
 
-    pub(crate) fn into_encoded(self) -> Bytes {
-        self.encoded.into()
+    pub(crate) fn encoded(&self) -> &[u8] {
+        &self.encoded
     }
 }
 
@@ -107,19 +107,28 @@ impl WriteBatch {
 /// # Errors
 /// [`DecodeError`] for bytes that are no batch.
 pub(crate) fn decode(encoded: &Bytes) -> Result<Vec<Change>, DecodeError> {
+    let share = |bytes| encoded.slice_ref(bytes);
+    let own = |change| match change {
+        Change::Put(key, value) => Change::Put(share(key), share(value)),
+        Change::Delete(key) => Change::Delete(share(key)),
+        Change::XorLeaf(slot, bits) => Change::XorLeaf(slot, bits),
+    };
+    changes(encoded).map(|change| change.map(own)).collect()
+}
+
+/// The changes in an encoded batch, one by one. Bytes that are no batch give an error, and then nothing sensible.
+pub(crate) fn changes(encoded: &[u8]) -> impl Iterator<Item = Result<Change<&[u8]>, DecodeError>> {
     let mut reader = Reader::new(encoded);
-    let mut changes = Vec::new();
-    while !reader.rest().is_empty() {
-        changes.push(match reader.u8()? {
-            PUT => {
-                Change::Put(encoded.slice_ref(reader.bytes()?), encoded.slice_ref(reader.bytes()?))
-            }
-            DELETE => Change::Delete(encoded.slice_ref(reader.bytes()?)),
-            XOR_LEAF => Change::XorLeaf(reader.u16()?, reader.u128()?),
-            _ => return Err(DecodeError::OutOfRange("change")),
-        });
+    std::iter::from_fn(move || (!reader.rest().is_empty()).then(|| change(&mut reader)))
+}
+
+fn change<'a>(reader: &mut Reader<'a>) -> Result<Change<&'a [u8]>, DecodeError> {
+    match reader.u8()? {
+        PUT => Ok(Change::Put(reader.bytes()?, reader.bytes()?)),
+        DELETE => Ok(Change::Delete(reader.bytes()?)),
+        XOR_LEAF => Ok(Change::XorLeaf(reader.u16()?, reader.u128()?)),
+        _ => Err(DecodeError::OutOfRange("change")),
     }
-    Ok(changes)
 }
 
 #[cfg(test)]
@@ -139,7 +148,7 @@ mod tests {
             Change::Delete(Bytes::from_static(b"l")),
             Change::XorLeaf(513, 7),
         ];
-        assert_eq!(decode(&batch.into_encoded()).unwrap(), expected);
+        assert_eq!(decode(&batch.encoded.into()).unwrap(), expected);
     }
 
     proptest! {

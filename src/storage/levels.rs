@@ -91,6 +91,11 @@ impl Levels {
         self.levels.values().flatten()
     }
 
+    /// Tables in level 0.
+    pub(crate) fn level0_tables(&self) -> usize {
+        self.levels.get(&0).map_or(0, Vec::len)
+    }
+
     pub(crate) fn find(&self, number: u64) -> Option<&Live> {
         self.tables().find(|live| live.meta.number == number)
     }

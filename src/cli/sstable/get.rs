@@ -72,7 +72,7 @@ pub(super) fn get(args: &GetArgs, common: &Common, out: &mut dyn Write) -> anyho
 fn in_table(table: &Table, key: &Bytes) -> anyhow::Result<Option<Place>> {
     let lookup = table.get(key, KeyHash::new(key), Blocks::Disk).map_err(of_read)?;
     let Lookup::Entry(value) = lookup else { return Ok(None) };
-    let block = table.block_of(key);
+    let block = table.index.block_of(key);
     let offset = table.index.get(block).map_or(0, |entry| entry.handle.offset);
     let file = table.path.display().to_string();
     Ok(Some(Place { file, block: Some(block), offset, value }))

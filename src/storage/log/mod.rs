@@ -12,10 +12,11 @@
 //! when the record was written. A payload is one batch (see [`super::batch`]). Both checksums are bound to segment and
 //! offset; the record's covers everything behind it, padding too.
 //!
-//! Invariants: a record is never rewritten. A segment appears under its name with a sound header, and only after the
-//! stream before it was synced to its end. So the existence of a segment, like the `synced` of a record, proves that
-//! what stands before was durable: a bad record there is damage. One that nothing proves durable is the torn end of an
-//! unacknowledged write, and cuts the log.
+//! Invariants: a record is never rewritten. In the sync mode `always` a segment appears under its name with a sound
+//! header, and only after the stream before it was synced to its end. So the existence of a segment, like the `synced`
+//! of a record, proves that what stands before was durable: a bad record there is damage. One that nothing proves durable
+//! is the torn end of an unacknowledged write, and cuts the log. In the other modes the log is *loose*, which its
+//! manifest says: segments are created without waiting for the disk and prove nothing.
 
 #![warn(clippy::indexing_slicing)]
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{HEADER_BYTES, Header, LogPosition, encode_record, record_bytes};
 use crate::storage::directory;
+use crate::storage::options::SyncMode;
 use crate::storage::vfs::{Vfs, VfsFile, temporary};
 
 /// Records that were accepted and not yet written: pieces of segments, in order.
@@ -27,13 +28,35 @@ pub(crate) struct Piece {
     bytes: Vec<u8>,
 }
 
+/// Whether a new segment waits until all before it is synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// It does, and is synced itself, name and header: its existence proves that what stands before was durable.
+    Proven,
+    /// It does not: a power loss may take any part of what was not synced. No writer ever waits for the disk.
+    Loose,
+}
+
 /// The segment that is being written.
 #[derive(Debug)]
 pub(crate) struct Writer {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
+    order: Order,
     /// None until the first record.
     current: Option<(u64, Arc<dyn VfsFile>)>,
+    /// Segments before the present one that are not synced to their end, oldest first.
+    behind: Vec<Arc<dyn VfsFile>>,
+    /// A segment's name may not be durable.
+    is_dir_behind: bool,
+}
+
+/// What must be synced so that all that was written so far is durable.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    vfs: Arc<dyn Vfs>,
+    files: Vec<Arc<dyn VfsFile>>,
+    dir: Option<PathBuf>,
 }
 
 impl Buffer {
@@ -101,10 +124,20 @@ impl Buffer {
     }
 }
 
+impl Order {
+    /// The order that this mode needs.
+    pub(crate) const fn of(mode: SyncMode) -> Self {
+        match mode {
+            SyncMode::Always => Self::Proven,
+            SyncMode::Interval(_) | SyncMode::Never => Self::Loose,
+        }
+    }
+}
+
 impl Writer {
     /// Writes into the log directory `dir`.
-    pub(crate) const fn new(vfs: Arc<dyn Vfs>, dir: PathBuf) -> Self {
-        Self { vfs, dir, current: None }
+    pub(crate) const fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, order: Order) -> Self {
+        Self { vfs, dir, order, current: None, behind: Vec::new(), is_dir_behind: false }
     }
 
     /// Writes a piece, opening its segment if that is a new one. After a full disk the same piece may be written again.
@@ -117,27 +150,57 @@ impl Writer {
         if piece.bytes.is_empty() { Ok(()) } else { file.write_at(&piece.bytes, piece.offset) }
     }
 
-    /// Makes everything written durable. A failure is fatal.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.current.as_ref().map_or(Ok(()), |(_, file)| file.sync_data())
+    /// What to sync for all that was written. Whoever takes it must sync it, and a failure is fatal: nobody else will.
+    pub(crate) fn take_unsynced(&mut self) -> Unsynced {
+        let mut files = std::mem::take(&mut self.behind);
+        files.extend(self.current.as_ref().map(|(_, file)| Arc::clone(file)));
+        let dir = std::mem::take(&mut self.is_dir_behind).then(|| self.dir.clone());
+        Unsynced { vfs: Arc::clone(&self.vfs), files, dir }
     }
 
-    /// The segment before is synced to its end first, so that a segment's existence proves that.
     fn open_segment(&mut self, header: Header) -> io::Result<Arc<dyn VfsFile>> {
-        self.sync()?;
-        let file = create_segment(&*self.vfs, &self.dir, header)?;
+        let file = match self.order {
+            Order::Proven => {
+                self.take_unsynced().sync()?;
+                create_segment(&*self.vfs, &self.dir, header, Order::Proven)?
+            }
+            Order::Loose => {
+                let file = create_segment(&*self.vfs, &self.dir, header, Order::Loose)?;
+                self.behind.extend(self.current.take().map(|(_, file)| file));
+                self.is_dir_behind = true;
+                file
+            }
+        };
         self.current = Some((header.segment, Arc::clone(&file)));
         Ok(file)
     }
 }
 
-fn create_segment(vfs: &dyn Vfs, dir: &Path, header: Header) -> io::Result<Arc<dyn VfsFile>> {
+impl Unsynced {
+    /// Makes it durable. A failure is fatal.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.files.iter().try_for_each(|file| file.sync_data())?;
+        self.dir.as_ref().map_or(Ok(()), |dir| self.vfs.sync_dir(dir))
+    }
+}
+
+fn create_segment(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    header: Header,
+    order: Order,
+) -> io::Result<Arc<dyn VfsFile>> {
     let name = directory::log_name(header.segment);
     let temporary = temporary(dir, &name);
     let file = vfs.create(&temporary)?;
     file.write_at(&header.encode(), 0)?;
-    file.sync_data()?;
-    vfs.rename(&temporary, &dir.join(name))?;
-    vfs.sync_dir(dir)?;
+    match order {
+        Order::Proven => {
+            file.sync_data()?;
+            vfs.rename(&temporary, &dir.join(name))?;
+            vfs.sync_dir(dir)?;
+        }
+        Order::Loose => vfs.rename(&temporary, &dir.join(name))?,
+    }
     Ok(file)
 }

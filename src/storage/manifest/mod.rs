@@ -14,6 +14,7 @@
 //!           | 4 segment:varint position:varint           what the log holds before is in tables
 //!           | 5 position:varint                          the log was synced up to here
 //!           | 6 slot:u16 bits:u128                       XORed into the slot's leaf
+//!           | 7                                          the log from the floor on is loose, see [`super::log`]
 //! ```
 //! Checksums are bound to manifest number and offset; an edit's covers everything behind it. `previous` is the checksum
 //! of the edit before (of the header, for the first), so that none can be missing in between. The first edit is the
@@ -60,6 +61,7 @@ const NEXT_NUMBER: u8 = 3;
 const FLOOR: u8 = 4;
 const SYNCED: u8 = 5;
 const LEAF: u8 = 6;
+const LOOSE_LOG: u8 = 7;
 
 /// A table as the manifest knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,6 +99,8 @@ pub struct Edit {
     pub synced: Option<LogPosition>,
     /// Bits by which leaves change.
     pub leaves: LeafChanges,
+    /// Whether the log that begins with this manifest is loose: its segments do not prove that what is before is durable.
+    pub is_log_loose: bool,
 }
 
 /// What the edits so far add up to.
@@ -109,6 +113,8 @@ pub(crate) struct State {
     /// Up to where the log was known to be synced.
     pub(crate) synced: LogPosition,
     pub(crate) leaves: Leaves,
+    /// The log from the floor on is loose.
+    pub(crate) is_log_loose: bool,
 }
 
 impl TableMeta {
@@ -149,6 +155,7 @@ impl State {
             floor,
             synced: LogPosition::ZERO,
             leaves: Leaves::new(),
+            is_log_loose: false,
         }
     }
 
@@ -163,6 +170,7 @@ impl State {
         }
         self.synced = edit.synced.unwrap_or(self.synced);
         self.leaves.xor_all(&edit.leaves);
+        self.is_log_loose |= edit.is_log_loose;
     }
 
     /// The one edit that makes this of nothing.
@@ -174,6 +182,7 @@ impl State {
             floor: Some((self.floor.segment, self.floor.first_position)),
             synced: Some(self.synced),
             leaves: self.leaves.as_changes(),
+            is_log_loose: self.is_log_loose,
         }
     }
 }
@@ -209,6 +218,9 @@ impl Edit {
             out.extend_from_slice(&slot.to_le_bytes());
             out.extend_from_slice(&bits.to_le_bytes());
         }
+        if self.is_log_loose {
+            out.push(LOOSE_LOG);
+        }
         out
     }
 
@@ -226,6 +238,7 @@ impl Edit {
                     let (slot, bits) = (reader.u16()?, reader.u128()?);
                     edit.leaves.insert(slot, bits);
                 }
+                LOOSE_LOG => edit.is_log_loose = true,
                 _ => return Err(DecodeError::OutOfRange("field of a manifest edit")),
             }
         }

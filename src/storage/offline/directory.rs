@@ -135,7 +135,7 @@ impl DirectoryView {
         for live in self.levels.candidates(key) {
             let table = live.opened()?;
             if let Lookup::Entry(value) = table.get(key, KeyHash::new(key), Blocks::Disk)? {
-                let block = table.block_of(key);
+                let block = table.index.block_of(key);
                 let offset = table.index.get(block).map_or(0, |entry| entry.handle.offset);
                 let source = Source::Table { file: table.path.clone(), block, offset };
                 return Ok(Some(ViewEntry { value, source }));

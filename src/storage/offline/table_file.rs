@@ -118,7 +118,7 @@ impl TableFile {
             filter_bytes: table.footer.filter.length,
             index_bytes: table.footer.index.length,
             first: table.keys(0).first,
-            last: table.index.last().map(|entry| entry.last.clone()).unwrap_or_default(),
+            last: table.index.last().map(|entry| entry.last).unwrap_or_default(),
             properties: table.properties.clone(),
         }
     }
@@ -130,7 +130,7 @@ impl TableFile {
 
     /// All entries from `start` on, deletes included. A bad block is told and passed over.
     pub fn entries(&self, start: &[u8]) -> TableEntries {
-        let number = self.table.block_of(start);
+        let number = self.table.index.block_of(start);
         TableEntries {
             table: Arc::clone(&self.table),
             start: start.to_vec(),
@@ -177,8 +177,7 @@ pub struct TableEntries {
 
 impl TableEntries {
     fn bad(&self, error: ReadError) -> BadBlock {
-        let handle =
-            self.table.index.get(self.number).map(|entry| entry.handle).unwrap_or_default();
+        let handle = self.table.index.handle(self.number).unwrap_or_default();
         let error = match error {
             ReadError::Corrupt { source, .. } => source,
             ReadError::Io { source, .. } => BlockError::Malformed(source.to_string()),

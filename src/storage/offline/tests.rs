@@ -11,9 +11,9 @@ const DIR: &str = "store";
 
 fn options() -> Options {
     Options {
-        memtable_bytes: 4000,
+        memtable_bytes: 3000,
         block_bytes: 256,
-        table_bytes: 3000,
+        table_bytes: 1000,
         level0_tables: 2,
         level1_bytes: 5000,
         reserve_bytes: 0,

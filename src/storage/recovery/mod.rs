@@ -7,7 +7,7 @@
 //!    read from the system's cache, where a failed sync left it.
 //! 5. A new manifest names old and new tables, and a floor at the end of what was replayed. From `CURRENT` naming it on,
 //!    the store is the new one; before, a crash changes nothing, and the next start does all this again.
-//! 6. What no longer counts is swept. A log that was cut has been linked into `damaged/` before.
+//! 6. What no longer counts is swept. A log that was cut has been linked into `damaged/` before, with what came behind.
 //!
 //! Damage is found in 1 to 3, before anything on the disk is changed.
 
@@ -22,11 +22,12 @@ use serde::Serialize;
 
 use super::directory::{Directory, log_name, log_number, manifest_number, table_number};
 use super::levels::{Levels, Live};
+use super::log::writer::Order;
 use super::log::{Header, LogPosition};
 use super::manifest::reader::{ReadManifestError, read_state};
 use super::manifest::writer::ManifestWriter;
 use super::manifest::{State, TableMeta};
-use super::options::{Options, OptionsError};
+use super::options::{Options, OptionsError, SyncMode};
 use super::space::{Space, Writes};
 use super::store::{Parts, Store, make_directories};
 use super::table::ReadError;
@@ -139,10 +140,10 @@ impl Store {
         let replayed =
             Replay::new(&vfs, &directory, &options, &space, next_number).run(&state, replay)?;
         let recovery = describe(founded, &replayed, &tables);
-        if let Some(cut) = &replayed.cut {
-            set_aside(&*vfs, &directory, &cut.file).map_err(at(&cut.file))?;
+        for file in replayed.cut.iter().map(|cut| &cut.file).chain(&replayed.dropped) {
+            set_aside(&*vfs, &directory, file).map_err(at(file))?;
         }
-        let state = after_replay(state, &replayed);
+        let state = after_replay(state, &replayed, options.sync);
         let next_number = state.next_number;
         let new = |number| {
             ManifestWriter::create(Arc::clone(&vfs), &directory.manifest, number, state.clone())
@@ -237,7 +238,7 @@ fn describe(founded: bool, replayed: &Replayed, tables: &[Live]) -> Recovery {
 }
 
 /// The store once the replayed tables belong to it and the log begins anew.
-fn after_replay(mut state: State, replayed: &Replayed) -> State {
+fn after_replay(mut state: State, replayed: &Replayed, sync: SyncMode) -> State {
     for live in &replayed.tables {
         state.tables.insert(live.meta.number, live.meta.clone());
     }
@@ -245,6 +246,7 @@ fn after_replay(mut state: State, replayed: &Replayed) -> State {
     state.floor = Header { segment: replayed.next_number, first_position: replayed.end };
     state.next_number = replayed.next_number + 1;
     state.synced = replayed.end;
+    state.is_log_loose = Order::of(sync) == Order::Loose;
     state
 }
 

@@ -3,6 +3,7 @@
 //! A bad record cuts the log when nothing proves that it was durable; else it is damage. Proof is a later sound record
 //! that says the log was synced beyond, a later segment (it is created only once all before was synced), and the
 //! manifest's word. The first record of a segment is its own proof: a segment has its name only with a sound header.
+//! Segments of a loose log prove nothing by being there: a power loss may take any of them, and any part.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ pub(super) struct Replayed {
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) cut: Option<Cut>,
+    /// Segments of a loose log behind the cut.
+    pub(super) dropped: Vec<PathBuf>,
     pub(super) end: LogPosition,
     pub(super) next_number: u64,
 }
@@ -43,6 +46,19 @@ pub(super) struct Replay<'a> {
     space: &'a Space,
     memtable: Memtable,
     replayed: Replayed,
+}
+
+/// What a segment of a loose log was found to hold.
+#[derive(Debug, Default)]
+struct Walked {
+    /// Where the part ends that goes on soundly.
+    end: LogPosition,
+    /// Where in the file, and why, it does not go on.
+    bad: Option<(u64, String)>,
+    /// Up to where its records know the log to have been synced.
+    proven: LogPosition,
+    /// Bytes of the file.
+    bytes: u64,
 }
 
 impl<'a> Replay<'a> {
@@ -64,9 +80,15 @@ impl<'a> Replay<'a> {
         state: &State,
         observe: &mut Observe<'_>,
     ) -> Result<Replayed, OpenError> {
-        let segments = self.segments(state)?;
-        self.replayed.end = self.find_end(state, &segments)?;
-        for number in segments.into_values() {
+        let numbers = self.numbers(state)?;
+        let sound = if state.is_log_loose {
+            self.find_loose_end(state, &numbers)?
+        } else {
+            let segments = self.segments(&numbers)?;
+            self.replayed.end = self.find_end(state, &segments)?;
+            segments.into_values().collect()
+        };
+        for number in sound {
             self.apply_segment(number, observe)?;
         }
         self.finish_table()?;
@@ -78,17 +100,22 @@ impl<'a> Replay<'a> {
         Ok(self.replayed)
     }
 
-    /// The segments from the floor on, by the position of their first record.
-    fn segments(&self, state: &State) -> Result<BTreeMap<LogPosition, u64>, OpenError> {
+    /// The numbers of the segments from the floor on.
+    fn numbers(&self, state: &State) -> Result<Vec<u64>, OpenError> {
         let names = self.vfs.list(&self.directory.log);
         let names =
             names.map_err(|source| OpenError::Io { path: self.directory.log.clone(), source })?;
-        let due = names
-            .iter()
-            .filter_map(|name| log_number(name))
-            .filter(|number| state.floor.segment <= *number);
+        let numbers = names.iter().filter_map(|name| log_number(name));
+        let mut numbers: Vec<u64> =
+            numbers.filter(|number| state.floor.segment <= *number).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// These segments by the position of their first record.
+    fn segments(&self, numbers: &[u64]) -> Result<BTreeMap<LogPosition, u64>, OpenError> {
         let mut segments = BTreeMap::new();
-        for number in due {
+        for number in numbers.iter().copied() {
             let reader = self.open(number)?;
             let header = reader.header();
             if header.segment != number {
@@ -159,6 +186,82 @@ impl<'a> Replay<'a> {
         Ok(reader.position())
     }
 
+    /// Where a loose log ends: at the first place where it does not go on soundly, unless a record or the manifest knows
+    /// that this was durable. The segments that hold what is before.
+    fn find_loose_end(&mut self, state: &State, numbers: &[u64]) -> Result<Vec<u64>, OpenError> {
+        let mut end = state.floor.first_position;
+        let mut sound = Vec::new();
+        let mut rest = numbers.iter().copied();
+        while let Some(number) = rest.next() {
+            let found = self.walk_loose(number, end)?;
+            if found.bad.is_none() || end < found.end {
+                sound.push(number);
+            }
+            end = found.end;
+            let Some((offset, reason)) = found.bad else { continue };
+            let file = segment_path(self.directory, number);
+            let later: Vec<u64> = rest.collect();
+            let mut proven = found.proven.max(state.synced);
+            for number in &later {
+                proven = proven.max(self.walk_loose(*number, LogPosition::ZERO)?.proven);
+            }
+            if end < proven {
+                return Err(damaged(file, offset, reason));
+            }
+            self.replayed.dropped =
+                later.into_iter().map(|number| segment_path(self.directory, number)).collect();
+            self.replayed.cut = Some(Cut { file, offset, bytes: found.bytes - offset, reason });
+            break;
+        }
+        if end < state.synced {
+            let file = segment_path(self.directory, state.floor.segment);
+            return Err(OpenError::Missing { file });
+        }
+        self.replayed.end = end;
+        Ok(sound)
+    }
+
+    /// Reads a segment of a loose log that should go on at `start`.
+    fn walk_loose(&self, number: u64, start: LogPosition) -> Result<Walked, OpenError> {
+        let file = segment_path(self.directory, number);
+        let io = |source| OpenError::Io { path: file.clone(), source };
+        let mut walked = Walked { end: start, ..Walked::default() };
+        let mut reader = match SegmentReader::open(&**self.vfs, &file) {
+            Ok(reader) => reader,
+            Err(OpenSegmentError::Io(source)) => return Err(io(source)),
+            Err(OpenSegmentError::Header(reason)) => {
+                walked.bad = Some((0, reason));
+                return Ok(walked);
+            }
+        };
+        walked.bytes = reader.length();
+        let header = reader.header();
+        if header.segment != number || header.first_position != start {
+            let reason = format!(
+                "segment {} begins at position {}, but the log ended at {start} before",
+                header.segment, header.first_position
+            );
+            walked.bad = Some((0, reason));
+        }
+        loop {
+            match reader.next().map_err(io)?.map(|next| next.and_then(sound_batch)) {
+                None => return Ok(walked),
+                Some(Ok(record)) => {
+                    walked.proven = walked.proven.max(record.synced);
+                    if walked.bad.is_none() {
+                        walked.end = record.end;
+                    }
+                }
+                Some(Err(bad)) => {
+                    walked.bad.get_or_insert((bad.offset, bad.reason));
+                    if !reader.skip_to_sound().map_err(io)? {
+                        return Ok(walked);
+                    }
+                }
+            }
+        }
+    }
+
     fn apply_segment(&mut self, number: u64, observe: &mut Observe<'_>) -> Result<(), OpenError> {
         let file = segment_path(self.directory, number);
         let mut reader = self.open(number)?;
@@ -166,17 +269,18 @@ impl<'a> Replay<'a> {
             let next =
                 reader.next().map_err(|source| OpenError::Io { path: file.clone(), source })?;
             let Some(next) = next else { break };
-            let (record, changes) = next.and_then(sound_batch).map_err(|bad| {
-                damaged(file.clone(), bad.offset, "it changed while it was read".to_owned())
-            })?;
+            let changed =
+                |offset| damaged(file.clone(), offset, "it changed while it was read".to_owned());
+            let record = next.map_err(|bad| changed(bad.offset))?;
             self.replayed.records += 1;
             self.replayed.bytes += reader.offset() - record.offset;
-            for change in changes {
-                match &change {
+            for change in batch::changes(&record.payload) {
+                let change = change.map_err(|_| changed(record.offset))?;
+                match change {
                     Change::Put(key, value) => observe(key, Some(value)),
                     Change::Delete(key) => observe(key, None),
                     Change::XorLeaf(slot, bits) => {
-                        *self.replayed.leaves.entry(*slot).or_default() ^= bits;
+                        *self.replayed.leaves.entry(slot).or_default() ^= bits;
                     }
                 }
                 self.memtable.apply(change, record.end);
@@ -223,10 +327,11 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// A record with its changes; one whose checksum holds and that is no batch is bad, too.
-fn sound_batch(record: Record) -> Result<(Record, Vec<Change>), BadRecord> {
-    match batch::decode(&record.payload) {
-        Ok(changes) => Ok((record, changes)),
+/// A record that holds a batch; one whose checksum holds and that is no batch is bad, too.
+fn sound_batch(record: Record) -> Result<Record, BadRecord> {
+    let checked = batch::changes(&record.payload).try_for_each(|change| change.map(drop));
+    match checked {
+        Ok(()) => Ok(record),
         Err(error) => {
             let position = LogPosition::new(record.end.get() - record.bytes());
             Err(BadRecord { offset: record.offset, position, reason: error.to_string() })

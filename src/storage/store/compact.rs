@@ -164,7 +164,9 @@ impl Store {
         {
             let mut memory = self.memory_mut();
             memory.levels = Arc::new(memory.levels.changed(&running.plan.inputs, added));
+            self.note_debt(&memory);
         }
+        self.ring();
         // Open handles go on working: a scan that began before finds what it needs.
         for number in &running.plan.inputs {
             let removed = self.vfs.remove(&self.directory.table(*number));

@@ -25,6 +25,9 @@ impl Store {
         let mut memory = self.memory_mut();
         if !memory.active.is_empty() {
             memory.freeze();
+            self.note_debt(&memory);
+            drop(memory);
+            self.ring();
         }
     }
 
@@ -145,8 +148,13 @@ impl Store {
         self.append_edit(&mut manifest, &edit)?;
         let mut memory = self.memory_mut();
         memory.levels = Arc::new(memory.levels.changed(&[], live));
-        memory.frozen.pop_front();
+        let flushed = memory.frozen.pop_front();
         memory.floor = frozen.next.first_position;
+        self.note_debt(&memory);
+        drop(memory);
+        // Freeing a memtable takes a while: not while writers wait.
+        drop(flushed);
+        self.ring();
         Ok(())
     }
 
@@ -163,5 +171,5 @@ impl Store {
 
 /// Puts all entries of a memtable into a table.
 pub(in crate::storage) fn fill(builder: &mut Builder, table: &Memtable) -> io::Result<()> {
-    table.iter().try_for_each(|(key, held)| builder.add(key, held.value.as_deref()))
+    table.iter().try_for_each(|(key, value)| builder.add(key, value))
 }

@@ -1,14 +1,17 @@
 //! The store: log, memtables and tables behind one face. Its jobs are values that someone else runs.
 //!
-//! Locks, in the order in which they are taken: `flushing` or `compacting`, then `log` or `manifest`, then `memory`.
-//! No file is touched while `memory` is held, so a write or a cached read never waits for the disk.
+//! Locks, in the order in which they are taken: `flushing` or `compacting`, then the turn to sync, then `log` or
+//! `manifest`, then `memory`. No file is touched while `memory` is held, so a write or a cached read never waits for the
+//! disk; none is synced while `log` is held, unless each write waits for a sync anyway.
 
 mod compact;
 mod error;
 mod flush;
+mod pace;
 mod scan;
 mod snapshot;
 mod stats;
+mod sync;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,16 +23,16 @@ use std::sync::{
 
 use bytes::Bytes;
 
-use super::batch::{self, BATCH_BYTES_MAX, WriteBatch};
+use super::batch::{self, BATCH_BYTES_MAX, Change, WriteBatch};
 use super::cache::BlockCache;
 use super::directory::Directory;
 use super::leaves::Leaves;
 use super::levels::Levels;
 use super::log::LogPosition;
-use super::log::writer::{Buffer, Writer};
+use super::log::writer::{Buffer, Order, Writer};
 use super::manifest::writer::ManifestWriter;
 use super::memtable::{Frozen, Memtable};
-use super::options::{Options, SyncMode};
+use super::options::Options;
 use super::plan::Plan;
 use super::space::{Space, Writes};
 use super::table::ReadError;
@@ -54,6 +57,8 @@ pub struct Store {
     options: Options,
     memory: RwLock<Memory>,
     log: Mutex<Writer>,
+    turn: sync::Turn,
+    pace: pace::Pace,
     manifest: Mutex<ManifestWriter>,
     flushing: Mutex<()>,
     compacting: Mutex<compact::Compacting>,
@@ -142,7 +147,13 @@ impl Store {
             fdatasync_wanted: LogPosition::ZERO,
         };
         Self {
-            log: Mutex::new(Writer::new(Arc::clone(&vfs), directory.log.clone())),
+            log: Mutex::new(Writer::new(
+                Arc::clone(&vfs),
+                directory.log.clone(),
+                Order::of(options.sync),
+            )),
+            turn: sync::Turn::default(),
+            pace: pace::Pace::default(),
             memory: RwLock::new(memory),
             manifest: Mutex::new(manifest),
             flushing: Mutex::new(()),
@@ -187,29 +198,26 @@ impl Store {
         if bytes > BATCH_BYTES_MAX {
             return Err(WriteError::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
         }
-        let (privileged, wants_fdatasync) = (batch.may_use_reserve(), batch.wants_fdatasync());
-        let encoded = batch.into_encoded();
-        let changes = batch::decode(&encoded).expect("a batch that we encoded");
+        let wants_fdatasync = batch.wants_fdatasync();
         let mut memory = self.memory_mut();
-        if changes.is_empty() {
+        if batch.is_empty() {
             return Ok(memory.buffer.appended());
         }
-        self.admit(&memory, bytes, privileged || wants_fdatasync)?;
-        let synced = self.synced();
-        let position = memory.buffer.append(synced, &encoded);
+        self.admit(&memory, bytes, batch.may_use_reserve() || wants_fdatasync)?;
+        let position = memory.buffer.append(self.synced(), batch.encoded());
         if wants_fdatasync {
             memory.fdatasync_wanted = position;
         }
-        for change in changes {
-            if let batch::Change::XorLeaf(slot, bits) = change {
-                memory.leaves.xor(slot, bits);
-            }
-            memory.active.apply(change, position);
+        for change in batch::changes(batch.encoded()) {
+            memory.apply(change.expect("a batch that we encoded"), position);
         }
         if self.options.memtable_bytes <= memory.active.bytes()
             && memory.frozen.len() < self.options.frozen_max
         {
             memory.freeze();
+            self.note_debt(&memory);
+            drop(memory);
+            self.ring();
         } else if self.options.log_segment_bytes <= memory.buffer.segment_bytes() {
             memory.rotate();
         }
@@ -230,28 +238,6 @@ impl Store {
     /// Up to where writes are `fdatasync`ed: they survive a power loss, whatever the mode.
     pub fn synced(&self) -> LogPosition {
         LogPosition::new(self.synced.load(Ordering::Acquire))
-    }
-
-    /// Makes what was written up to `upto`, at least, as durable as the mode promises. Blocks; one call at a time works,
-    /// the others wait and mostly find their work done. The new [`Store::durable`].
-    /// # Errors
-    /// [`Failed`]: a write or sync of the log failed. It is never tried again; the store takes no more writes.
-    pub fn sync(&self, upto: LogPosition) -> Result<LogPosition, Failed> {
-        let mut log = lock(&self.log);
-        self.check_failure()?;
-        if upto <= self.durable() {
-            return Ok(self.durable());
-        }
-        self.write_log(&mut log, self.options.sync == SyncMode::Always)
-    }
-
-    /// Writes and `fdatasync`s all that was taken, in every mode.
-    /// # Errors
-    /// As [`Store::sync`].
-    pub fn sync_all(&self) -> Result<LogPosition, Failed> {
-        let mut log = lock(&self.log);
-        self.check_failure()?;
-        self.write_log(&mut log, true)
     }
 
     /// The slot's leaf, as of all writes taken.
@@ -324,10 +310,7 @@ impl Store {
             let held =
                 std::iter::once(&memory.active).chain(frozen).find_map(|table| table.get(key));
             if let Some(held) = held {
-                return Ok(Cached::Ready(Found {
-                    value: held.value.clone(),
-                    position: held.position,
-                }));
+                return Ok(Cached::Ready(Found { value: held.value, position: held.position }));
             }
             Arc::clone(&memory.levels)
         };
@@ -356,25 +339,6 @@ impl Store {
         if self.space.admit(bytes as u64, privileged) { Ok(()) } else { Err(WriteError::Full) }
     }
 
-    /// Writes all that is buffered, and syncs it if asked or if a batch among it wants that.
-    fn write_log(&self, log: &mut Writer, fdatasync: bool) -> Result<LogPosition, Failed> {
-        let (pieces, end, wanted) = {
-            let mut memory = self.memory_mut();
-            (memory.buffer.take(), memory.buffer.appended(), memory.fdatasync_wanted)
-        };
-        for piece in &pieces {
-            let written = self.space.with_reserve(Writes::Log, || log.write(piece));
-            written.map_err(|error| self.fail("cannot write the commit log", &error))?;
-        }
-        if fdatasync || self.synced() < wanted {
-            log.sync().map_err(|error| self.fail("cannot sync the commit log", &error))?;
-            self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
-            self.synced.store(end.get(), Ordering::Release);
-        }
-        self.durable.store(end.get(), Ordering::Release);
-        Ok(end)
-    }
-
     /// The store is done for: remembers why, once.
     fn fail(&self, what: &str, error: &io::Error) -> Failed {
         let reason = self.failure.get_or_init(|| format!("{what}: {error}"));
@@ -391,6 +355,13 @@ impl Store {
 }
 
 impl Memory {
+    fn apply(&mut self, change: Change<&[u8]>, position: LogPosition) {
+        if let Change::XorLeaf(slot, bits) = change {
+            self.leaves.xor(slot, bits);
+        }
+        self.active.apply(change, position);
+    }
+
     fn take_number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number - 1

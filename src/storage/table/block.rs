@@ -3,9 +3,12 @@
 #![warn(clippy::indexing_slicing)]
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::bloom::KeyHash;
+use super::reader::Lookup;
 use super::{BlockError, Entry};
 use crate::encoding::{DecodeError, Reader, put_varint};
 use crate::storage::checksum::checksum;
@@ -19,6 +22,10 @@ pub(crate) const RAW_BYTES_MAX: usize = 1 << 30;
 const SAVED_PERCENT_MIN: usize = 12;
 /// Bytes of the checksum, last in the trailer.
 const CHECKSUM_BYTES: usize = 8;
+/// Where the tag of a [`TaggedOffset`] begins.
+const TAG_SHIFT: u32 = 24;
+/// Largest value that a lookup copies out of its block, in bytes.
+const VALUE_BYTES_COPIED_MAX: usize = 512;
 /// Bytes of an entry's offset, and of their count.
 const OFFSET_BYTES: usize = 4;
 
@@ -155,13 +162,30 @@ impl DataBuilder {
     }
 }
 
-/// A data block, opened. Entries share its memory.
+/// A data block, opened. Entries share its memory, except for small values.
 #[derive(Debug, Clone)]
-pub(crate) struct DataBlock {
+pub(crate) struct DataBlock(Arc<Content>);
+
+#[derive(Debug)]
+struct Content {
+    /// What the file holds, and behind it a [`TaggedOffset`] an entry, if they were asked for.
     payload: Bytes,
     /// Where the offsets start.
     entries_end: usize,
     count: usize,
+    /// Where the tagged offsets start.
+    tags: usize,
+}
+
+/// An entry's offset in the lower 24 bits, and a byte of its key's hash above: what a lookup needs stands side by side.
+#[derive(Debug, Clone, Copy)]
+struct TaggedOffset(u32);
+
+/// An entry, read.
+#[derive(Debug, Clone, Copy)]
+struct Stored<'a> {
+    key: &'a [u8],
+    value: Option<&'a [u8]>,
 }
 
 impl DataBlock {
@@ -174,51 +198,129 @@ impl DataBlock {
         if count == 0 {
             return Err(BlockError::Malformed("a data block without entries".to_owned()));
         }
-        Ok(Self { payload, entries_end, count })
+        let tags = payload.len();
+        Ok(Self(Arc::new(Content { payload, entries_end, count, tags })))
     }
 
-    pub(crate) const fn count(&self) -> usize {
-        self.count
+    /// With a byte of each key's hash, which makes [`Self::get`] look at few keys. Worth it for a block that is kept.
+    pub(crate) fn tagged(payload: Bytes) -> Result<Self, BlockError> {
+        let plain = Self::new(payload)?;
+        let tagged = (0..plain.count()).map(|index| {
+            let offset = plain.0.offset(index)?;
+            let Stored { key, .. } = plain.0.parts_at(offset)?;
+            Ok(TaggedOffset::new(KeyHash::new(key).tag(), offset))
+        });
+        let tagged = tagged.collect::<Result<Option<Vec<TaggedOffset>>, BlockError>>()?;
+        // In a block beyond their reach a search halves the keys.
+        let Some(tagged) = tagged else { return Ok(plain) };
+        let Some(mut content) = Arc::into_inner(plain.0) else { unreachable!("it was just made") };
+        let mut bytes = Vec::from(std::mem::take(&mut content.payload));
+        bytes.extend(tagged.iter().flat_map(|tagged| tagged.0.to_le_bytes()));
+        content.payload = bytes.into();
+        Ok(Self(Arc::new(content)))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.count
     }
 
     /// Bytes in memory.
-    pub(crate) const fn bytes(&self) -> usize {
-        self.payload.len()
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.payload.len() + size_of::<Content>()
     }
 
     pub(crate) fn entry(&self, index: usize) -> Result<Entry, BlockError> {
-        let (key, value) = self.parts(index)?;
+        let Stored { key, value } = self.0.parts(index)?;
         Ok(Entry {
-            key: self.payload.slice_ref(key),
-            value: value.map(|value| self.payload.slice_ref(value)),
+            key: self.0.payload.slice_ref(key),
+            value: value.map(|value| self.0.payload.slice_ref(value)),
+        })
+    }
+
+    /// The key's entry. A small value is copied, so that it does not keep the whole block in memory.
+    pub(crate) fn get(&self, key: &[u8], hash: KeyHash) -> Result<Lookup, BlockError> {
+        Ok(match self.0.find(key, hash)? {
+            None => Lookup::Absent,
+            Some(Stored { value: None, .. }) => Lookup::Entry(None),
+            Some(Stored { value: Some(value), .. }) => Lookup::Entry(Some(match value.len() {
+                ..=VALUE_BYTES_COPIED_MAX => Bytes::copy_from_slice(value),
+                _ => self.0.payload.slice_ref(value),
+            })),
         })
     }
 
     /// The index of the first entry whose key is at least `key`; `count` when there is none.
     pub(crate) fn seek(&self, key: &[u8]) -> Result<usize, BlockError> {
+        Ok(self.0.search(key)?.unwrap_or_else(|index| index))
+    }
+}
+
+impl Content {
+    /// The key's entry.
+    fn find(&self, key: &[u8], hash: KeyHash) -> Result<Option<Stored<'_>>, BlockError> {
+        let (tagged, []) = self.payload.get(self.tags..).unwrap_or_default().as_chunks() else {
+            return Ok(None);
+        };
+        if tagged.is_empty() {
+            return self.search(key)?.ok().map(|index| self.parts(index)).transpose();
+        }
+        let tagged = tagged.iter().map(|bytes| TaggedOffset(u32::from_le_bytes(*bytes)));
+        for tagged in tagged.filter(|tagged| tagged.tag() == hash.tag()) {
+            let stored = self.parts_at(tagged.offset())?;
+            if stored.key == key {
+                return Ok(Some(stored));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The index of the key's entry, or the one it would have.
+    fn search(&self, key: &[u8]) -> Result<Result<usize, usize>, BlockError> {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low.midpoint(high);
-            match self.parts(middle)?.0.cmp(key) {
+            match self.parts(middle)?.key.cmp(key) {
                 Ordering::Less => low = middle + 1,
-                Ordering::Equal => return Ok(middle),
+                Ordering::Equal => return Ok(Ok(middle)),
                 Ordering::Greater => high = middle,
             }
         }
-        Ok(low)
+        Ok(Err(low))
     }
 
-    fn parts(&self, index: usize) -> Result<(&[u8], Option<&[u8]>), BlockError> {
+    fn parts(&self, index: usize) -> Result<Stored<'_>, BlockError> {
+        self.parts_at(self.offset(index)?)
+    }
+
+    fn offset(&self, index: usize) -> Result<usize, BlockError> {
         let place = self.entries_end + index * OFFSET_BYTES;
-        let mut reader = Reader::new(self.payload.get(place..).unwrap_or_default());
-        let offset = reader.u32()? as usize;
+        Ok(Reader::new(self.payload.get(place..).unwrap_or_default()).u32()? as usize)
+    }
+
+    fn parts_at(&self, offset: usize) -> Result<Stored<'_>, BlockError> {
         let mut reader =
             Reader::new(self.payload.get(offset..self.entries_end).ok_or(DecodeError::Truncated)?);
         let key_length = reader.length()?;
         let value = reader.length()?;
         let key = reader.take(key_length)?;
         let value = value.checked_sub(1).map(|length| reader.take(length)).transpose()?;
-        Ok((key, value))
+        Ok(Stored { key, value })
+    }
+}
+
+impl TaggedOffset {
+    /// `None` beyond 24 bits.
+    fn new(tag: u8, offset: usize) -> Option<Self> {
+        let offset = u32::try_from(offset).ok().filter(|offset| offset >> TAG_SHIFT == 0)?;
+        Some(Self(u32::from(tag) << TAG_SHIFT | offset))
+    }
+
+    const fn tag(self) -> u8 {
+        (self.0 >> TAG_SHIFT) as u8
+    }
+
+    const fn offset(self) -> usize {
+        (self.0 & ((1 << TAG_SHIFT) - 1)) as usize
     }
 }
 
@@ -272,13 +374,35 @@ mod tests {
         assert!(builder.is_empty());
     }
 
+    #[test]
+    fn a_lookup_finds_the_same_with_and_without_tags() {
+        let mut builder = DataBuilder::default();
+        let (value, key) = (|n: usize| vec![7; n], |n: usize| format!("{n:06}").into_bytes());
+        for number in (0..900).step_by(3) {
+            builder.push(&key(number), (number % 5 != 0).then(|| value(number)).as_deref());
+        }
+        let payload = Bytes::from(builder.finish());
+        let plain = DataBlock::new(payload.clone()).unwrap();
+        let tagged = DataBlock::tagged(payload).unwrap();
+        for number in 0..900 {
+            let key = key(number);
+            let held = (number % 5 != 0).then(|| Bytes::from(value(number)));
+            let expected = if number % 3 == 0 { Lookup::Entry(held) } else { Lookup::Absent };
+            for block in [&plain, &tagged] {
+                assert_eq!(block.get(&key, KeyHash::new(&key)).unwrap(), expected, "{number}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_open_without_panic(bytes: Vec<u8>, key: Vec<u8>) {
             let bytes = Bytes::from(bytes);
             let _ = open(&bytes, Kind::Data, PLACE);
+            let _ = DataBlock::tagged(bytes.clone());
             if let Ok(block) = DataBlock::new(bytes) {
                 let _ = block.seek(&key);
+                let _ = block.get(&key, KeyHash::new(&key));
                 for index in 0..block.count().min(100) {
                     let _ = block.entry(index);
                 }

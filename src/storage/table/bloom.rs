@@ -37,6 +37,12 @@ impl KeyHash {
     pub(crate) fn new(key: &[u8]) -> Self {
         Self(xxh3_64(key))
     }
+
+    /// A byte of it, for blocks that keep one of each key.
+    pub(crate) const fn tag(self) -> u8 {
+        let [_, _, _, tag, _, _, _, _] = self.0.to_le_bytes();
+        tag
+    }
 }
 
 /// Probes that do best with this many bits a key: bits · ln 2, as the lines' uneven load allows.

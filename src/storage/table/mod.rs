@@ -22,6 +22,7 @@
 pub(crate) mod block;
 pub(crate) mod bloom;
 pub(crate) mod builder;
+pub(crate) mod index;
 pub(crate) mod properties;
 pub(crate) mod reader;
 

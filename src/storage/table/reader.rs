@@ -10,19 +10,12 @@ use bytes::Bytes;
 
 use super::block::{self, DataBlock, Kind, TRAILER_BYTES};
 use super::bloom::{Filter, KeyHash};
+use super::index::Index;
 use super::{
     BlockError, BlockHandle, Entry, FOOTER_BYTES, Footer, KeyRange, Properties, ReadError,
 };
-use crate::encoding::Reader;
 use crate::storage::cache::BlockCache;
 use crate::storage::vfs::{Vfs, VfsFile, read_exact_at};
-
-/// A data block's place and the last key in it.
-#[derive(Debug, Clone)]
-pub(crate) struct IndexEntry {
-    pub(crate) last: Bytes,
-    pub(crate) handle: BlockHandle,
-}
 
 /// A table, open: footer, index, filter and properties are in memory, the data blocks on the disk.
 #[derive(Debug)]
@@ -33,9 +26,7 @@ pub(crate) struct Table {
     pub(crate) length: u64,
     pub(crate) footer: Footer,
     pub(crate) footer_checksum: u64,
-    /// The least key.
-    first: Bytes,
-    pub(crate) index: Vec<IndexEntry>,
+    pub(crate) index: Index,
     filter: Option<Filter>,
     pub(crate) properties: Properties,
 }
@@ -87,7 +78,7 @@ impl Table {
         };
         let properties = Properties::decode(&read(footer.properties, Kind::Properties)?)
             .map_err(|error| corrupt(footer.properties.offset, error))?;
-        let (first, index) = decode_index(&read(footer.index, Kind::Index)?)
+        let index = Index::decode(&read(footer.index, Kind::Index)?)
             .map_err(|error| corrupt(footer.index.offset, error))?;
         let filter = match footer.filter.length {
             0 => None,
@@ -103,7 +94,6 @@ impl Table {
             length,
             footer,
             footer_checksum,
-            first,
             index,
             filter,
             properties,
@@ -117,9 +107,7 @@ impl Table {
 
     /// Bytes of filter and index in memory, about.
     pub(crate) fn pinned_bytes(&self) -> usize {
-        let index: usize =
-            self.index.iter().map(|entry| entry.last.len() + size_of::<IndexEntry>()).sum();
-        index + self.filter.as_ref().map_or(0, Filter::bytes)
+        self.index.bytes_pinned() + self.filter.as_ref().map_or(0, Filter::bytes)
     }
 
     pub(crate) fn get(
@@ -131,23 +119,12 @@ impl Table {
         if !self.may_contain(hash) {
             return Ok(Lookup::Absent);
         }
-        let number = self.block_of(key);
+        let number = self.index.block_of(key);
         if number == self.index.len() {
             return Ok(Lookup::Absent);
         }
         let Some(block) = self.block(number, blocks)? else { return Ok(Lookup::NeedsDisk) };
-        let corrupt = |error| self.corrupt(number, error);
-        let index = block.seek(key).map_err(corrupt)?;
-        if index == block.count() {
-            return Ok(Lookup::Absent);
-        }
-        let entry = block.entry(index).map_err(corrupt)?;
-        Ok(if entry.key == key { Lookup::Entry(entry.value) } else { Lookup::Absent })
-    }
-
-    /// The number of the first block whose last key is at least `key`; the number of blocks when there is none.
-    pub(crate) fn block_of(&self, key: &[u8]) -> usize {
-        self.index.partition_point(|entry| &*entry.last < key)
+        block.get(key, hash).map_err(|error| self.corrupt(number, error))
     }
 
     /// A data block; `None` when it would have to be read and must not.
@@ -156,7 +133,7 @@ impl Table {
         number: usize,
         blocks: Blocks<'_>,
     ) -> Result<Option<DataBlock>, ReadError> {
-        let Some(handle) = self.index.get(number).map(|entry| entry.handle) else {
+        let Some(handle) = self.index.handle(number) else {
             return Ok(None);
         };
         let cache = match blocks {
@@ -170,36 +147,38 @@ impl Table {
             return Ok(None);
         }
         // A flip on the way from the disk passes: a block is read twice before it is called corrupt.
-        let block = self.read_data(number, handle).or_else(|_| self.read_data(number, handle))?;
-        if let Blocks::Keep(cache) = blocks {
-            cache.insert(self.number, handle.offset, block.clone());
-        }
+        let payload = self.read_data(number, handle).or_else(|_| self.read_data(number, handle))?;
+        let malformed = |error| self.corrupt(number, error);
+        let Blocks::Keep(cache) = blocks else {
+            return DataBlock::new(payload).map(Some).map_err(malformed);
+        };
+        let block = DataBlock::tagged(payload).map_err(malformed)?;
+        cache.insert(self.number, handle.offset, block.clone());
         Ok(Some(block))
     }
 
     /// What is wrong with the block of this number.
     pub(crate) fn corrupt(&self, number: usize, source: BlockError) -> ReadError {
-        let offset = self.index.get(number).map_or(0, |entry| entry.handle.offset);
+        let offset = self.index.handle(number).map_or(0, |handle| handle.offset);
         ReadError::Corrupt { file: self.path.clone(), offset, keys: self.keys(number), source }
     }
 
     /// The keys that the block of this number may hold.
     pub(crate) fn keys(&self, number: usize) -> KeyRange {
         let before = number.checked_sub(1).and_then(|number| self.index.get(number));
-        let first = before.map_or_else(|| self.first.clone(), |before| successor(&before.last));
-        KeyRange {
-            first,
-            last: self.index.get(number).map(|entry| entry.last.clone()).unwrap_or_default(),
-        }
+        let first =
+            before.map_or_else(|| self.index.first_key().clone(), |before| successor(&before.last));
+        KeyRange { first, last: self.index.get(number).map(|entry| entry.last).unwrap_or_default() }
     }
 
-    fn read_data(&self, number: usize, handle: BlockHandle) -> Result<DataBlock, ReadError> {
+    fn read_data(&self, number: usize, handle: BlockHandle) -> Result<Bytes, ReadError> {
         let io =
             |source| ReadError::Io { file: self.path.clone(), keys: self.keys(number), source };
         let block = read_block(&*self.file, self.length, handle).map_err(io)?;
-        let block =
-            block.and_then(|block| block::open(&block, Kind::Data, (self.number, handle.offset)));
-        block.and_then(DataBlock::new).map_err(|source| self.corrupt(number, source))
+        let place = (self.number, handle.offset);
+        block
+            .and_then(|block| block::open(&block, Kind::Data, place))
+            .map_err(|source| self.corrupt(number, source))
     }
 }
 
@@ -224,7 +203,7 @@ impl Cursor {
         start: &[u8],
         blocks: Blocks<'_>,
     ) -> Result<Self, ReadError> {
-        let number = table.block_of(start);
+        let number = table.index.block_of(start);
         let block = table.block(number, blocks)?;
         let seek =
             |block: &DataBlock| block.seek(start).map_err(|error| table.corrupt(number, error));
@@ -279,23 +258,6 @@ pub(crate) fn read_block(
     let mut block = vec![0; bytes];
     read_exact_at(file, &mut block, handle.offset)?;
     Ok(Ok(block.into()))
-}
-
-fn decode_index(payload: &Bytes) -> Result<(Bytes, Vec<IndexEntry>), BlockError> {
-    let mut reader = Reader::new(payload);
-    let first = payload.slice_ref(reader.bytes()?);
-    let count = reader.length()?;
-    let mut index: Vec<IndexEntry> = Vec::new();
-    for _ in 0..count {
-        let last = payload.slice_ref(reader.bytes()?);
-        let handle = BlockHandle { offset: reader.varint()?, length: reader.varint()? };
-        if index.last().is_some_and(|before| last <= before.last) {
-            return Err(BlockError::Malformed("the index does not ascend".to_owned()));
-        }
-        index.push(IndexEntry { last, handle });
-    }
-    reader.finish()?;
-    Ok((first, index))
 }
 
 #[cfg(test)]

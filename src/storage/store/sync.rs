@@ -1,0 +1,119 @@
+//! Sync: from the buffer into the log, and from the system's cache onto the disk, for many writers at once.
+//!
+//! One caller at a time syncs, for all that was written until it began; the others wait for it, and whoever came too
+//! late goes next with all of them (group commit). Groups grow by themselves while a sync runs. Where a write counts once
+//! it was handed to the system, there is nothing to wait for but the call.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::{Failed, Store, lock};
+use crate::storage::log::LogPosition;
+use crate::storage::log::writer::{Unsynced, Writer};
+use crate::storage::options::SyncMode;
+use crate::storage::space::Writes;
+
+/// Whose turn it is to sync.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    state: Mutex<TurnState>,
+    over: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct TurnState {
+    is_taken: bool,
+    waiting: usize,
+}
+
+impl Store {
+    /// Makes what was written up to `upto`, at least, as durable as the mode promises. Blocks; one call at a time works,
+    /// the others wait and mostly find their work done. The new [`Store::durable`].
+    /// # Errors
+    /// [`Failed`]: a write or sync of the log failed. It is never tried again; the store takes no more writes.
+    pub fn sync(&self, upto: LogPosition) -> Result<LogPosition, Failed> {
+        if self.options.sync != SyncMode::Always {
+            let (end, wanted) = {
+                let mut log = lock(&self.log);
+                self.check_failure()?;
+                if upto <= self.durable() {
+                    return Ok(self.durable());
+                }
+                self.write_log(&mut log)?
+            };
+            if wanted <= self.synced() {
+                return Ok(raise(&self.durable, end));
+            }
+        }
+        self.sync_in_turn(|| upto <= self.durable())
+    }
+
+    /// Writes and `fdatasync`s all that was taken, in every mode.
+    /// # Errors
+    /// As [`Store::sync`].
+    pub fn sync_all(&self) -> Result<LogPosition, Failed> {
+        let appended = self.appended();
+        self.sync_in_turn(|| appended <= self.synced())
+    }
+
+    /// Syncs all that was taken, or waits until another did what this caller wants.
+    fn sync_in_turn(&self, is_done: impl Fn() -> bool) -> Result<LogPosition, Failed> {
+        let mut turn = lock(&self.turn.state);
+        loop {
+            self.check_failure()?;
+            if is_done() {
+                return Ok(self.durable());
+            }
+            if !turn.is_taken {
+                break;
+            }
+            turn.waiting += 1;
+            turn = self.turn.over.wait(turn).unwrap_or_else(PoisonError::into_inner);
+            turn.waiting -= 1;
+        }
+        turn.is_taken = true;
+        drop(turn);
+        let synced = self.write_and_sync();
+        let mut turn = lock(&self.turn.state);
+        turn.is_taken = false;
+        if turn.waiting > 0 {
+            self.turn.over.notify_all();
+        }
+        synced
+    }
+
+    fn write_and_sync(&self) -> Result<LogPosition, Failed> {
+        let (end, unsynced) = {
+            let mut log = lock(&self.log);
+            let (end, _) = self.write_log(&mut log)?;
+            (end, log.take_unsynced())
+        };
+        self.sync_files(&unsynced)?;
+        raise(&self.synced, end);
+        Ok(raise(&self.durable, end))
+    }
+
+    fn sync_files(&self, unsynced: &Unsynced) -> Result<(), Failed> {
+        unsynced.sync().map_err(|error| self.fail("cannot sync the commit log", &error))?;
+        self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Hands all that is buffered to the system. Its end, and up to where it must be synced before it counts.
+    fn write_log(&self, log: &mut Writer) -> Result<(LogPosition, LogPosition), Failed> {
+        let (pieces, end, wanted) = {
+            let mut memory = self.memory_mut();
+            (memory.buffer.take(), memory.buffer.appended(), memory.fdatasync_wanted)
+        };
+        for piece in &pieces {
+            let written = self.space.with_reserve(Writes::Log, || log.write(piece));
+            written.map_err(|error| self.fail("cannot write the commit log", &error))?;
+        }
+        Ok((end, wanted))
+    }
+}
+
+/// Raises a position that others may raise too; what it then is at least.
+fn raise(position: &std::sync::atomic::AtomicU64, to: LogPosition) -> LogPosition {
+    LogPosition::new(position.fetch_max(to.get(), Ordering::AcqRel).max(to.get()))
+}
