@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 
-use crate::encoding::{DecodeError, Reader, put_bytes};
+use crate::encoding::{DecodeError, Reader, VARINT_BYTES_MAX, put_bytes};
 
 /// Largest batch in bytes: what one record of the log holds.
 pub const BATCH_BYTES_MAX: usize = 16 << 20;
@@ -47,9 +47,11 @@ impl WriteBatch {
 
     /// Gives `key` the value `value`.
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        self.encoded.reserve(1 + 2 * VARINT_BYTES_MAX + key.len() + value.len());
         self.encoded.push(PUT);
-        put_bytes(&mut self.encoded, key.as_ref());
-        put_bytes(&mut self.encoded, value.as_ref());
+        put_bytes(&mut self.encoded, key);
+        put_bytes(&mut self.encoded, value);
         self
     }
 

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::manifest::TableMeta;
 use super::merge::Run;
 use super::table::reader::Table;
@@ -32,7 +34,7 @@ pub(crate) struct Damage {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Levels {
     /// Level 0 newest first, the deeper ones by key.
-    levels: BTreeMap<u64, Vec<Live>>,
+    levels: BTreeMap<u64, Arc<[Live]>>,
 }
 
 impl Live {
@@ -88,12 +90,12 @@ impl Levels {
     }
 
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Live> {
-        self.levels.values().flatten()
+        self.levels.values().flat_map(|tables| tables.iter())
     }
 
     /// Tables in level 0.
     pub(crate) fn level0_tables(&self) -> usize {
-        self.levels.get(&0).map_or(0, Vec::len)
+        self.levels.get(&0).map_or(0, |tables| tables.len())
     }
 
     pub(crate) fn find(&self, number: u64) -> Option<&Live> {
@@ -116,33 +118,43 @@ impl Levels {
     /// The tables' runs from `start` on, newest first.
     pub(crate) fn runs(&self, start: &[u8]) -> Vec<Run> {
         let mut runs = Vec::new();
+        let start = Bytes::copy_from_slice(start);
         for (level, tables) in &self.levels {
-            let due = tables.iter().filter(|live| *start <= *live.meta.last);
-            let (open, damaged): (Vec<_>, Vec<_>) = due.partition(|live| live.table.is_ok());
-            runs.extend(
-                damaged.into_iter().filter_map(|live| live.opened().err()).map(Run::unreadable),
-            );
-            let open = open.into_iter().filter_map(|live| live.table.as_ref().ok().cloned());
+            let run = |range| Run::tables(Arc::clone(tables), range, start.clone());
             match level {
-                0 => runs.extend(open.map(|table| Run::tables([table], start))),
-                _ => runs.push(Run::tables(open, start)),
+                0 => {
+                    let due = (0..tables.len()).filter(|index| start <= tables[*index].meta.last);
+                    runs.extend(due.map(|index| run(index..index + 1)));
+                }
+                _ => {
+                    let first = tables.partition_point(|live| live.meta.last < start);
+                    runs.push(run(first..tables.len()));
+                }
             }
         }
         runs
     }
 
     fn change(&mut self, removed: &[u64], added: impl IntoIterator<Item = Live>) {
-        for tables in self.levels.values_mut() {
-            tables.retain(|live| !removed.contains(&live.meta.number));
+        let mut changed: BTreeMap<u64, Vec<Live>> = BTreeMap::new();
+        for (level, tables) in &self.levels {
+            if tables.iter().any(|live| removed.contains(&live.meta.number)) {
+                let left = tables.iter().filter(|live| !removed.contains(&live.meta.number));
+                changed.insert(*level, left.cloned().collect());
+            }
         }
         for live in added {
-            self.levels.entry(live.meta.level).or_default().push(live);
+            let level = live.meta.level;
+            let present =
+                || self.levels.get(&level).map_or_else(Vec::new, |tables| tables.to_vec());
+            changed.entry(level).or_insert_with(present).push(live);
         }
-        for (level, tables) in &mut self.levels {
+        for (level, mut tables) in changed {
             match level {
                 0 => tables.sort_by_key(|live| std::cmp::Reverse(live.meta.number)),
                 _ => tables.sort_by(|left, right| left.meta.first.cmp(&right.meta.first)),
             }
+            self.levels.insert(level, tables.into());
         }
         self.levels.retain(|_, tables| !tables.is_empty());
     }

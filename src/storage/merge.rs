@@ -1,12 +1,14 @@
 //! Merges sorted runs, newest first, into one: each key once, with its newest entry.
 
-use std::collections::VecDeque;
+use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 use std::vec;
 
 use bytes::Bytes;
 
-use super::table::reader::{Blocks, Cursor, Table};
+use super::levels::Live;
+use super::table::reader::{Blocks, Cursor};
 use super::table::{Entry, ReadError};
 
 /// One sorted source.
@@ -19,9 +21,10 @@ pub(crate) struct Run {
 #[derive(Debug)]
 enum Source {
     Memory(vec::IntoIter<Entry>),
-    /// Disjoint tables in key order, and the cursor in the one before them.
+    /// Disjoint tables in key order, those that are still to come, and the cursor in the one before them.
     Tables {
-        rest: VecDeque<Arc<Table>>,
+        tables: Arc<[Live]>,
+        rest: Range<usize>,
         cursor: Option<Cursor>,
         start: Bytes,
     },
@@ -47,18 +50,9 @@ impl Run {
         Self { source: Source::Memory(entries.into_iter()), head: None }
     }
 
-    /// The entries of disjoint tables in key order, from `start` on.
-    pub(crate) fn tables(tables: impl IntoIterator<Item = Arc<Table>>, start: &[u8]) -> Self {
-        let start = Bytes::copy_from_slice(start);
-        Self {
-            source: Source::Tables { rest: tables.into_iter().collect(), cursor: None, start },
-            head: None,
-        }
-    }
-
-    /// Keys that cannot be read.
-    pub(crate) fn unreadable(error: ReadError) -> Self {
-        Self { source: Source::Memory(Vec::new().into_iter()), head: Some(Head::Unreadable(error)) }
+    /// The entries from `start` on of those of `tables`, which are disjoint and in key order, that `range` names.
+    pub(crate) const fn tables(tables: Arc<[Live]>, range: Range<usize>, start: Bytes) -> Self {
+        Self { source: Source::Tables { tables, rest: range, cursor: None, start }, head: None }
     }
 
     fn fill(&mut self, blocks: Blocks<'_>) {
@@ -69,24 +63,22 @@ impl Run {
             };
         }
     }
+}
 
-    fn key(&self) -> Option<&[u8]> {
-        self.head.as_ref().map(|head| match head {
-            Head::Entry(entry) => &*entry.key,
-            Head::Unreadable(error) => &*error.keys().first,
-        })
-    }
-
-    const fn is_unreadable(&self) -> bool {
-        matches!(self.head, Some(Head::Unreadable(_)))
+impl Head {
+    fn key(&self) -> &[u8] {
+        match self {
+            Self::Entry(entry) => &entry.key,
+            Self::Unreadable(error) => &error.keys().first,
+        }
     }
 }
 
 impl Source {
     fn next(&mut self, blocks: Blocks<'_>) -> Result<Option<Entry>, ReadError> {
-        let (rest, cursor, start) = match self {
+        let (tables, rest, cursor, start) = match self {
             Self::Memory(entries) => return Ok(entries.next()),
-            Self::Tables { rest, cursor, start } => (rest, cursor, start),
+            Self::Tables { tables, rest, cursor, start } => (tables, rest, cursor, start),
         };
         loop {
             if let Some(entry) =
@@ -94,8 +86,10 @@ impl Source {
             {
                 return Ok(Some(entry));
             }
-            let Some(table) = rest.pop_front() else { return Ok(None) };
-            *cursor = Some(Cursor::new(table, start, blocks)?);
+            let Some(live) = rest.next().and_then(|index| tables.get(index)) else {
+                return Ok(None);
+            };
+            *cursor = Some(Cursor::new(Arc::clone(live.opened()?), start, blocks)?);
         }
     }
 }
@@ -109,21 +103,25 @@ impl Merge {
     /// The next key's newest entry, deletes included. After an error the merge is over: what lies between the error's
     /// first and last key is not to be read from here.
     pub(crate) fn next(&mut self, blocks: Blocks<'_>) -> Result<Option<Entry>, ReadError> {
-        self.runs.iter_mut().for_each(|run| run.fill(blocks));
-        let keys = self.runs.iter().enumerate().filter_map(|(index, run)| {
-            // At the same key what cannot be read goes first, then what is newer.
-            run.key().map(|key| (key, !run.is_unreadable(), index))
-        });
-        let Some((_, _, newest)) = keys.min() else { return Ok(None) };
-        match self.runs[newest].head.take() {
-            Some(Head::Entry(entry)) => {
-                for run in &mut self.runs {
-                    run.head.take_if(
-                        |head| matches!(head, Head::Entry(older) if older.key == entry.key),
-                    );
-                }
-                Ok(Some(entry))
+        let mut least = None;
+        for index in 0..self.runs.len() {
+            let (newer, rest) = self.runs.split_at_mut(index);
+            let Some(run) = rest.first_mut() else { continue };
+            run.fill(blocks);
+            let Some(head) = &run.head else { continue };
+            let before = least.and_then(|index: usize| newer[index].head.as_ref());
+            let order = before.map_or(Ordering::Less, |before| head.key().cmp(before.key()));
+            match (order, before, head) {
+                (Ordering::Less, _, _) => least = Some(index),
+                (Ordering::Greater, _, _) => {}
+                // What is newer hides what is older; what cannot be read goes first.
+                (Ordering::Equal, Some(Head::Entry(_)), Head::Entry(_)) => run.head = None,
+                (Ordering::Equal, Some(Head::Entry(_)), Head::Unreadable(_)) => least = Some(index),
+                (Ordering::Equal, _, _) => {}
             }
+        }
+        match least.and_then(|index| self.runs[index].head.take()) {
+            Some(Head::Entry(entry)) => Ok(Some(entry)),
             Some(Head::Unreadable(error)) => Err(error),
             None => Ok(None),
         }

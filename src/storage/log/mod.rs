@@ -164,6 +164,7 @@ pub(crate) fn encode_record(
 ) {
     let start = out.len();
     let length = u32::try_from(payload.len()).expect("a batch is bounded");
+    out.reserve(record_bytes(payload.len()));
     out.extend_from_slice(&[0; CHECKSUM_BYTES]);
     out.extend_from_slice(&position.0.to_le_bytes());
     out.extend_from_slice(&synced.0.to_le_bytes());

@@ -11,6 +11,9 @@ use crate::storage::directory;
 use crate::storage::options::SyncMode;
 use crate::storage::vfs::{Vfs, VfsFile, temporary};
 
+/// Bytes of memory kept from one group of records to the next.
+const SPENT_BYTES_MAX: usize = 1 << 20;
+
 /// Records that were accepted and not yet written: pieces of segments, in order.
 #[derive(Debug)]
 pub(crate) struct Buffer {
@@ -18,6 +21,8 @@ pub(crate) struct Buffer {
     segment: Header,
     appended: LogPosition,
     bytes: usize,
+    /// The memory of a piece that was written, for the next one.
+    spent: Vec<u8>,
 }
 
 /// Consecutive records of one segment.
@@ -49,6 +54,8 @@ pub(crate) struct Writer {
     behind: Vec<Arc<dyn VfsFile>>,
     /// A segment's name may not be durable.
     is_dir_behind: bool,
+    /// The memory of a piece that was written.
+    spent: Vec<u8>,
 }
 
 /// What must be synced so that all that was written so far is durable.
@@ -62,7 +69,13 @@ pub(crate) struct Unsynced {
 impl Buffer {
     /// Empty; the first record opens `segment`.
     pub(crate) const fn new(segment: Header) -> Self {
-        Self { pieces: Vec::new(), segment, appended: segment.first_position, bytes: 0 }
+        Self {
+            pieces: Vec::new(),
+            segment,
+            appended: segment.first_position,
+            bytes: 0,
+            spent: Vec::new(),
+        }
     }
 
     /// Where the stream ends.
@@ -110,8 +123,10 @@ impl Buffer {
         self.segment = Header { segment, first_position: self.appended };
     }
 
-    /// Everything that waits, and an empty piece that opens the present segment where nothing waits for it.
-    pub(crate) fn take(&mut self) -> Vec<Piece> {
+    /// Everything that waits, and an empty piece that opens the present segment where nothing waits for it. `spent` is
+    /// memory to be used again.
+    pub(crate) fn take(&mut self, spent: Vec<u8>) -> Vec<Piece> {
+        self.spent = spent;
         if self.pieces.last().is_none_or(|piece| piece.segment.segment != self.segment.segment) {
             self.open_piece(self.segment_bytes());
         }
@@ -120,7 +135,8 @@ impl Buffer {
     }
 
     fn open_piece(&mut self, offset: u64) {
-        self.pieces.push(Piece { segment: self.segment, offset, bytes: Vec::new() });
+        let bytes = std::mem::take(&mut self.spent);
+        self.pieces.push(Piece { segment: self.segment, offset, bytes });
     }
 }
 
@@ -137,7 +153,15 @@ impl Order {
 impl Writer {
     /// Writes into the log directory `dir`.
     pub(crate) const fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, order: Order) -> Self {
-        Self { vfs, dir, order, current: None, behind: Vec::new(), is_dir_behind: false }
+        Self {
+            vfs,
+            dir,
+            order,
+            current: None,
+            behind: Vec::new(),
+            is_dir_behind: false,
+            spent: Vec::new(),
+        }
     }
 
     /// Writes a piece, opening its segment if that is a new one. After a full disk the same piece may be written again.
@@ -148,6 +172,19 @@ impl Writer {
             Some(_) | None => self.open_segment(piece.segment)?,
         };
         if piece.bytes.is_empty() { Ok(()) } else { file.write_at(&piece.bytes, piece.offset) }
+    }
+
+    /// Takes the memory of a piece that was written, to use it again.
+    pub(crate) fn retire(&mut self, piece: Piece) {
+        let mut bytes = piece.bytes;
+        bytes.clear();
+        bytes.shrink_to(SPENT_BYTES_MAX);
+        self.spent = bytes;
+    }
+
+    /// Memory of pieces that were written.
+    pub(crate) fn take_spent(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.spent)
     }
 
     /// What to sync for all that was written. Whoever takes it must sync it, and a failure is fatal: nobody else will.

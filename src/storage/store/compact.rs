@@ -213,19 +213,19 @@ impl Running {
 fn start(levels: &Levels, plan: &Plan) -> Option<Running> {
     let inputs: Vec<&Live> =
         plan.inputs.iter().map(|number| levels.find(*number)).collect::<Option<_>>()?;
-    let mut runs = Vec::new();
-    let mut below = Vec::new();
     let mut newest = LogPosition::ZERO;
-    for live in inputs {
-        let table = Arc::clone(live.table.as_ref().ok()?);
-        newest = newest.max(table.properties.newest);
-        if live.meta.level == plan.target {
-            below.push(table);
-        } else {
-            runs.push(Run::tables([table], &[]));
-        }
+    let run = |tables: &[&Live]| {
+        let tables: Arc<[Live]> = tables.iter().copied().cloned().collect();
+        let range = 0..tables.len();
+        Run::tables(tables, range, Bytes::new())
+    };
+    for live in &inputs {
+        newest = newest.max(live.table.as_ref().ok()?.properties.newest);
     }
-    runs.push(Run::tables(below, &[]));
+    let (below, above): (Vec<_>, Vec<_>) =
+        inputs.into_iter().partition(|live| live.meta.level == plan.target);
+    let mut runs: Vec<Run> = above.iter().map(|live| run(&[*live])).collect();
+    runs.push(run(&below));
     let tables: Vec<&TableMeta> = levels.tables().map(|live| &live.meta).collect();
     let older = plan::older(&tables, plan.target);
     let (plan, merge) = (plan.clone(), Merge::new(runs));

@@ -103,11 +103,13 @@ impl Store {
     fn write_log(&self, log: &mut Writer) -> Result<(LogPosition, LogPosition), Failed> {
         let (pieces, end, wanted) = {
             let mut memory = self.memory_mut();
-            (memory.buffer.take(), memory.buffer.appended(), memory.fdatasync_wanted)
+            let pieces = memory.buffer.take(log.take_spent());
+            (pieces, memory.buffer.appended(), memory.fdatasync_wanted)
         };
-        for piece in &pieces {
-            let written = self.space.with_reserve(Writes::Log, || log.write(piece));
+        for piece in pieces {
+            let written = self.space.with_reserve(Writes::Log, || log.write(&piece));
             written.map_err(|error| self.fail("cannot write the commit log", &error))?;
+            log.retire(piece);
         }
         Ok((end, wanted))
     }
