@@ -21,11 +21,13 @@ mod link;
 mod listen;
 mod peers;
 mod signals;
+mod takeover;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use core_loop::run;
+pub use listen::{AdminSocketError, admin_socket};
 
 /// What a node is started with.
 pub struct Options {
