@@ -3,12 +3,14 @@
 use std::error::Error;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::tool::program;
 
 /// What test helpers return.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -41,11 +43,25 @@ pub(crate) struct Node {
     pub(crate) data_dir: PathBuf,
 }
 
+/// A process that is killed by its id when the test ends, if it runs by then.
+pub(crate) struct Ended(pub(crate) Child);
+
+/// Sees to the end of `child`.
+pub(crate) const fn ended(child: Child) -> Ended {
+    Ended(child)
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It has ended already unless the test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// `kvnode`, ready for arguments.
 pub(crate) fn kvnode() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvnode"));
-    command.env_remove("NOTIFY_SOCKET").env_remove("KVCTL_HOSTS");
-    command
+    program("kvnode")
 }
 
 /// Asserts an exit code, and gives both outputs as text.
