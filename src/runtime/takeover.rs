@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::kill;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::storage::vfs::Vfs;
@@ -19,6 +19,8 @@ const ENDING_MAX: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 /// Bit of the `flags` field in `/proc/PID/stat`: the process is being taken down (`PF_EXITING`).
 const EXITING: u64 = 0x4;
+/// Bit of SIGKILL in the masks of `/proc/PID/status`.
+const KILL_PENDING: u64 = 1 << (Signal::SIGKILL as u64 - 1);
 /// Where `flags` stands behind the program's name in that file, counted from 0; `state` is the first.
 const FLAGS_FIELD: usize = 6;
 
@@ -38,13 +40,27 @@ pub(super) async fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<DirLock, LockError
     }
 }
 
-/// Whether the process is gone or on its way out. A text that names none says nothing of that.
+/// Whether the process is gone, on its way out, or killed. A text that names none says nothing of that.
 fn is_ending(pid: &str) -> bool {
     let Ok(pid) = pid.parse() else { return false };
     if kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
         return true;
     }
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| says_ending(&stat))
+    let says = |file: &str, judge: fn(&str) -> bool| {
+        std::fs::read_to_string(format!("/proc/{pid}/{file}")).is_ok_and(|text| judge(&text))
+    };
+    says("stat", says_ending) || says("status", says_killed)
+}
+
+/// Reads `/proc/PID/status`: a SIGKILL waits for the process to be given a processor.
+fn says_killed(status: &str) -> bool {
+    let is_pending = |mask: &str| {
+        u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & KILL_PENDING != 0)
+    };
+    let pending = ["SigPnd:", "ShdPnd:"];
+    status
+        .lines()
+        .any(|line| pending.iter().any(|name| line.strip_prefix(name).is_some_and(is_pending)))
 }
 
 /// Reads a line of `/proc/PID/stat`: a zombie, dead, or taken down. The program's name may hold anything.
@@ -77,6 +93,15 @@ mod tests {
         check("7 (kvnode) Z 1 7 7 0 -1 4194304 9 0", true);
         check("7 (kvnode) R 1 7 7 0 -1 4194308 9 0", true);
         check("", false);
+    }
+
+    #[test]
+    fn a_pending_kill_is_seen() {
+        assert!(says_killed(
+            "Name:\tkvnode\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n"
+        ));
+        assert!(says_killed("SigPnd:\t0000000000000000\nShdPnd:\t0000000000004100\n"));
+        assert!(!says_killed("SigPnd:\t0000000000004000\nSigCgt:\t0000000000000100\n"));
     }
 
     #[test]

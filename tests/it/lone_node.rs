@@ -65,13 +65,22 @@ impl Alone {
 
     /// Starts it by this command and waits until it is ready; its process id.
     pub(crate) fn start_by(&mut self, mut command: std::process::Command) -> Result<i32> {
+        let (http, lock) = (self.address("http")?, self.data_dir().join("LOCK"));
         let child = self.child.insert(command.spawn()?);
         let pid = i32::try_from(child.id())?;
-        let http = self.address("http")?;
-        wait_for("the node to be ready", || {
-            (http_get(&http, "/readyz").ok()?.0 == 200).then_some(())
+        // One that was killed a moment ago may still answer in its place.
+        let is_ready = || {
+            std::fs::read_to_string(&lock).is_ok_and(|holder| holder.trim() == pid.to_string())
+                && http_get(&http, "/readyz").is_ok_and(|(status, _)| status == 200)
+        };
+        let early = wait_for("the node to be ready or to end", || match child.try_wait() {
+            Ok(None) => is_ready().then_some(None),
+            ended => Some(Some(ended)),
         });
-        Ok(pid)
+        match early {
+            None => Ok(pid),
+            Some(ended) => Err(format!("the node did not start: {ended:?}\n{}", self.log()).into()),
+        }
     }
 
     /// SIGTERM, and its exit code.

@@ -218,7 +218,7 @@ fn the_first_signal_lets_requests_finish_and_the_second_ends_at_once() -> Result
         let puts = || -> Option<u64> {
             let (_, status) = http_get(&nodes[0].http, "/status").ok()?;
             let status: serde_json::Value = serde_json::from_str(&status).ok()?;
-            status["counters"]["puts"].as_u64()
+            status["node"]["counters"]["puts"].as_u64()
         };
         let before = puts().ok_or("no counter of puts")?;
         // Peers that do not move keep a put open.
