@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::{Client, ClientError, ClientOptions, ClusterView};
 use crate::node_id::NodeId;
@@ -131,22 +132,22 @@ pub fn name(node: NodeId, names: &BTreeMap<NodeId, String>) -> String {
     names.get(&node).cloned().unwrap_or_else(|| node.to_string())
 }
 
-/// Runs `work` to its end, or until Ctrl-C.
+/// Runs `work` to its end, or until Ctrl-C or SIGTERM.
 /// # Errors
-/// Those of `work`.
+/// Those of `work`; of the system where it gives no runtime or no signals.
 pub fn block_on(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
     let outcome = runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).context("handling signals")?;
+        let mut terminate = signal(SignalKind::terminate()).context("handling signals")?;
         tokio::select! {
             biased;
             outcome = work => outcome,
-            signal = tokio::signal::ctrl_c() => match signal {
-                Ok(()) => Ok(Exit::Interrupted),
-                Err(error) => Err(error.into()),
-            },
+            _ = interrupt.recv() => Ok(Exit::Interrupted),
+            _ = terminate.recv() => Ok(Exit::Terminated),
         }
     });
     // A thread that waits for stdin would hold up an orderly shutdown for ever.

@@ -45,6 +45,16 @@ impl Failure {
         Self::new(Exit::BadData, message)
     }
 
+    /// A file that was to be written and was not: exit 73 where it could not be made, 74 where it filled the disk or
+    /// failed on the way.
+    pub fn not_written(path: &str, error: io::Error) -> Self {
+        let exit = match Exit::of_io(&error) {
+            Exit::Io if !is_no_place(error.kind()) => Exit::Io,
+            _ => Exit::CannotCreate,
+        };
+        Self::new(exit, format!("cannot write {path}")).because(error)
+    }
+
     /// With a `code` of its own in JSON, finer than the exit code's.
     #[must_use]
     pub fn code(mut self, code: impl Into<String>) -> Self {
@@ -161,6 +171,17 @@ fn failure_in(error: &anyhow::Error) -> Option<&Failure> {
         .or_else(|| error.chain().find_map(|cause| cause.downcast_ref::<Failure>()))
 }
 
+/// Whether the error says that the place itself cannot hold a file.
+const fn is_no_place(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::InvalidFilename
+    )
+}
+
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     failure_in(error).is_none()
         && error
@@ -194,6 +215,19 @@ mod tests {
         assert_eq!(as_text("kvctl", &error), "kvctl: importing x: line 3: no key\n  see line 3\n");
         let json = as_json(&error);
         assert!(json.contains(r#""exit":65"#) && json.contains(r#""line":3"#), "{json}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_is_73_and_one_that_failed_74() {
+        use io::ErrorKind::{IsADirectory, NotFound, PermissionDenied, StorageFull};
+        for (kind, exit) in [
+            (NotFound, Exit::CannotCreate),
+            (PermissionDenied, Exit::CannotCreate),
+            (IsADirectory, Exit::CannotCreate),
+            (StorageFull, Exit::Io),
+        ] {
+            assert_eq!(Failure::not_written("x", kind.into()).exit(), exit, "{kind}");
+        }
     }
 
     #[test]

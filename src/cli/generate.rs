@@ -34,7 +34,8 @@ pub fn version() -> &'static str {
             format!("{wire_min}-{wire_max}")
         };
         let revision = env!("KVKIT_REVISION");
-        format!("{} (revision {revision}, wire {wire})", env!("CARGO_PKG_VERSION"))
+        let table = crate::storage::table::FORMAT;
+        format!("{} (revision {revision}, wire {wire}, SSTable {table})", env!("CARGO_PKG_VERSION"))
     });
     &VERSION
 }

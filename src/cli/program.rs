@@ -1,7 +1,8 @@
 //! A program's frame: parse, generate, run, report; the same for all four.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, BufWriter, Write};
-use std::panic::{self, AssertUnwindSafe};
+use std::panic;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -60,24 +61,37 @@ pub trait Program: clap::Parser {
 
 /// Runs a program from its command line to its exit code.
 pub fn main<P: Program>() -> ExitCode {
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-        let mut out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, io::stdout().lock());
-        let result = parse_and_run::<P>(&mut out);
-        let flushed = out.flush();
-        // What was in the buffer of a failed flush is not written again when the buffer is dropped.
-        let (_, _) = out.into_parts();
-        match (result, flushed) {
-            (Ok(exit), Ok(())) => Ok(exit),
-            (Err(error), _) => Err(error),
-            (Ok(_), Err(error)) => Err(anyhow::Error::new(error).context("writing to stdout")),
+    end_at_panics(P::MANUAL.program);
+    let mut out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, io::stdout().lock());
+    let result = parse_and_run::<P>(&mut out);
+    let flushed = out.flush();
+    // What was in the buffer of a failed flush is not written again when the buffer is dropped.
+    let (_, _) = out.into_parts();
+    match (result, flushed) {
+        (Ok(exit), Ok(())) => exit.into(),
+        (Err(error), _) => report(P::MANUAL.program, &error),
+        (Ok(_), Err(error)) => {
+            let error = anyhow::Error::new(error).context("writing to stdout");
+            report(P::MANUAL.program, &error)
         }
-    }));
-    match outcome {
-        Ok(Ok(exit)) => exit.into(),
-        Ok(Err(error)) => report(P::MANUAL.program, &error),
-        // The panic's message is on stderr already.
-        Err(_) => Exit::Bug.into(),
     }
+}
+
+/// From now on a panic on any thread ends the process at once with exit 70: a node whose log thread or core broke a
+/// promise must not go on half alive.
+fn end_at_panics(program: &'static str) {
+    panic::set_hook(Box::new(move |info| {
+        let said = info.payload_as_str().unwrap_or("a panic without words");
+        let place = info.location().map_or_else(String::new, |at| format!(" ({at})"));
+        let failure = Failure::new(Exit::Bug, format!("a bug of ours: {said}{place}"));
+        let trace = Backtrace::capture();
+        let failure = match trace.status() {
+            BacktraceStatus::Captured => failure.note(trace.to_string()),
+            _ => failure,
+        };
+        let _ = report(program, &failure.into());
+        std::process::exit(Exit::Bug.code().into());
+    }));
 }
 
 fn parse_and_run<P: Program>(out: &mut dyn Write) -> anyhow::Result<Exit> {
@@ -126,4 +140,37 @@ fn indented(text: &str) -> String {
     text.lines()
         .map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set for the process that is to panic.
+    const PANICS: &str = "KVKIT_TEST_PANICS";
+
+    #[test]
+    fn a_panic_on_any_thread_ends_the_program_with_70() {
+        if std::env::var_os(PANICS).is_some() {
+            end_at_panics("kvtest");
+            let never = std::thread::spawn(|| panic!("keys must ascend")).join();
+            unreachable!("the process went on: {never:?}");
+        }
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "cli::program::tests::a_panic_on_any_thread_ends_the_program_with_70",
+            ])
+            .env(PANICS, "1")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(70), "{told}");
+        assert!(
+            told.starts_with("kvtest: a bug of ours: keys must ascend (src/cli/program.rs:"),
+            "{told}"
+        );
+    }
 }

@@ -57,6 +57,7 @@ impl Core {
             put_p99: self.figures.puts.p99(self.now),
             counters,
             epoch: self.lineage.actor().epoch.counter,
+            actor: Some(self.lineage.actor()),
             is_settled: self.lineage.is_settled(),
         }))
     }

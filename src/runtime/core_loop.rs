@@ -25,7 +25,7 @@ use super::hub::{Hub, Phase};
 use super::link::{self, Link};
 use super::listen::{self, Door};
 use super::signals::{Signals, Wish};
-use super::{Ended, Options, RunError, clock, http};
+use super::{Ended, Options, RunError, clock, http, takeover};
 
 /// Longest time for the last replies to leave once everything is done.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> Result<Ended, RunError> {
 
 async fn live(options: &Options) -> Result<Ended, RunError> {
     let mut signals = Signals::new()?;
-    let Opened { identity, store, replayed, _lock } = open(options)?;
+    let Opened { identity, store, replayed, _lock } = open(options).await?;
     let (listeners, addresses) = listen_everywhere(options).await?;
     let mut rng = ChaCha8Rng::from_seed(seed()?);
     let config = core_config(options, identity, addresses);
@@ -97,7 +97,7 @@ async fn live(options: &Options) -> Result<Ended, RunError> {
     ended
 }
 
-fn open(options: &Options) -> Result<Opened, RunError> {
+async fn open(options: &Options) -> Result<Opened, RunError> {
     let dir = &options.data_dir;
     let vfs: Arc<dyn Vfs> = Arc::new(Real);
     let identity = match Identity::read(&*vfs, dir) {
@@ -108,7 +108,7 @@ fn open(options: &Options) -> Result<Opened, RunError> {
         Err(error) => return Err(error.into()),
     };
     check_identity(options, &identity)?;
-    let lock = DirLock::take(&*vfs, dir, std::process::id())?;
+    let lock = takeover::lock(&*vfs, dir).await?;
     let mut replayed = Replayed::new(clock::now());
     let mut observe = |key: &[u8], value: Option<&[u8]>| replayed.observe(key, value);
     let (store, recovery) = Store::open(vfs, dir, options.store.clone(), &mut observe)
@@ -167,7 +167,7 @@ async fn listen_everywhere(options: &Options) -> Result<(Listeners, Addresses), 
     let admin = match listen::bind_admin(&options.data_dir) {
         Ok(admin) => Some(admin),
         Err(error) => {
-            tracing::warn!("no admin socket: {error}");
+            tracing::warn!("no admin socket, so kvctl --socket does not reach this node: {error}");
             None
         }
     };

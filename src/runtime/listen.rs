@@ -1,8 +1,10 @@
 //! Listeners: peers, clients, and the admin socket in the data directory.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,11 +37,38 @@ pub(super) async fn bind(address: &str, what: &'static str) -> Result<TcpListene
     })
 }
 
-/// Listens on the admin socket of `data_dir`, which this process has locked: what lies there is a dead one's.
-pub(super) fn bind_admin(data_dir: &Path) -> io::Result<UnixListener> {
+/// Why a node has no admin socket.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminSocketError {
+    /// The system's names of sockets are shorter.
+    #[error("{} has {bytes} bytes, more than the system takes as a socket's name; a shorter data_dir helps", .path.display())]
+    TooLong {
+        /// The socket's path.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+    },
+    /// The system's error.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Where the admin socket of `data_dir` is.
+/// # Errors
+/// [`AdminSocketError::TooLong`] when no socket can have that name.
+pub fn admin_socket(data_dir: &Path) -> Result<PathBuf, AdminSocketError> {
     let path = data_dir.join(ADMIN_SOCKET);
+    match SocketAddr::from_pathname(&path) {
+        Ok(_) => Ok(path),
+        Err(_) => Err(AdminSocketError::TooLong { bytes: path.as_os_str().as_bytes().len(), path }),
+    }
+}
+
+/// Listens on the admin socket of `data_dir`, which this process has locked: what lies there is a dead one's.
+pub(super) fn bind_admin(data_dir: &Path) -> Result<UnixListener, AdminSocketError> {
+    let path = admin_socket(data_dir)?;
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         Ok(()) | Err(_) => {}
     }
     let listener = UnixListener::bind(&path)?;

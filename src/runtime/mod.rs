@@ -22,12 +22,14 @@ mod link;
 mod listen;
 mod peers;
 mod signals;
+mod takeover;
 mod workers;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use core_loop::run;
+pub use listen::{AdminSocketError, admin_socket};
 pub use workers::{JobFailure, Workers};
 
 /// What a node is started with.

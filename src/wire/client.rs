@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::node_id::{ClusterId, NodeId};
 use crate::replication::{Consistency, Guarantee, Level, RangeEntry};
 use crate::ring::{Layout, Mode, Partition, Slot};
-use crate::version::{Dot, RequestId, Siblings, VectorClock};
+use crate::version::{Actor, Dot, RequestId, Siblings, VectorClock};
 
 /// A request. Many may be in flight on a connection; replies come in any order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -335,6 +335,9 @@ pub struct Info {
     pub counters: BTreeMap<String, u64>,
     /// The epoch this node mints under.
     pub epoch: u32,
+    /// The same in full: who mints here now. `None` from a node that does not tell.
+    #[serde(default)]
+    pub actor: Option<Actor>,
     /// Whether that is settled: until a majority recorded this start, the first write begins another epoch.
     #[serde(default)]
     pub is_settled: bool,

@@ -10,7 +10,7 @@ const NOBODY: &str = "127.0.0.1:1";
 
 #[test]
 fn help_and_version_go_to_stdout() {
-    for program in ["kvctl", "kvring", "kvsstable"] {
+    for program in ["kvctl", "kvring", "kvsstable", "kvnode"] {
         let help = tool(program).arg("--help").assert().success().stderr(is_empty());
         let text = stdout(&help);
         for expected in ["Examples:", "Exit codes:", "  75  try again", "--color"] {
@@ -23,7 +23,7 @@ fn help_and_version_go_to_stdout() {
             .arg("-V")
             .assert()
             .success()
-            .stdout(starts_with(version).and(contains("wire 1")));
+            .stdout(starts_with(version).and(contains(", wire 1, SSTable 1)")));
     }
 }
 

@@ -1,40 +1,11 @@
 //! `kvctl` against a live cluster of `kvnode dev`.
 
-use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty, starts_with};
 use serde_json::Value;
 
-use crate::node_fixture::{DevCluster, Result};
-use crate::tool::{stdout, tool};
-
-/// A cluster, and the programs pointed at it.
-struct Live {
-    cluster: DevCluster,
-}
-
-impl Live {
-    fn start() -> Result<Self> {
-        let live = Self { cluster: DevCluster::start(3)? };
-        live.kvctl(&["wait", "ready"]).assert().success();
-        Ok(live)
-    }
-
-    fn kvctl(&self, arguments: &[&str]) -> Command {
-        let hosts: Vec<&str> = self.cluster.nodes.iter().map(|node| node.client.as_str()).collect();
-        let mut command = tool("kvctl");
-        command.args(arguments).env("KVCTL_HOSTS", hosts.join(","));
-        command
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        stdout(&self.kvctl(arguments).assert().success())
-    }
-}
-
-fn json(line: &str) -> Value {
-    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
-}
+use crate::live::{Live, json};
+use crate::node_fixture::Result;
 
 #[test]
 fn bytes_come_back_as_they_went() -> Result<()> {

@@ -1,8 +1,13 @@
 //! The black-box test crate: runs the real binaries in temporary directories, and holds the sources against the map.
 
 mod ctl_offline;
+mod exit_codes;
+mod full_disk;
 mod layers;
+mod live;
 mod live_ctl;
+mod live_import;
+mod lone_node;
 mod manual;
 mod node_config;
 mod node_dev;
@@ -12,3 +17,4 @@ mod node_run;
 mod ring_offline;
 mod sstable_offline;
 mod tool;
+mod unruly_clients;

@@ -109,3 +109,16 @@ fn an_unknown_flag_is_a_usage_error() -> Result<()> {
     expect(&kvnode().arg("--frobnicate").output()?, 2);
     Ok(())
 }
+
+#[test]
+fn a_directory_too_deep_for_the_admin_socket_is_named() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let deep = dir.path().join("d".repeat(120));
+    std::fs::create_dir(&deep)?;
+    let file = write_config(&deep, "n1", "")?;
+    let output = kvnode().args(["check-config", "-c"]).arg(&file).output()?;
+    let (_, told) = expect(&output, 0);
+    assert!(told.contains("good, but no admin socket: ") && told.contains("admin.sock"), "{told}");
+    assert!(told.contains("a shorter data_dir helps"), "{told}");
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! `kvnode dev`: a cluster in one command.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use bytes::Bytes;
 use kvkit::client::{Client, ClientOptions, GetOptions, PutOptions};
@@ -10,7 +10,9 @@ use kvkit::wire::client::PutBasis;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::node_fixture::{DevCluster, PATIENCE, Result, expect, free_ports, kvnode, wait_for};
+use crate::node_fixture::{
+    DevCluster, Ended, PATIENCE, Result, expect, free_ports, kvnode, wait_for,
+};
 
 /// A client that knows every node of the cluster.
 fn options(cluster: &DevCluster) -> ClientOptions {
@@ -128,22 +130,11 @@ fn the_admin_socket_serves_too() -> Result<()> {
     })
 }
 
-/// Runs in the foreground and is killed by its id when the test fails.
-struct Foreground(Child);
-
-impl Drop for Foreground {
-    fn drop(&mut self) {
-        // It has ended already unless the test failed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn ctrl_c_stops_all_nodes_and_removes_a_temporary_directory() -> Result<()> {
     let port = free_ports(2)?.to_string();
     let temporary = tempfile::tempdir()?;
-    let mut dev = Foreground(
+    let mut dev = Ended(
         kvnode()
             .args(["dev", "-n", "2", "--port", &port])
             .env("TMPDIR", temporary.path())

@@ -3,12 +3,14 @@
 use std::error::Error;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::tool::program;
 
 /// What test helpers return.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -41,11 +43,25 @@ pub(crate) struct Node {
     pub(crate) data_dir: PathBuf,
 }
 
+/// A process that is killed by its id when the test ends, if it runs by then.
+pub(crate) struct Ended(pub(crate) Child);
+
+/// Sees to the end of `child`.
+pub(crate) const fn ended(child: Child) -> Ended {
+    Ended(child)
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It has ended already unless the test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// `kvnode`, ready for arguments.
 pub(crate) fn kvnode() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvnode"));
-    command.env_remove("NOTIFY_SOCKET").env_remove("KVCTL_HOSTS");
-    command
+    program("kvnode")
 }
 
 /// Asserts an exit code, and gives both outputs as text.
@@ -92,9 +108,16 @@ pub(crate) fn free_ports(nodes: u16) -> Result<u16> {
 impl DevCluster {
     /// Starts `nodes` nodes and waits until they are ready.
     pub(crate) fn start(nodes: u16) -> Result<Self> {
+        Self::start_with(nodes, &[])
+    }
+
+    /// The same with variables in the nodes' environment.
+    pub(crate) fn start_with(nodes: u16, environment: &[(&str, &str)]) -> Result<Self> {
         let port = free_ports(nodes)?;
         let mut cluster = Self { dir: tempfile::tempdir()?, port, nodes: Vec::new() };
-        let output = cluster.dev().args(["-n", &nodes.to_string(), "--json"]).output()?;
+        let mut dev = cluster.dev();
+        dev.envs(environment.iter().copied());
+        let output = dev.args(["-n", &nodes.to_string(), "--json"]).output()?;
         let (stdout, _) = expect(&output, 0);
         let record: Value = serde_json::from_str(&stdout)?;
         let text = |node: &Value, field: &str| node[field].as_str().unwrap_or_default().to_owned();

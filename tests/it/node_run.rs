@@ -1,95 +1,20 @@
 //! `kvnode run`: what keeps a node from running, what it survives, how it stops.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Read;
+use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+use predicates::prelude::*;
+use predicates::str::contains;
 
+use crate::lone_node::{Alone, http_get, signal};
 use crate::node_fixture::{
-    DevCluster, PATIENCE, Result, expect, free_ports, kvnode, wait_for, write_config,
+    DevCluster, PATIENCE, Result, ended, expect, free_ports, kvnode, wait_for,
 };
-
-/// A node of a cluster of one, ended by its id when the test ends.
-struct Alone {
-    dir: tempfile::TempDir,
-    config: std::path::PathBuf,
-    child: Option<Child>,
-}
-
-impl Alone {
-    fn founded() -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let config = write_config(dir.path(), "n1", "")?;
-        expect(&kvnode().args(["init", "-c"]).arg(&config).output()?, 0);
-        Ok(Self { dir, config, child: None })
-    }
-
-    fn command(&self) -> std::process::Command {
-        let mut command = kvnode();
-        command.args(["run", "-c"]).arg(&self.config);
-        command
-    }
-
-    fn start(&mut self, environment: &[(&str, &Path)]) -> Result<i32> {
-        let log = std::fs::File::create(self.dir.path().join("log"))?;
-        let mut command = self.command();
-        let child = command.envs(environment.iter().copied()).stderr(log).spawn()?;
-        let pid = i32::try_from(child.id())?;
-        self.child = Some(child);
-        let http = self.address("http")?;
-        wait_for("the node to be ready", || {
-            (http_get(&http, "/readyz").ok()?.0 == 200).then_some(())
-        });
-        Ok(pid)
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    fn address(&self, key: &str) -> Result<String> {
-        let text = std::fs::read_to_string(&self.config)?;
-        let prefix = format!("{key} = \"");
-        let line = text.lines().find_map(|line| line.strip_prefix(&prefix)).ok_or("no address")?;
-        Ok(line.trim_end_matches('"').to_owned())
-    }
-
-    #[track_caller]
-    fn wait_end(&mut self) -> Option<i32> {
-        let child = self.child.as_mut().expect("a started node");
-        wait_for("the node to end", || child.try_wait().ok().flatten()).code()
-    }
-}
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            // It has ended already unless the test failed or had no reason to stop it.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// Status and body.
-fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    let status = text.split(' ').nth(1).ok_or("no status")?.parse()?;
-    Ok((status, text.split_once("\r\n\r\n").ok_or("no body")?.1.to_owned()))
-}
-
-fn signal(pid: i32, signal: Signal) -> Result<()> {
-    Ok(kill(Pid::from_raw(pid), signal)?)
-}
+use crate::tool::program;
 
 #[test]
 fn a_taken_port_is_named() -> Result<()> {
@@ -180,31 +105,6 @@ fn copy_dir(from: &Path, to: &Path) -> Result<()> {
 }
 
 #[test]
-fn garbage_is_answered_with_a_refusal_and_closed_and_the_node_lives_on() -> Result<()> {
-    let mut node = Alone::founded()?;
-    node.start(&[])?;
-    let preamble = kvkit::wire::frame::PREAMBLE;
-    let huge = [&preamble[..], &[0xff; 4]].concat();
-    let nonsense = [&preamble[..], &[3, 0, 0, 0, 0xc1, 0xc1, 0xc1]].concat();
-    for door in ["client", "peer"] {
-        let address = node.address(door)?;
-        for garbage in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), huge.clone(), nonsense.clone()] {
-            let mut stream = TcpStream::connect(&address)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.write_all(&garbage)?;
-            let mut answer = Vec::new();
-            // What was not read of our garbage may turn the close into a reset.
-            let _ = stream.read_to_end(&mut answer);
-            assert!(answer.starts_with(&preamble), "{door}: {answer:?}");
-            let text = String::from_utf8_lossy(&answer).into_owned();
-            assert!(text.contains("refused") || text.contains("Refused"), "{door}: {text}");
-        }
-    }
-    assert_eq!(http_get(&node.address("http")?, "/livez")?.0, 200);
-    Ok(())
-}
-
-#[test]
 fn sigterm_ends_in_good_order_and_sighup_does_not() -> Result<()> {
     let mut node = Alone::founded()?;
     let socket = node.dir.path().join("notify");
@@ -243,11 +143,108 @@ fn status_tells_members_and_figures() -> Result<()> {
 }
 
 #[test]
-fn a_silent_connection_is_closed() -> Result<()> {
+fn a_node_starts_in_the_instant_after_a_kill() -> Result<()> {
     let mut node = Alone::founded()?;
+    for _ in 0..3 {
+        let pid = node.start(&[])?;
+        signal(pid, Signal::SIGKILL)?;
+        // Nobody waited for the killed one: it is ending, then a zombie, while the next one starts.
+        let mut killed = node.child.take().ok_or("not started")?;
+        let next = node.start(&[]);
+        killed.wait()?;
+        assert_ne!(next?, pid, "{}", node.log());
+        assert_eq!(node.stop()?, Some(0), "{}", node.log());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_fails_ends_the_node_with_74() -> Result<()> {
+    let mut node = Alone::founded()?;
+    // A limit on file sizes stands for the failing disk: writes get an error instead of the signal.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" run -c \"$1\""]);
+    command.arg(kvnode().get_program()).arg(&node.config).stderr(Stdio::piped());
+    let pid = node.start_by(command)?;
+    node.kvctl(&["put", "k", "v"])?.assert().success();
+    let limited =
+        Command::new("prlimit").args(["--pid", &pid.to_string(), "--fsize=1"]).output()?;
+    expect(&limited, 0);
+    node.kvctl(&["put", "k", "w", "--json"])?
+        .assert()
+        .code(75)
+        .stderr(contains(r#""outcome":"unknown""#));
+    assert_eq!(node.wait_end(), Some(74));
+    let mut told = String::new();
+    let stderr = node.child.as_mut().and_then(|child| child.stderr.take());
+    stderr.ok_or("no stderr")?.read_to_string(&mut told)?;
+    let last = told.lines().last().unwrap_or_default();
+    assert!(last.starts_with("kvnode: ") && last.contains("File too large"), "{told}");
+    // What was acknowledged is there.
     node.start(&[])?;
-    let mut stream = TcpStream::connect(node.address("client")?)?;
-    stream.set_read_timeout(Some(PATIENCE.max(Duration::from_secs(10))))?;
-    assert_eq!(stream.read(&mut [0; 8])?, 0, "closed without a word");
+    node.kvctl(&["get", "k"])?.assert().success().stdout(predicate::eq("v").or(predicate::eq("w")));
+    Ok(())
+}
+
+/// Nodes that do not move until this is dropped.
+struct Stopped(Vec<i32>);
+
+impl Stopped {
+    fn new(pids: Vec<i32>) -> Result<Self> {
+        pids.iter().try_for_each(|pid| signal(*pid, Signal::SIGSTOP))?;
+        Ok(Self(pids))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            // One that ended meanwhile needs nothing.
+            let _ = signal(*pid, Signal::SIGCONT);
+        }
+    }
+}
+
+/// Gossip so slow that a member which does not move is not missed while a test looks.
+const SLOW_GOSSIP: (&str, &str) = ("KVNODE_GOSSIP__INTERVAL", "15s");
+
+/// What `/status` says of the node itself and of its members.
+fn status(http: &str) -> Option<serde_json::Value> {
+    serde_json::from_str(&http_get(http, "/status").ok()?.1).ok()
+}
+
+#[test]
+fn the_first_signal_lets_requests_finish_and_the_second_ends_at_once() -> Result<()> {
+    for (second, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        let cluster = DevCluster::start_with(3, &[SLOW_GOSSIP])?;
+        let [n1, n2, n3] = &cluster.nodes[..] else { return Err("three nodes".into()) };
+        signal(n1.pid()?, Signal::SIGTERM)?;
+        wait_for("n1 to stop", || http_get(&n1.http, "/livez").is_err().then_some(()));
+        // Again, as our child: only a parent learns the exit code.
+        let mut command = n1.run();
+        let mut first =
+            ended(command.env(SLOW_GOSSIP.0, SLOW_GOSSIP.1).stderr(Stdio::null()).spawn()?);
+        wait_for("n1 to reach the others", || {
+            let status = status(&n1.http)?;
+            let members = status["members"].as_array()?;
+            members.iter().all(|member| member["reachable"] == true).then_some(())
+        });
+        let puts = || status(&n1.http)?["node"]["counters"]["puts"].as_u64();
+        let before = puts().ok_or("no counter of puts")?;
+        // Peers that do not move keep a put open.
+        let _stopped = Stopped::new(vec![n2.pid()?, n3.pid()?])?;
+        let mut put = program("kvctl");
+        put.args(["put", "k", "v", "-w", "all", "--timeout", "50s", "-H", &n1.client]);
+        let mut put = ended(put.stderr(Stdio::null()).spawn()?);
+        wait_for("the put to arrive", || (before < puts()?).then_some(()));
+        let pid = i32::try_from(first.0.id())?;
+        signal(pid, Signal::SIGTERM)?;
+        wait_for("the drain", || (http_get(&n1.http, "/readyz").ok()?.0 == 503).then_some(()));
+        assert_eq!(first.0.try_wait()?, None, "it did not wait for the put");
+        assert_eq!(put.0.try_wait()?, None, "the put is in flight no more");
+        signal(pid, second)?;
+        let status = wait_for("the node to end", || first.0.try_wait().ok().flatten());
+        assert_eq!(status.code(), Some(code));
+    }
     Ok(())
 }

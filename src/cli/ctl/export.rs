@@ -1,17 +1,21 @@
 //! `export` and `keys`: the whole data, or its keys, in a pipe.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
 use bytes::Bytes;
 use clap::Args;
+use futures_util::future::join_all;
 
 use crate::cli::connect::Session;
 use crate::cli::exit::Exit;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
 use crate::cli::records::{Recorder, record};
+use crate::node_id::NodeId;
 use crate::replication::Level;
+use crate::wire::client::{ReplyBody, RequestBody};
 
 use super::quorum::{check_level, parse_level};
 use super::scan::{Flow, Scanner, unread};
@@ -55,10 +59,8 @@ pub(crate) async fn export(
     let prefix = prefix(args.prefix.as_ref(), args.coding)?;
     let (cluster, names) = (session.cluster(), session.names());
     check_level("r", args.r, &cluster.layout.now)?;
+    let actors = actors(session, &names).await;
     let mut recorder = Recorder::begin(out, |header| {
-        let actors = names
-            .iter()
-            .fold(Object::bare(), |object, (node, name)| object.field(name, node.to_string()));
         header
             .field("cluster", cluster.cluster.to_string())
             .field("layout", cluster.layout.version)
@@ -96,6 +98,21 @@ pub(crate) async fn export(
         writeln!(io::stderr().lock(), "{line}")?;
     }
     Ok(Exit::Done)
+}
+
+/// Each member's name with who mints there now, `<id>.<epoch>`. Only a node itself knows its epoch: one that does not
+/// answer is named by its id alone.
+async fn actors(session: &Session, names: &BTreeMap<NodeId, String>) -> Object {
+    let told = join_all(names.keys().map(|node| async move {
+        match session.call(Some(*node), RequestBody::Info).await {
+            Ok(ReplyBody::Info(info)) => info.actor,
+            Ok(_) | Err(_) => None,
+        }
+    }))
+    .await;
+    names.iter().zip(told).fold(Object::bare(), |object, ((node, name), actor)| {
+        object.field(name, actor.map_or_else(|| node.to_string(), |actor| actor.to_string()))
+    })
 }
 
 /// `keys`: the keys that hold a value.

@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use futures_util::StreamExt as _;
@@ -101,7 +100,8 @@ pub(crate) async fn get(
         session.client().get(key.clone(), options).await.map_err(|error| session.failure(error))?;
     if let Some(path) = &args.context_out {
         let token = Context::new(&key, got.state.clock().clone(), session.names()).encode();
-        fs::write(path, token + "\n").with_context(|| format!("writing {}", path.display()))?;
+        fs::write(path, token + "\n")
+            .map_err(|error| Failure::not_written(&path.display().to_string(), error))?;
     }
     if args.explain {
         io::stderr().lock().write_all(explained(&key, &got, session).as_bytes())?;

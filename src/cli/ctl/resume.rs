@@ -51,7 +51,7 @@ pub(crate) fn save(path: &Path, checkpoint: &Checkpoint) -> anyhow::Result<()> {
         file.persist(path)?;
         Ok(())
     };
-    write().with_context(|| format!("writing {}", path.display()))
+    write().map_err(|error| Failure::not_written(&path.display().to_string(), error).into())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::ConfigArgs;
 use super::config::{self, Config, ConfigError, KEYS, gather};
 use crate::cli::{Common, Exit, Failure, Format};
+use crate::runtime;
 
 /// Reads a configuration, with the exit code that a bad one ends a program with.
 pub(super) fn load(args: &ConfigArgs) -> Result<Config, Failure> {
@@ -29,11 +30,16 @@ pub(super) fn failure(error: ConfigError) -> Failure {
 }
 
 pub(super) fn check(args: &ConfigArgs, common: &Common) -> anyhow::Result<Exit> {
-    load(args)?;
+    let config = load(args)?;
     if !common.quiet {
         let name =
             args.config.as_ref().map_or("defaults".into(), |file| file.display().to_string());
-        writeln!(std::io::stderr(), "{name}: good")?;
+        match runtime::admin_socket(&config.data_dir) {
+            Ok(_) => writeln!(std::io::stderr(), "{name}: good")?,
+            Err(error) => {
+                writeln!(std::io::stderr(), "{name}: good, but no admin socket: {error}")?
+            }
+        }
     }
     Ok(Exit::Done)
 }

@@ -1,4 +1,8 @@
-//! A colour for each member, the same in the terminal and in SVG.
+//! A colour for each member, the same in the terminal and in SVG: by the place of its name, so that the legend begins
+//! with the first colour (and letter) whatever ids the members drew.
+
+use crate::cli::ctl::by_name;
+use crate::ring::Ring;
 
 /// Paul Tol's bright scheme, which colour-blind people can tell apart, and two more.
 const FIRST: [(u8, u8, u8); 8] = [
@@ -14,14 +18,23 @@ const FIRST: [(u8, u8, u8); 8] = [
 /// Degrees between the hues of further members: the golden angle, so that neighbours differ.
 const HUE_STEP: usize = 137;
 
-/// The colour of the member with this index.
-pub(super) fn colour(index: usize) -> (u8, u8, u8) {
-    FIRST.get(index).copied().unwrap_or_else(|| of_hue(index * HUE_STEP % 360))
+/// Each member's place among all by name; the ring has them by id.
+pub(super) fn places(ring: &Ring) -> Vec<usize> {
+    let mut places = vec![0; ring.members.len()];
+    for (place, (index, _)) in by_name(ring).into_iter().enumerate() {
+        places[index] = place;
+    }
+    places
+}
+
+/// The colour of the member at this place.
+pub(super) fn colour(place: usize) -> (u8, u8, u8) {
+    FIRST.get(place).copied().unwrap_or_else(|| of_hue(place * HUE_STEP % 360))
 }
 
 /// The same as `#rrggbb`.
-pub(super) fn hex(index: usize) -> String {
-    let (red, green, blue) = colour(index);
+pub(super) fn hex(place: usize) -> String {
+    let (red, green, blue) = colour(place);
     format!("#{red:02x}{green:02x}{blue:02x}")
 }
 

@@ -149,10 +149,8 @@ fn plot(
 ) -> anyhow::Result<Exit> {
     match &args.svg {
         Some(path) if path.as_os_str() == "-" => out.write_all(svg_plot::svg(known).as_bytes())?,
-        Some(path) => fs::write(path, svg_plot::svg(known)).map_err(|error| {
-            let message = format!("cannot write {}", path.display());
-            Failure::new(Exit::CannotCreate, message).because(error)
-        })?,
+        Some(path) => fs::write(path, svg_plot::svg(known))
+            .map_err(|error| Failure::not_written(&path.display().to_string(), error))?,
         None => match common.format() {
             Format::Human => terminal_plot::plot(known, common.palette(), out)?,
             // A drawing has no fields: machines get the figures that it shows.

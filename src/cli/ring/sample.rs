@@ -9,10 +9,17 @@ use super::source::Known;
 
 /// A cluster of `members` equal members named `n1`, `n2`, … over `q` partitions.
 pub(super) fn known(members: u8, q: u32) -> Known {
-    let members = (1..=members)
-        .map(|number| Member {
+    let names: Vec<String> = (1..=members).map(|number| format!("n{number}")).collect();
+    named(&names, q)
+}
+
+/// A cluster of equal members with these names, in the order of their ids.
+pub(super) fn named(names: &[impl AsRef<str>], q: u32) -> Known {
+    let members = (1..)
+        .zip(names)
+        .map(|(number, name)| Member {
             id: NodeId::from_bytes([number; 16]),
-            name: format!("n{number}"),
+            name: name.as_ref().to_owned(),
             zone: String::new(),
             weight: Weight::ONE,
         })

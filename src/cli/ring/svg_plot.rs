@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use crate::ring::Balance;
 
-use super::colours::hex;
+use super::colours::{hex, places};
 use super::source::Known;
 use crate::cli::ctl::{by_name, percent};
 
@@ -64,8 +64,10 @@ fn draw(known: &Known, out: &mut String) -> fmt::Result {
     )?;
     writeln!(out, "<style>\n{STYLE}</style>")?;
     writeln!(out, r#"<g id="ring" stroke="none">"#)?;
+    let places = places(ring);
     for run in runs(&ring.owner) {
-        arc(out, run, ring.q, &escaped(&ring.members[usize::from(run.owner)].name))?;
+        let owner = usize::from(run.owner);
+        arc(out, run, ring.q, &hex(places[owner]), &escaped(&ring.members[owner].name))?;
     }
     writeln!(out, "</g>")?;
     ticks(out)?;
@@ -86,8 +88,7 @@ fn runs(owner: &[u16]) -> Vec<Run> {
     runs
 }
 
-fn arc(out: &mut String, run: Run, q: u32, name: &str) -> fmt::Result {
-    let colour = hex(usize::from(run.owner));
+fn arc(out: &mut String, run: Run, q: u32, colour: &str, name: &str) -> fmt::Result {
     let span = f64::from(run.to - run.from) / f64::from(q);
     let label = if run.to - run.from == 1 {
         format!("partition {}", run.from)
@@ -175,9 +176,9 @@ fn members(known: &Known, out: &mut String) -> fmt::Result {
         out,
         r#"<text class="quiet" x="{LEGEND_LEFT}" y="112" font-size="15">full bar: partitions owned (first replica); pale bar: share of all replicas</text>"#
     )?;
-    for (line, (index, member)) in by_name(ring).into_iter().enumerate() {
-        let y = LEGEND_STEP.mul_add(line as f64, LEGEND_TOP);
-        let colour = hex(index);
+    for (place, (index, member)) in by_name(ring).into_iter().enumerate() {
+        let y = LEGEND_STEP.mul_add(place as f64, LEGEND_TOP);
+        let colour = hex(place);
         let zone = if member.zone.is_empty() {
             String::new()
         } else {

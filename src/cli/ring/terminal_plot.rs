@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use crate::cli::options::Palette;
 use crate::ring::{Balance, Partition, Preferences};
 
-use super::colours::colour;
+use super::colours::{colour, places};
 use super::source::Known;
 use crate::cli::ctl::{by_name, percent};
 
@@ -34,6 +34,7 @@ pub(super) fn plot(known: &Known, palette: Palette, out: &mut dyn Write) -> io::
         format!("{} partitions", ring.q),
         format!("N={} R={} W={}", ring.effective_n(), ring.effective_r(), ring.effective_w()),
     ];
+    let places = places(ring);
     for row in 0..ROWS {
         let mut line = String::new();
         let text = (row + 2).checked_sub(ROWS / 2).and_then(|index| centre.get(index));
@@ -42,7 +43,7 @@ pub(super) fn plot(known: &Known, palette: Palette, out: &mut dyn Write) -> io::
         for column in 0..COLUMNS {
             match column.checked_sub(text_from).and_then(|index| text.get(index)) {
                 Some(character) => line.push(*character),
-                None => line.push_str(&cell(&known.preferences, palette, column, row)),
+                None => line.push_str(&cell(&known.preferences, &places, palette, column, row)),
             }
         }
         writeln!(out, "  {}", line.trim_end())?;
@@ -51,7 +52,13 @@ pub(super) fn plot(known: &Known, palette: Palette, out: &mut dyn Write) -> io::
 }
 
 /// One character of the drawing.
-fn cell(preferences: &Preferences, palette: Palette, column: usize, row: usize) -> String {
+fn cell(
+    preferences: &Preferences,
+    places: &[usize],
+    palette: Palette,
+    column: usize,
+    row: usize,
+) -> String {
     let mut dots = 0_u32;
     let mut owner = None;
     for (bit, (x, y)) in BRAILLE.into_iter().enumerate() {
@@ -65,9 +72,9 @@ fn cell(preferences: &Preferences, palette: Palette, column: usize, row: usize) 
         (None, _) => " ".to_owned(),
         (Some(owner), true) => {
             let braille = char::from_u32(0x2800 + dots).unwrap_or('·').to_string();
-            palette.rgb(colour(owner), &braille)
+            palette.rgb(colour(places[owner]), &braille)
         }
-        (Some(owner), false) => letter(owner).to_string(),
+        (Some(owner), false) => letter(places[owner]).to_string(),
     }
 }
 
@@ -95,8 +102,8 @@ fn owner_at(preferences: &Preferences, x: usize, y: usize) -> Option<usize> {
     preferences.of_partition(Partition(partition)).indexes().first().copied().map(usize::from)
 }
 
-fn letter(index: usize) -> char {
-    char::from(LETTERS[index % LETTERS.len()])
+fn letter(place: usize) -> char {
+    char::from(LETTERS[place % LETTERS.len()])
 }
 
 /// A line a member: its share as first replica and of all replicas.
@@ -106,17 +113,17 @@ fn shares(known: &Known, palette: Palette, out: &mut dyn Write) -> io::Result<()
     let (q, replicas) = (ring.owner.len(), balance.replicas.iter().sum::<usize>());
     let width = ring.members.iter().map(|member| member.name.len()).max().unwrap_or(0);
     writeln!(out)?;
-    for (index, member) in by_name(ring) {
+    for (place, (index, member)) in by_name(ring).into_iter().enumerate() {
         let bar = "█".repeat((balance.firsts[index] * BAR_CHARACTERS).div_ceil(q.max(1)));
-        let mark = if palette.enabled() { "●".to_owned() } else { letter(index).to_string() };
+        let mark = if palette.enabled() { "●".to_owned() } else { letter(place).to_string() };
         writeln!(
             out,
             "  {} {:width$}  first {:>6}  replicas {:>6}  {}",
-            palette.rgb(colour(index), &mark),
+            palette.rgb(colour(place), &mark),
             member.name,
             percent(balance.firsts[index], q),
             percent(balance.replicas[index], replicas),
-            palette.rgb(colour(index), &bar),
+            palette.rgb(colour(place), &bar),
         )?;
     }
     Ok(())
@@ -140,5 +147,24 @@ mod tests {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }
         assert_eq!(text.lines().count(), ROWS + 1 + 3);
+    }
+
+    #[test]
+    fn letters_follow_the_names_whatever_the_ids() {
+        let known = super::super::sample::named(&["n2", "n10", "n1"], 32);
+        let mut out = Vec::new();
+        plot(&known, Palette::NONE, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let legend: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.split_once("first").map(|(name, _)| name.trim()))
+            .collect();
+        assert_eq!(legend, ["A n1", "B n2", "C n10"]);
+        // The drawing has the same letters.
+        let owner = usize::from(known.layout.now.owner[0]);
+        let top =
+            cell(&known.preferences, &places(&known.layout.now), Palette::NONE, COLUMNS / 2, 0);
+        let shown = format!("{top} {}", known.layout.now.members[owner].name);
+        assert!(legend.contains(&shown.as_str()), "{shown}");
     }
 }
