@@ -29,7 +29,7 @@ pub struct WriteBatch {
 }
 
 /// One change of a batch; `B` holds keys and values.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change<B = Bytes> {
     /// The key now has this value.
     Put(B, B),
@@ -80,6 +80,12 @@ impl WriteBatch {
     pub const fn on_reserve(&mut self) -> &mut Self {
         self.reserve = true;
         self
+    }
+
+    /// A batch without changes again; its memory stays.
+    pub fn clear(&mut self) {
+        self.encoded.clear();
+        (self.durable, self.reserve) = (false, false);
     }
 
     /// Whether it changes nothing.

@@ -121,15 +121,12 @@ impl Levels {
         let start = Bytes::copy_from_slice(start);
         for (level, tables) in &self.levels {
             let run = |range| Run::tables(Arc::clone(tables), range, start.clone());
-            match level {
-                0 => {
-                    let due = (0..tables.len()).filter(|index| start <= tables[*index].meta.last);
-                    runs.extend(due.map(|index| run(index..index + 1)));
-                }
-                _ => {
-                    let first = tables.partition_point(|live| live.meta.last < start);
-                    runs.push(run(first..tables.len()));
-                }
+            if *level == 0 {
+                let due = (0..tables.len()).filter(|index| start <= tables[*index].meta.last);
+                runs.extend(due.map(|index| run(index..index + 1)));
+            } else {
+                let first = tables.partition_point(|live| live.meta.last < start);
+                runs.push(run(first..tables.len()));
             }
         }
         runs

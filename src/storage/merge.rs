@@ -109,15 +109,26 @@ impl Merge {
             let Some(run) = rest.first_mut() else { continue };
             run.fill(blocks);
             let Some(head) = &run.head else { continue };
+            let mut hidden = false;
             let before = least.and_then(|index: usize| newer[index].head.as_ref());
-            let order = before.map_or(Ordering::Less, |before| head.key().cmp(before.key()));
-            match (order, before, head) {
-                (Ordering::Less, _, _) => least = Some(index),
-                (Ordering::Greater, _, _) => {}
-                // What is newer hides what is older; what cannot be read goes first.
-                (Ordering::Equal, Some(Head::Entry(_)), Head::Entry(_)) => run.head = None,
-                (Ordering::Equal, Some(Head::Entry(_)), Head::Unreadable(_)) => least = Some(index),
-                (Ordering::Equal, _, _) => {}
+            let is_next = before.is_none_or(|before| match head.key().cmp(before.key()) {
+                Ordering::Less => true,
+                Ordering::Greater => false,
+                // What cannot be read goes first; what is newer hides what is older.
+                Ordering::Equal => match (before, head) {
+                    (Head::Entry(_), Head::Unreadable(_)) => true,
+                    (Head::Unreadable(_), _) => false,
+                    (Head::Entry(_), Head::Entry(_)) => {
+                        hidden = true;
+                        false
+                    }
+                },
+            });
+            if hidden {
+                run.head = None;
+            }
+            if is_next {
+                least = Some(index);
             }
         }
         match least.and_then(|index| self.runs[index].head.take()) {

@@ -50,7 +50,7 @@ impl Drop for SmallDisk {
 fn fill(file: &Path) -> Result<()> {
     let mut file = File::create(file)?;
     loop {
-        match file.write_all(&[0; 64 << 10]) {
+        match file.write_all(&vec![0; 64 << 10]) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
             Err(error) => return Err(error.into()),

@@ -76,10 +76,10 @@ fn readers_that_leave_early_end_export_and_keys_quietly() -> Result<()> {
     ] {
         let mut command = live.kvctl_process(arguments);
         let mut reader = ended(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
-        let mut line = String::new();
+        let mut head = String::new();
         // As `head -1` does it: one line, then the pipe is closed.
-        BufReader::new(reader.0.stdout.take().ok_or("no stdout")?).read_line(&mut line)?;
-        assert!(line.starts_with(first), "{line}");
+        BufReader::new(reader.0.stdout.take().ok_or("no stdout")?).read_line(&mut head)?;
+        assert!(head.starts_with(first), "{head}");
         let mut told = String::new();
         reader.0.stderr.take().ok_or("no stderr")?.read_to_string(&mut told)?;
         let status = wait_for("kvctl to end", || reader.0.try_wait().ok().flatten());

@@ -37,7 +37,7 @@ pub(super) fn check(args: &ConfigArgs, common: &Common) -> anyhow::Result<Exit> 
         match runtime::admin_socket(&config.data_dir) {
             Ok(_) => writeln!(std::io::stderr(), "{name}: good")?,
             Err(error) => {
-                writeln!(std::io::stderr(), "{name}: good, but no admin socket: {error}")?
+                writeln!(std::io::stderr(), "{name}: good, but no admin socket: {error}")?;
             }
         }
     }

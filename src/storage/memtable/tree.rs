@@ -212,14 +212,12 @@ fn number(length: usize) -> NodeNumber {
 impl<'a> Sought<'a> {
     #[expect(clippy::big_endian_bytes, reason = "numbers must sort as the bytes do")]
     fn new(key: &'a [u8]) -> Self {
-        let prefix = match key.first_chunk::<PREFIX_BYTES>() {
-            Some(first) => u128::from_be_bytes(*first),
-            None => {
-                let mut first = [0; PREFIX_BYTES];
-                first[..key.len()].copy_from_slice(key);
-                u128::from_be_bytes(first)
-            }
-        };
+        let first = key.first_chunk::<PREFIX_BYTES>().copied().unwrap_or_else(|| {
+            let mut first = [0; PREFIX_BYTES];
+            first[..key.len()].copy_from_slice(key);
+            first
+        });
+        let prefix = u128::from_be_bytes(first);
         Self { key, prefix }
     }
 }

@@ -13,6 +13,7 @@ mod snapshot;
 mod stats;
 mod sync;
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -192,7 +193,8 @@ impl Store {
     /// the position returned.
     /// # Errors
     /// [`WriteError`]; nothing of the batch is applied then.
-    pub fn write(&self, batch: WriteBatch) -> Result<LogPosition, WriteError> {
+    pub fn write(&self, batch: impl Borrow<WriteBatch>) -> Result<LogPosition, WriteError> {
+        let batch = batch.borrow();
         self.check_failure()?;
         let bytes = batch.bytes();
         if bytes > BATCH_BYTES_MAX {
