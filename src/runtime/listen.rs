@@ -119,17 +119,25 @@ pub(super) async fn accept_admin(hub: Rc<Hub>, listener: UnixListener, limit: us
                     name,
                 ));
             }
-            Ok((mut stream, _)) => {
-                let reason = "the admin socket takes this node's user and root alone".to_owned();
-                let welcome = Welcome::Refused { code: RefusalCode::NotAuthorised, reason };
-                // It may not wait for it.
-                let _ = handshake::answer(&mut stream, &welcome).await;
+            Ok((stream, _)) => {
+                tokio::task::spawn_local(refuse_administrator(stream));
             }
             Err(error) => {
                 tracing::warn!("cannot accept an administrator: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Says why. The greeting is taken first: a socket closed before that would fail the caller's write.
+async fn refuse_administrator(stream: UnixStream) {
+    let (reader, mut writer) = stream.into_split();
+    if handshake::greeting(reader, &mut writer).await.is_ok() {
+        let reason = "the admin socket takes this node's user and root alone".to_owned();
+        let welcome = Welcome::Refused { code: RefusalCode::NotAuthorised, reason };
+        // It may not wait for it.
+        let _ = handshake::answer(&mut writer, &welcome).await;
     }
 }
 
