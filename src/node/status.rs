@@ -11,6 +11,7 @@ use super::calls::Origin;
 use super::clients::slots_of;
 use super::core::{Core, Parked};
 use super::event::Effect;
+use super::keys;
 
 impl Core {
     pub(super) fn layout_reply(&self) -> ReplyBody {
@@ -49,7 +50,7 @@ impl Core {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime: self.micros_since(self.started),
             sync: stats.sync.to_string(),
-            keys: stats.entries_estimate,
+            keys: self.store.keys_estimate(keys::DATA),
             data: stats.table_bytes + stats.log_bytes,
             hints: 0,
             disk: (self.config.disk_space)(),

@@ -1,7 +1,7 @@
 //! Client connections: requests in, replies out, both in batches.
 //!
 //! A connection has two tasks. The reader hands over every request that has arrived and stops at the limit of requests
-//! in flight: then TCP holds the client back. The writer sends every reply that waits with one write.
+//! in flight, and for a while when the disk is behind: then TCP holds the client back. The writer sends every reply that waits with one write.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -109,6 +109,7 @@ async fn read_requests<R: AsyncRead + Unpin>(
     mut incoming: Incoming<R, Request>,
 ) -> io::Result<()> {
     loop {
+        hub.released().await;
         let Some(request) = incoming.next().await else { return Ok(()) };
         hub.post(Event::Client { caller, request: request? });
         let mut arrived = 1;

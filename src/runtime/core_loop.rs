@@ -280,6 +280,10 @@ impl Drive {
             self.effects = effects;
         }
         self.disk.sync_log();
+        let pause = self.disk.delay();
+        if !pause.is_zero() {
+            self.hub.hold_clients(pause);
+        }
         Ok(())
     }
 

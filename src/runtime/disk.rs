@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::node::{Event, ReadToken, ScanToken};
-use crate::storage::{JobError, Store, SyncMode};
+use crate::storage::{JobError, LogPosition, Store, SyncMode};
 
 use super::RunError;
 use super::workers::{JobFailure, Workers};
@@ -58,6 +58,8 @@ pub(super) struct Disk {
     log: Arc<Desk<()>>,
     reads: Arc<Desk<Read>>,
     workers: Workers,
+    /// Up to where writes were counted by [`Disk::delay`].
+    paced: LogPosition,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -92,6 +94,7 @@ impl Disk {
             log: Arc::default(),
             reads: Arc::default(),
             workers,
+            paced: store.appended(),
             threads: Vec::new(),
         };
         let mine = || (Arc::clone(store), news.clone());
@@ -109,6 +112,14 @@ impl Disk {
         if self.store.durable() < self.store.appended() {
             self.log.ring();
         }
+    }
+
+    /// How long writers should pause now, so that flushes and merges keep up with what was written since the last look.
+    pub(super) fn delay(&mut self) -> Duration {
+        let appended = self.store.appended();
+        let bytes = appended.get() - self.paced.get();
+        self.paced = appended;
+        self.store.delay(usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     pub(super) fn read(&self, read: Read) {

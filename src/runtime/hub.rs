@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
@@ -12,6 +13,7 @@ use crate::wire::client::{Reply, Request, RequestBody};
 use crate::wire::handshake::RefusalCode;
 
 use super::clients::Replies;
+use super::clock;
 use super::link::Link;
 
 /// What the tasks of the core thread share.
@@ -32,6 +34,8 @@ pub(super) struct Hub {
     /// Notified when the phase changes.
     pub(super) phase_changed: Notify,
     pub(super) frame_bytes_max: usize,
+    /// Until when no further requests of clients are taken, monotonic: the disk is behind.
+    held_until: Cell<u64>,
 }
 
 /// How far the process is with its life.
@@ -73,6 +77,24 @@ impl Hub {
             phase: Cell::new(Phase::Serving),
             phase_changed: Notify::new(),
             frame_bytes_max,
+            held_until: Cell::new(0),
+        }
+    }
+
+    /// Takes no further requests of clients for so long.
+    pub(super) fn hold_clients(&self, pause: Duration) {
+        let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+        self.held_until.set(clock::now().monotonic.saturating_add(pause));
+    }
+
+    /// Returns once clients are not held back.
+    pub(super) async fn released(&self) {
+        loop {
+            let pause = clock::until(self.held_until.get());
+            if pause.is_zero() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
         }
     }
 

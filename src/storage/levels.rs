@@ -58,6 +58,25 @@ impl Live {
         Ok(Self { meta, table })
     }
 
+    /// Its live keys that begin with this byte, about: by the share of its blocks that end in one, and half of the block
+    /// behind them, where others begin.
+    pub(crate) fn keys_estimate(&self, keyspace: u8) -> u64 {
+        let Ok(table) = &self.table else { return 0 };
+        let (first, last) = (self.meta.first.first().copied(), self.meta.last.first().copied());
+        if Some(keyspace) < first || last < Some(keyspace) {
+            return 0;
+        }
+        let live = self.meta.entries.saturating_sub(2 * self.meta.deletes);
+        if first == last {
+            return live;
+        }
+        let blocks = table.index.len();
+        let end = keyspace.checked_add(1).map_or(blocks, |behind| table.index.block_of(&[behind]));
+        let whole = end.saturating_sub(table.index.block_of(&[keyspace]));
+        let half = usize::from(last != Some(keyspace));
+        (live * (2 * whole + half) as u64).checked_div(2 * blocks as u64).unwrap_or_default()
+    }
+
     /// The open table.
     pub(crate) fn opened(&self) -> Result<&Arc<Table>, ReadError> {
         self.table.as_ref().map_err(|damage| damage.for_keys(self.meta.keys()))

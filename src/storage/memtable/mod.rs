@@ -6,6 +6,8 @@
 mod arena;
 mod tree;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::batch::Change;
@@ -33,6 +35,8 @@ pub(crate) struct Memtable {
     tree: Tree,
     leaves: LeafChanges,
     bytes: usize,
+    /// Entries by the first byte of their key, which tells the keyspace.
+    by_keyspace: BTreeMap<u8, u64>,
 }
 
 /// A memtable that takes no more writes and waits for its flush.
@@ -57,7 +61,9 @@ impl Memtable {
         // Overwritten values count too: they stay in the arena as long as this table does.
         self.bytes += ENTRY_BYTES + key.len() + value.map_or(0, <[u8]>::len);
         let address = self.arena.push(key, value, position);
-        self.tree.insert(&self.arena, key, address);
+        if self.tree.insert(&self.arena, key, address) {
+            *self.by_keyspace.entry(key.first().copied().unwrap_or_default()).or_default() += 1;
+        }
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<Held> {
@@ -86,6 +92,11 @@ impl Memtable {
     /// Entries held.
     pub(crate) const fn entries(&self) -> usize {
         self.tree.len()
+    }
+
+    /// Entries whose key begins with this byte.
+    pub(crate) fn entries_in(&self, keyspace: u8) -> u64 {
+        self.by_keyspace.get(&keyspace).copied().unwrap_or_default()
     }
 
     /// Bytes taken so far, about.

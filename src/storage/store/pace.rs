@@ -15,8 +15,12 @@ const SLOWED_FROM: u64 = 500;
 const DEBT_FULL: u64 = 1_000;
 /// What each byte costs when the debt is full: so slow that any disk catches up.
 const NANOS_PER_BYTE_MAX: u64 = 1_000;
-/// Waits are gathered until they are as long as this: a shorter sleep would last longer than it should.
-const DELAY_MIN: Duration = Duration::from_millis(1);
+/// Waits are gathered until they are as long as this, in nanoseconds: a shorter sleep would last longer than it should.
+const DELAY_NANOS_MIN: u64 = 1_000_000;
+/// Longest wait at once, in nanoseconds: what a writer may notice.
+const DELAY_NANOS_MAX: u64 = 10_000_000;
+/// Most waiting that is owed, in nanoseconds; one huge write does not stop the others for longer.
+const OWED_NANOS_MAX: u64 = 1_000_000_000;
 
 /// What the store owes, and what its writers owe it.
 #[derive(Debug, Default)]
@@ -29,22 +33,32 @@ pub(super) struct Pace {
     bell: Condvar,
 }
 
-impl Store {
-    /// How long a writer should wait now, after a write of so many bytes, so that flushes and merges keep up. Zero while
-    /// they do, and for most small writes: what they owe is added up.
-    pub fn delay(&self, bytes: usize) -> Duration {
-        let over =
-            self.pace.debt.load(Ordering::Relaxed).min(DEBT_FULL).saturating_sub(SLOWED_FROM);
+impl Pace {
+    fn delay(&self, bytes: usize) -> Duration {
+        let debt = self.debt.load(Ordering::Relaxed).min(DEBT_FULL);
+        let over = debt.saturating_sub(SLOWED_FROM);
         if over == 0 {
             return Duration::ZERO;
         }
         let span = DEBT_FULL - SLOWED_FROM;
-        let nanos = bytes as u64 * NANOS_PER_BYTE_MAX * over * over / (span * span);
-        let owed = self.pace.owed.fetch_add(nanos, Ordering::Relaxed) + nanos;
-        if Duration::from_nanos(owed) < DELAY_MIN {
+        let per_byte = NANOS_PER_BYTE_MAX * over * over / (span * span);
+        let added = (bytes as u64).saturating_mul(per_byte).min(OWED_NANOS_MAX);
+        let owed = self.owed.fetch_add(added, Ordering::Relaxed) + added;
+        if owed < DELAY_NANOS_MIN {
             return Duration::ZERO;
         }
-        Duration::from_nanos(self.pace.owed.swap(0, Ordering::Relaxed))
+        let owed = owed.min(OWED_NANOS_MAX);
+        let due = owed.min(DELAY_NANOS_MAX);
+        self.owed.store(owed - due, Ordering::Relaxed);
+        Duration::from_nanos(due)
+    }
+}
+
+impl Store {
+    /// How long a writer should wait now, after a write of so many bytes, so that flushes and merges keep up. Zero while
+    /// they do, and for most small writes: what they owe is added up.
+    pub fn delay(&self, bytes: usize) -> Duration {
+        self.pace.delay(bytes)
     }
 
     /// How often the bell rang so far.
@@ -74,5 +88,37 @@ impl Store {
         let share = |part: usize, whole: usize| part as u64 * DEBT_FULL / whole as u64;
         let frozen = share(memory.frozen.len(), self.options.frozen_max);
         self.pace.debt.store(frozen.max(share(level0, level0_max)), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(debt: u64) -> Pace {
+        Pace { debt: AtomicU64::new(debt), ..Pace::default() }
+    }
+
+    /// Milliseconds waited for a thousand writes of a KiB each.
+    fn waited(debt: u64) -> u128 {
+        let pace = pace(debt);
+        (0..1_000).map(|_| pace.delay(1 << 10)).sum::<Duration>().as_millis()
+    }
+
+    #[test]
+    fn who_keeps_up_waits_for_nothing_and_more_debt_is_more_waiting() {
+        assert_eq!((waited(0), waited(SLOWED_FROM)), (0, 0));
+        let waits: Vec<u128> = [600, 700, 800, 900, 1_000, 5_000].into_iter().map(waited).collect();
+        assert!(waits.is_sorted() && waits[0] > 10 && waits[4] == waits[5], "{waits:?}");
+    }
+
+    #[test]
+    fn no_wait_is_too_short_to_sleep_or_long_enough_to_be_felt() {
+        let pace = pace(DEBT_FULL);
+        for bytes in [1, 100, 1 << 20, usize::MAX] {
+            let nanos = pace.delay(bytes).as_nanos();
+            let bounds = u128::from(DELAY_NANOS_MIN)..=u128::from(DELAY_NANOS_MAX);
+            assert!(nanos == 0 || bounds.contains(&nanos), "{bytes} bytes: {nanos} ns");
+        }
     }
 }

@@ -27,8 +27,6 @@ pub struct Stats {
     pub table_bytes: u64,
     /// Tables that cannot be read.
     pub tables_damaged: u64,
-    /// Entries in tables and memtables; a key that was written again counts until it is merged.
-    pub entries_estimate: u64,
     /// Bytes of the log that a start would replay.
     pub log_bytes: u64,
     /// Bytes in memtables, frozen ones included.
@@ -60,17 +58,24 @@ pub struct Stats {
 }
 
 impl Store {
+    /// Keys that begin with this byte, about: one that was written again counts more than once until it is merged.
+    pub fn keys_estimate(&self, keyspace: u8) -> u64 {
+        let memory = self.memory();
+        let memtables = memory.frozen.iter().map(|frozen| &frozen.table).chain([&memory.active]);
+        let in_memory: u64 = memtables.map(|table| table.entries_in(keyspace)).sum();
+        in_memory + memory.levels.tables().map(|live| live.keys_estimate(keyspace)).sum::<u64>()
+    }
+
     /// The figures of this moment.
     pub fn stats(&self) -> Stats {
         let memory = self.memory();
         let mut tables_by_level = Vec::new();
-        let (mut table_bytes, mut tables_damaged, mut pinned_bytes, mut entries) = (0, 0, 0, 0);
+        let (mut table_bytes, mut tables_damaged, mut pinned_bytes) = (0, 0, 0);
         for live in memory.levels.tables() {
             let level = usize::try_from(live.meta.level).unwrap_or(usize::MAX).min(u8::MAX.into());
             tables_by_level.resize(tables_by_level.len().max(level + 1), 0);
             tables_by_level[level] += 1;
             table_bytes += live.meta.bytes;
-            entries += live.meta.entries.saturating_sub(2 * live.meta.deletes);
             match &live.table {
                 Ok(table) => pinned_bytes += table.pinned_bytes() as u64,
                 Err(_) => tables_damaged += 1,
@@ -84,8 +89,6 @@ impl Store {
             tables_by_level,
             table_bytes,
             tables_damaged,
-            entries_estimate: entries
-                + memtables().map(|table| table.entries() as u64).sum::<u64>(),
             log_bytes: memory.buffer.appended().get() - memory.floor.get(),
             memtable_bytes: memtables().map(|table| table.bytes() as u64).sum(),
             memtables_frozen: memory.frozen.len() as u64,

@@ -136,7 +136,7 @@ fn a_delete_stays_as_long_as_a_deeper_level_may_hold_the_key_and_no_longer() {
     store.flush().unwrap();
     run_jobs(&store);
     assert_eq!((value(&store, "key"), levels(&store)), (None, vec![0, 0, 1]));
-    assert_eq!(store.stats().entries_estimate, 1, "neither the value nor its delete is left");
+    assert_eq!(store.keys_estimate(b'k'), 1, "neither the value nor its delete is left");
 }
 
 #[test]
@@ -255,4 +255,22 @@ fn a_slice_that_a_memtable_cuts_short_before_the_end_of_the_range_is_not_the_las
     let mut scan = store.scan(b"", Some(b"f"));
     assert_eq!(scan.next().unwrap().unwrap().0, "e");
     assert!(scan.next().is_none());
+}
+
+#[test]
+fn keys_are_counted_by_their_first_byte() {
+    let disk = Disk::new(1);
+    let (store, _) = open(&disk, &Options { table_bytes: 1 << 20, ..small() }).unwrap();
+    let counts = |store: &Store| [b'c', b'd', b'm', b'n'].map(|first| store.keys_estimate(first));
+    put(&store, "meta", "one of few");
+    assert_eq!(counts(&store), [0, 0, 1, 0]);
+    for number in 0..500 {
+        put(&store, &format!("data{number:03}"), "some value");
+        run_jobs(&store);
+    }
+    store.flush().unwrap();
+    run_jobs(&store);
+    let [none, data, meta, behind] = counts(&store);
+    assert_eq!((none, behind), (0, 0));
+    assert!((480..=501).contains(&data) && meta <= 20, "{data} and {meta}");
 }
