@@ -82,6 +82,7 @@ impl Store {
         let levels = Arc::clone(&self.memory().levels);
         let mut running = match compacting.running.take() {
             Some(running) => running,
+            None if let Some(moved) = moved(&levels, plan) => return self.finish_move(plan, moved),
             None => match start(&levels, plan) {
                 Some(running) => running,
                 None => return Ok(()),
@@ -148,6 +149,29 @@ impl Store {
         builder.add(&entry.key, entry.value.as_deref())
     }
 
+    /// The tables change their level, in one edit; no file is touched.
+    fn finish_move(&self, plan: &Plan, moved: Vec<Live>) -> Result<(), JobError> {
+        let mut manifest = lock(&self.manifest);
+        let edit = Edit {
+            added: moved.iter().map(|live| live.meta.clone()).collect(),
+            removed: plan.inputs.clone(),
+            ..Edit::default()
+        };
+        self.append_edit(&mut manifest, &edit)?;
+        self.install(plan, moved);
+        Ok(())
+    }
+
+    fn install(&self, plan: &Plan, added: Vec<Live>) {
+        {
+            let mut memory = self.memory_mut();
+            memory.levels = Arc::new(memory.levels.changed(&plan.inputs, added));
+            self.note_debt(&memory);
+        }
+        self.counters.compactions.fetch_add(1, Ordering::Relaxed);
+        self.ring();
+    }
+
     /// The results take the inputs' place, in one edit; then the inputs' files go.
     fn finish_compaction(&self, running: &Running) -> Result<(), JobError> {
         let added = running.written.iter().map(|written| self.open_written(written));
@@ -161,18 +185,12 @@ impl Store {
             ..Edit::default()
         };
         self.append_edit(&mut manifest, &edit)?;
-        {
-            let mut memory = self.memory_mut();
-            memory.levels = Arc::new(memory.levels.changed(&running.plan.inputs, added));
-            self.note_debt(&memory);
-        }
-        self.ring();
+        self.install(&running.plan, added);
         // Open handles go on working: a scan that began before finds what it needs.
         for number in &running.plan.inputs {
             let removed = self.vfs.remove(&self.directory.table(*number));
             removed.map_err(|error| self.fail("cannot remove an old table", &error))?;
         }
-        self.counters.compactions.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -207,6 +225,22 @@ impl Running {
     fn older_may_hold(&self, key: &[u8]) -> bool {
         self.older.iter().any(|(first, last)| **first <= *key && *key <= **last)
     }
+}
+
+/// The inputs as they are in the target level, where none of them overlaps another or a table there: then nothing has to
+/// be merged. Keys that come in order are written once. A table with deletes is merged all the same, to be rid of them.
+fn moved(levels: &Levels, plan: &Plan) -> Option<Vec<Live>> {
+    let inputs = plan.inputs.iter().map(|number| levels.find(*number).cloned());
+    let mut inputs = inputs.collect::<Option<Vec<Live>>>()?;
+    inputs.sort_by(|left, right| left.meta.first.cmp(&right.meta.first));
+    let is_apart = |pair: &[Live]| pair[0].meta.last < pair[1].meta.first;
+    let may_move =
+        |live: &Live| live.meta.level < plan.target && live.meta.deletes == 0 && live.table.is_ok();
+    if !inputs.iter().all(may_move) || !inputs.windows(2).all(is_apart) {
+        return None;
+    }
+    inputs.iter_mut().for_each(|live| live.meta.level = plan.target);
+    Some(inputs)
 }
 
 /// Begins a merge; `None` when its plan is no longer what is there.

@@ -274,3 +274,27 @@ fn keys_are_counted_by_their_first_byte() {
     assert_eq!((none, behind), (0, 0));
     assert!((480..=501).contains(&data) && meta <= 20, "{data} and {meta}");
 }
+
+#[test]
+fn tables_of_keys_that_came_in_order_move_down_without_being_written_again() {
+    let disk = Disk::new(1);
+    let (store, _) = open(&disk, &Options { level1_bytes: 1 << 20, ..small() }).unwrap();
+    for number in 0..300 {
+        put(&store, &format!("key{number:05}"), &format!("value {number}"));
+        while let Some(job) = store.next_flush() {
+            store.run(job).unwrap();
+        }
+    }
+    store.flush().unwrap();
+    let files = |disk: &Disk| -> Vec<_> {
+        let is_table = |path: &std::path::Path| path.extension() == Some("sst".as_ref());
+        disk.files().into_iter().map(|(path, _)| path).filter(|path| is_table(path)).collect()
+    };
+    let before = files(&disk);
+    run_jobs(&store);
+    assert!(before.len() > 5 && files(&disk) == before, "{before:?} became {:?}", files(&disk));
+    assert_eq!(store.stats().tables_by_level, [0, before.len() as u64]);
+    store.close().unwrap();
+    let (store, _) = open(&disk, &small()).unwrap();
+    assert_eq!(content(&store).len(), 300);
+}
