@@ -43,7 +43,14 @@ impl Core {
     pub(super) fn info_reply(&mut self) -> ReplyBody {
         let stats = self.store.stats();
         let mut counters = self.figures.counters.by_name();
-        counters.insert("log_syncs".to_owned(), stats.fsyncs);
+        let of_store = [
+            ("log_syncs", stats.fsyncs),
+            ("flushes", stats.flushes),
+            ("compactions", stats.compactions),
+            ("cache_hits", stats.cache_hits),
+            ("cache_misses", stats.cache_misses),
+        ];
+        counters.extend(of_store.map(|(name, count)| (name.to_owned(), count)));
         ReplyBody::Info(Box::new(Info {
             node: self.me,
             name: self.config.identity.name.clone(),

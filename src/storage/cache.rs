@@ -94,6 +94,13 @@ impl BlockCache {
         self.blocks.insert((table, offset), block);
     }
 
+    /// Holds at most so many bytes from now on.
+    pub(crate) fn limit(&self, bytes: u64) {
+        if self.blocks.capacity() != bytes {
+            self.blocks.set_capacity(bytes);
+        }
+    }
+
     /// Bytes in use.
     pub(crate) fn bytes(&self) -> u64 {
         self.blocks.weight()
@@ -126,6 +133,18 @@ mod tests {
         };
         assert!(!run().is_empty());
         assert_eq!(run(), run());
+    }
+
+    #[test]
+    fn a_lower_limit_makes_it_give_blocks_up() {
+        let cache = BlockCache::new(100_000);
+        (0..50).for_each(|offset| cache.insert(1, offset, block()));
+        let before = cache.bytes();
+        cache.limit(10_000);
+        assert!(before > 40_000 && cache.bytes() <= 10_000, "{before}, {}", cache.bytes());
+        cache.limit(100_000);
+        (0..50).for_each(|offset| cache.insert(1, offset, block()));
+        assert_eq!(cache.bytes(), before);
     }
 
     #[test]

@@ -112,6 +112,12 @@ impl Levels {
         self.levels.values().flat_map(|tables| tables.iter())
     }
 
+    /// Bytes of the tables' indexes and filters in memory.
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        let open = self.tables().filter_map(|live| live.table.as_ref().ok());
+        open.map(|table| table.pinned_bytes() as u64).sum()
+    }
+
     /// Tables in level 0.
     pub(crate) fn level0_tables(&self) -> usize {
         self.levels.get(&0).map_or(0, |tables| tables.len())

@@ -50,6 +50,8 @@ pub struct Options {
     pub frozen_max: usize,
     /// Bytes of the block cache.
     pub cache_bytes: u64,
+    /// Bytes of memory for all: memtables, indexes and filters take what they need, and the cache gives way to them.
+    pub memory_bytes: u64,
     /// How data blocks are stored.
     pub compression: Compression,
     /// Bits of bloom filter a key; 0 for none.
@@ -94,6 +96,7 @@ impl Default for Options {
             memtable_bytes: 64 << 20,
             frozen_max: 4,
             cache_bytes: 256 << 20,
+            memory_bytes: 1 << 30,
             compression: Compression::Lz4,
             bloom_bits_per_key: 10,
             log_segment_bytes: 64 << 20,
@@ -109,6 +112,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Most bytes that the memtables take together, about.
+    pub const fn memtables_bytes_max(&self) -> u64 {
+        (self.memtable_bytes as u64).saturating_mul(self.frozen_max as u64 + 1)
+    }
+
     /// Holds the options against their bounds.
     /// # Errors
     /// The first one out of bounds.
@@ -122,6 +130,7 @@ impl Options {
             if most < value { Err(error) } else { Ok(()) }
         };
         least("memtable_bytes", self.memtable_bytes as u64, MEMTABLE_BYTES_MIN as u64)?;
+        least("memory_bytes", self.memory_bytes, self.memtables_bytes_max())?;
         least("frozen_max", self.frozen_max as u64, 1)?;
         most("bloom_bits_per_key", u64::from(self.bloom_bits_per_key), u64::from(BLOOM_BITS_MAX))?;
         least("log_segment_bytes", self.log_segment_bytes, MEMTABLE_BYTES_MIN as u64)?;

@@ -163,11 +163,13 @@ impl Store {
     }
 
     fn install(&self, plan: &Plan, added: Vec<Live>) {
-        {
+        let levels = {
             let mut memory = self.memory_mut();
             memory.levels = Arc::new(memory.levels.changed(&plan.inputs, added));
             self.note_debt(&memory);
-        }
+            Arc::clone(&memory.levels)
+        };
+        self.balance_memory(&levels);
         self.counters.compactions.fetch_add(1, Ordering::Relaxed);
         self.ring();
     }

@@ -151,7 +151,9 @@ impl Store {
         let flushed = memory.frozen.pop_front();
         memory.floor = frozen.next.first_position;
         self.note_debt(&memory);
+        let levels = Arc::clone(&memory.levels);
         drop(memory);
+        self.balance_memory(&levels);
         // Freeing a memtable takes a while: not while writers wait.
         drop(flushed);
         self.ring();

@@ -147,7 +147,7 @@ impl Store {
             floor: end,
             fdatasync_wanted: LogPosition::ZERO,
         };
-        Self {
+        let store = Self {
             log: Mutex::new(Writer::new(
                 Arc::clone(&vfs),
                 directory.log.clone(),
@@ -169,7 +169,9 @@ impl Store {
             vfs,
             directory,
             options,
-        }
+        };
+        store.balance_memory(&store.memory().levels);
+        store
     }
 
     /// What the key holds. May read the disk.
@@ -327,6 +329,13 @@ impl Store {
             }
         }
         Ok(Cached::Ready(Found::default()))
+    }
+
+    /// Gives the cache what memtables, indexes and filters leave of the memory.
+    fn balance_memory(&self, levels: &Levels) {
+        let taken = self.options.memtables_bytes_max().saturating_add(levels.pinned_bytes());
+        let left = self.options.memory_bytes.saturating_sub(taken);
+        self.cache.limit(self.options.cache_bytes.min(left));
     }
 
     fn admit(&self, memory: &Memory, bytes: usize, privileged: bool) -> Result<(), WriteError> {

@@ -70,16 +70,13 @@ impl Store {
     pub fn stats(&self) -> Stats {
         let memory = self.memory();
         let mut tables_by_level = Vec::new();
-        let (mut table_bytes, mut tables_damaged, mut pinned_bytes) = (0, 0, 0);
+        let (mut table_bytes, mut tables_damaged) = (0, 0);
         for live in memory.levels.tables() {
             let level = usize::try_from(live.meta.level).unwrap_or(usize::MAX).min(u8::MAX.into());
             tables_by_level.resize(tables_by_level.len().max(level + 1), 0);
             tables_by_level[level] += 1;
             table_bytes += live.meta.bytes;
-            match &live.table {
-                Ok(table) => pinned_bytes += table.pinned_bytes() as u64,
-                Err(_) => tables_damaged += 1,
-            }
+            tables_damaged += u64::from(live.table.is_err());
         }
         let memtables = || memory.frozen.iter().map(|frozen| &frozen.table).chain([&memory.active]);
         let (cache_hits, cache_misses) = self.cache.hits_and_misses();
@@ -92,7 +89,7 @@ impl Store {
             log_bytes: memory.buffer.appended().get() - memory.floor.get(),
             memtable_bytes: memtables().map(|table| table.bytes() as u64).sum(),
             memtables_frozen: memory.frozen.len() as u64,
-            pinned_bytes,
+            pinned_bytes: memory.levels.pinned_bytes(),
             cache_bytes: self.cache.bytes(),
             cache_hits,
             cache_misses,

@@ -51,6 +51,8 @@ pub struct Config {
     pub memtable: usize,
     /// Bytes of blocks kept in memory.
     pub cache: u64,
+    /// Bytes of memory for cache, memtables, indexes and filters.
+    pub memory: u64,
     /// Whether blocks are compressed.
     pub compression: Compression,
     /// Bloom filter bits a key.
@@ -164,6 +166,7 @@ impl Config {
             sync: fields.sync("storage.sync"),
             memtable: fields.size("storage.memtable"),
             cache: fields.size("storage.cache"),
+            memory: fields.size("storage.memory"),
             compression: fields
                 .choice("storage.compression", &[Compression::Lz4, Compression::None]),
             bloom_bits: fields.count("storage.bloom_bits"),
@@ -197,6 +200,15 @@ impl Config {
             !self.data_dir.as_os_str().is_empty(),
             "node.data_dir",
             "a node needs a data directory",
+        );
+        let memtables = self.store().memtables_bytes_max();
+        fields.demand(
+            memtables <= self.memory,
+            "storage.memory",
+            format!(
+                "memory = {} is less than memtables alone may take: {memtables} bytes",
+                self.memory
+            ),
         );
         let store = self.store().validate();
         fields.demand(
@@ -233,6 +245,7 @@ impl Config {
             sync: self.sync,
             memtable_bytes: self.memtable,
             cache_bytes: self.cache,
+            memory_bytes: self.memory,
             compression: self.compression,
             bloom_bits_per_key: self.bloom_bits,
             ..storage::Options::default()
