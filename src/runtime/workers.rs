@@ -1,4 +1,4 @@
-//! Workers: the threads that do a store's background jobs, one that flushes and one that merges.
+//! Workers: the threads that do a store's background jobs, one that flushes, one that merges, one that reads all again.
 
 use std::fmt;
 use std::io;
@@ -11,6 +11,10 @@ use crate::storage::{Job, JobError, Store};
 
 /// How often a worker looks for work and for space on a full disk although no bell rang.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
+
+/// How often the scrub reads a slice, and how much: a quarter of a MiB a second, a GiB in little more than an hour.
+const SCRUB_PAUSE: Duration = Duration::from_secs(4);
+const SCRUB_BYTES: u64 = 1 << 20;
 
 /// The threads of one store.
 pub struct Workers {
@@ -49,6 +53,9 @@ impl Workers {
             let thread = thread::Builder::new().name(name.to_owned());
             workers.threads.push(thread.spawn(move || work(&store, next, &is_over, &report))?);
         }
+        let (store, is_over) = (Arc::clone(store), Arc::clone(&workers.is_over));
+        let thread = thread::Builder::new().name("scrub".to_owned());
+        workers.threads.push(thread.spawn(move || scrub(&store, &is_over))?);
         Ok(workers)
     }
 
@@ -57,6 +64,7 @@ impl Workers {
         self.is_over.store(true, Ordering::Release);
         self.store.ring();
         for thread in self.threads {
+            thread.thread().unpark();
             if thread.join().is_err() {
                 tracing::error!("a worker panicked");
             }
@@ -90,6 +98,19 @@ fn work(store: &Store, next: Next, is_over: &AtomicBool, report: &impl Fn(JobFai
         store.wait_for_bell(heard, LOOK_AROUND);
         if let Err(error) = store.check_space() {
             tracing::warn!("cannot tell how much space the disk has: {error}");
+        }
+    }
+}
+
+fn scrub(store: &Store, is_over: &AtomicBool) {
+    loop {
+        thread::park_timeout(SCRUB_PAUSE);
+        if is_over.load(Ordering::Acquire) {
+            return;
+        }
+        for damaged in store.scrub(SCRUB_BYTES).damaged {
+            let cause = std::error::Error::source(&damaged).map(ToString::to_string);
+            tracing::error!("found by the scrub: {damaged}: {}", cause.unwrap_or_default());
         }
     }
 }

@@ -43,7 +43,8 @@ pub use options::{Compression, Options, OptionsError, ParseSyncModeError, SyncMo
 pub use plan::Plan;
 pub use recovery::{Cut, DamagedFile, Observe, OpenError, Recovery};
 pub use store::{
-    Cached, Failed, Found, Job, JobError, Scan, ScanSlice, SnapshotError, Stats, Store, WriteError,
+    Cached, Failed, Found, Job, JobError, Scan, ScanSlice, Scrubbed, SnapshotError, Stats, Store,
+    WriteError,
 };
 pub use table::{BlockError, KeyRange, ReadError};
 pub use vfs::Vfs;

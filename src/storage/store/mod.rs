@@ -9,6 +9,7 @@ mod error;
 mod flush;
 mod pace;
 mod scan;
+mod scrub;
 mod snapshot;
 mod stats;
 mod sync;
@@ -44,6 +45,7 @@ use super::vfs::Vfs;
 pub use error::{Failed, JobError, SnapshotError, WriteError};
 pub(super) use flush::fill;
 pub use scan::{Scan, ScanSlice};
+pub use scrub::Scrubbed;
 pub(super) use snapshot::make_directories;
 pub use stats::Stats;
 
@@ -63,6 +65,7 @@ pub struct Store {
     manifest: Mutex<ManifestWriter>,
     flushing: Mutex<()>,
     compacting: Mutex<compact::Compacting>,
+    scrub: Mutex<scrub::ScrubPlace>,
     cache: BlockCache,
     space: Space,
     /// Up to where the log is as durable as the mode promises.
@@ -159,6 +162,7 @@ impl Store {
             manifest: Mutex::new(manifest),
             flushing: Mutex::new(()),
             compacting: Mutex::default(),
+            scrub: Mutex::default(),
             cache: BlockCache::new(options.cache_bytes),
             space,
             durable: AtomicU64::new(end.get()),

@@ -254,3 +254,39 @@ fn one_bad_block_costs_its_keys_and_no_others() {
     assert_eq!(store.next_compaction(), None);
     assert!(value(&store, &key(39)).is_some());
 }
+
+#[test]
+fn the_scrub_finds_what_nobody_reads_and_goes_round() {
+    let disk = Disk::new(0);
+    let store = open(&disk, &Options { memtable_bytes: 1 << 20, ..options() }).unwrap();
+    for round in 0..2 {
+        (0..40).for_each(|number| {
+            assert!(put(&store, &key(number), &format!("{round}")) > LogPosition::ZERO)
+        });
+        store.flush().unwrap();
+    }
+    let round = |store: &Store| {
+        let (mut damaged, mut bytes) = (Vec::new(), 0);
+        loop {
+            let slice = store.scrub(100);
+            assert!(slice.bytes < 1_000, "a slice of {} bytes", slice.bytes);
+            damaged.extend(slice.damaged);
+            bytes += slice.bytes;
+            if slice.is_round {
+                return (damaged, bytes);
+            }
+        }
+    };
+    let (damaged, bytes) = round(&store);
+    assert!(damaged.is_empty() && bytes > 500, "{damaged:?}, {bytes}");
+    let (table, _) =
+        disk.files().into_iter().rfind(|(path, _)| path.starts_with("store/sst")).unwrap();
+    disk.flip_bit(&table, 5, 1).unwrap();
+    for _ in 0..2 {
+        let (damaged, _) = round(&store);
+        assert!(
+            matches!(&damaged[..], [ReadError::Corrupt { file, offset: 0, .. }] if *file == table),
+            "{damaged:?}"
+        );
+    }
+}
