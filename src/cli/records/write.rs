@@ -17,6 +17,8 @@ pub(crate) struct Recorder<'a> {
     out: &'a mut dyn Write,
     records: u64,
     sha1: Sha1,
+    /// The buffer of the last record, for the next one.
+    spare: Vec<u8>,
 }
 
 impl<'a> Recorder<'a> {
@@ -30,18 +32,30 @@ impl<'a> Recorder<'a> {
         let header = origin(Object::new("header").field("format", FORMAT))
             .field("created", human::rfc3339(human::now() / 1_000_000 * 1_000_000));
         writeln!(out, "{}", header.finish())?;
-        Ok(Self { out, records: 0, sha1: Sha1::new() })
+        Ok(Self::behind_header(out))
     }
 
-    /// Writes a record.
+    /// A stream whose header was written.
+    pub(crate) fn behind_header(out: &'a mut dyn Write) -> Self {
+        Self { out, records: 0, sha1: Sha1::new(), spare: Vec::new() }
+    }
+
+    /// An empty record of a kind, to be filled and pushed.
+    pub(crate) fn blank(&mut self, kind: &str) -> Object {
+        Object::new_in(std::mem::take(&mut self.spare), kind)
+    }
+
+    /// Writes a record; how many bytes it took.
     /// # Errors
     /// Those of the output.
-    pub(crate) fn push(&mut self, record: Object) -> io::Result<()> {
-        let mut line = record.finish();
-        line.push('\n');
-        self.sha1.update(line.as_bytes());
+    pub(crate) fn push(&mut self, record: Object) -> io::Result<usize> {
+        let mut line = record.into_bytes();
+        line.push(b'\n');
+        self.sha1.update(&line);
         self.records += 1;
-        self.out.write_all(line.as_bytes())
+        self.out.write_all(&line)?;
+        self.spare = line;
+        Ok(self.spare.len())
     }
 
     /// How many records were written.
