@@ -154,11 +154,15 @@ impl TableBuilder {
 }
 
 impl Drop for TableBuilder {
-    /// A table that was not finished leaves nothing behind.
+    /// Tables that were not finished leave nothing behind.
     fn drop(&mut self) {
         if let Some(builder) = self.builder.take() {
             // It has a temporary name; where that cannot be removed, it does no harm.
             let _ = builder.abandon();
+        }
+        for table in &self.written {
+            // An unfinished lot of tables is none; the names are free again as far as the disk allows.
+            let _ = self.vfs.remove(&table.file);
         }
     }
 }

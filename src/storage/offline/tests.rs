@@ -311,7 +311,7 @@ fn a_salvaged_log_takes_the_place_of_the_damaged_one() {
         let path = Path::new("store/log/00000001.log");
         let records: Vec<_> = LogFile::open(&disk, path).unwrap().map(Result::unwrap).collect();
         let LogItem::Record(record) = &records[hit] else { panic!("{records:?}") };
-        disk.flip_bit(path, record.offset + 40, 0).unwrap();
+        disk.flip_bit(path, record.offset + 33, 0).unwrap();
         assert_eq!(open(&disk).is_err(), hit < 4, "only the last may never have been durable");
         disk.create_dir(Path::new("out")).unwrap();
         let mut lost = Vec::new();
