@@ -10,5 +10,7 @@ mod node_fixture;
 mod node_init;
 mod node_run;
 mod ring_offline;
+mod sstable_live;
 mod sstable_offline;
+mod sstable_rewrite;
 mod tool;

@@ -92,9 +92,16 @@ pub(crate) fn free_ports(nodes: u16) -> Result<u16> {
 impl DevCluster {
     /// Starts `nodes` nodes and waits until they are ready.
     pub(crate) fn start(nodes: u16) -> Result<Self> {
+        Self::start_with(nodes, &[])
+    }
+
+    /// The same with some of the nodes' configuration, as `KVNODE_…` variables.
+    pub(crate) fn start_with(nodes: u16, variables: &[(&str, &str)]) -> Result<Self> {
         let port = free_ports(nodes)?;
         let mut cluster = Self { dir: tempfile::tempdir()?, port, nodes: Vec::new() };
-        let output = cluster.dev().args(["-n", &nodes.to_string(), "--json"]).output()?;
+        let mut dev = cluster.dev();
+        dev.envs(variables.iter().copied());
+        let output = dev.args(["-n", &nodes.to_string(), "--json"]).output()?;
         let (stdout, _) = expect(&output, 0);
         let record: Value = serde_json::from_str(&stdout)?;
         let text = |node: &Value, field: &str| node[field].as_str().unwrap_or_default().to_owned();

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -344,7 +343,8 @@ fn age(micros: u64) -> String {
         seconds @ 0..60 => format!("{seconds}s"),
         seconds @ 60..3_600 => format!("{}m", seconds / 60),
         seconds @ 3_600..86_400 => format!("{}h", seconds / 3_600),
-        _ => human::duration(Duration::from_micros(micros)),
+        seconds if seconds < 365 * 86_400 => format!("{}d", seconds / 86_400),
+        seconds => format!("{}y", seconds / (365 * 86_400)),
     }
 }
 
@@ -402,7 +402,43 @@ mod tests {
 
     #[test]
     fn a_plot_is_as_wide_as_it_may_be() {
-        check(Measure::Sizes, 60, "");
-        check(Measure::Tombstones, 80, "");
+        check(
+            Measure::Sizes,
+            60,
+            "\
+6 versions of 3 B to 4.9 KiB, 880 B on average
+\x20         2 B … 4 B  1   16.7%  ██████████████
+\x20         4 B … 8 B  1   16.7%  ██████████████
+\x20        8 B … 16 B  0    0.0%
+\x20       16 B … 32 B  0    0.0%
+\x20       32 B … 64 B  1   16.7%  ██████████████
+\x20      64 B … 128 B  2   33.3%  ████████████████████████████
+\x20     128 B … 256 B  0    0.0%
+\x20     256 B … 512 B  0    0.0%
+\x20   512 B … 1.0 KiB  0    0.0%
+\x20 1.0 KiB … 2.0 KiB  0    0.0%
+\x20 2.0 KiB … 4.0 KiB  0    0.0%
+\x20 4.0 KiB … 8.0 KiB  1   16.7%  ██████████████
+",
+        );
+        check(
+            Measure::Tombstones,
+            80,
+            "\
+1 of 6 versions are tombstones (16.7%)
+\x20  under 1s  1  100.0%  ████████████████████████████████████████████████████████
+\x20  1s … 10s  0    0.0%
+\x20  10s … 1m  0    0.0%
+\x20  1m … 10m  0       -
+\x20  10m … 1h  0       -
+\x20   1h … 6h  0       -
+\x20   6h … 1d  0       -
+\x20   1d … 7d  0    0.0%
+\x20  7d … 30d  0       -
+\x20 30d … 90d  0       -
+\x20  90d … 1y  0       -
+\x20   1y … 5y  0    0.0%
+",
+        );
     }
 }
