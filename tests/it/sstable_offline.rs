@@ -213,7 +213,7 @@ fn what_is_no_table_is_65_and_a_missing_one_66() -> Result<()> {
     tool("kvsstable").args(["log", "verify", "/nowhere.log"]).assert().code(66);
     tool("kvsstable")
         .arg("dump")
-        .arg(directory.path())
+        .arg(tempfile::tempdir()?.path())
         .assert()
         .code(66)
         .stderr(contains("holds no store"));
