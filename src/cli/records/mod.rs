@@ -12,6 +12,7 @@
 //! member's identity; a record's `ctx` holds the epochs too.
 
 mod compact_json;
+mod digest;
 mod lines;
 mod read;
 mod stored;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use data_encoding::HEXLOWER;
-use sha1_smol::Sha1;
 
 use crate::cli::human;
 use crate::cli::json::Object;
@@ -14,12 +13,13 @@ use crate::version::{
 };
 
 use super::FORMAT;
+use super::digest::Digest;
 
 /// Writes a stream of records and keeps what its footer says.
 pub(crate) struct Recorder<'a> {
     out: &'a mut dyn Write,
     records: u64,
-    sha1: Sha1,
+    digest: Digest,
     /// The buffer of the last record, for the next one.
     spare: Vec<u8>,
 }
@@ -40,7 +40,7 @@ impl<'a> Recorder<'a> {
 
     /// A stream whose header was written.
     pub(crate) fn behind_header(out: &'a mut dyn Write) -> Self {
-        Self { out, records: 0, sha1: Sha1::new(), spare: Vec::new() }
+        Self { out, records: 0, digest: Digest::default(), spare: Vec::new() }
     }
 
     /// An empty record of a kind, to be filled and pushed.
@@ -54,7 +54,7 @@ impl<'a> Recorder<'a> {
     pub(crate) fn push(&mut self, record: Object) -> io::Result<usize> {
         let mut line = record.into_bytes();
         line.push(b'\n');
-        self.sha1.update(&line);
+        self.digest.update(&line);
         self.records += 1;
         self.out.write_all(&line)?;
         self.spare = line;
@@ -72,7 +72,7 @@ impl<'a> Recorder<'a> {
     pub(crate) fn end(self) -> io::Result<()> {
         let footer = Object::new("footer")
             .field("records", self.records)
-            .field("sha1", self.sha1.digest().to_string());
+            .field("sha1", self.digest.finish());
         writeln!(self.out, "{}", footer.finish())
     }
 }
