@@ -229,11 +229,11 @@ fn version(
         Some(_) => request(&text("req", fields.req)?)
             .ok_or(RecordError::Field("req", "is not `session:counter`"))?,
     };
-    let content = match one_value(fields.value, fields.value_b64, fields.tombstone)? {
+    let written = match one_value(fields.value, fields.value_b64, fields.tombstone)? {
         Some(value) => Content::Value(value),
         None => Content::Tombstone,
     };
-    Ok((dot, Version { timestamp, request, content }))
+    Ok((dot, Version { timestamp, request, content: written }))
 }
 
 /// The dot that a record calls so.

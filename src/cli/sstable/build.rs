@@ -199,14 +199,14 @@ impl Sorter {
             let Some((key, (_, value))) = self.waiting.pop_first() else { break };
             self.waiting_bytes -=
                 key.len() + value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES;
-            self.write(key, value)?;
+            self.write(key, value.as_deref())?;
         }
         Ok(())
     }
 
-    fn write(&mut self, key: Bytes, value: Option<Bytes>) -> anyhow::Result<()> {
+    fn write(&mut self, key: Bytes, value: Option<&[u8]>) -> anyhow::Result<()> {
         if let Some(builder) = &mut self.builder {
-            builder.add(&key, value.as_deref()).map_err(of_offline)?;
+            builder.add(&key, value).map_err(of_offline)?;
         }
         self.last = Some(key);
         Ok(())
@@ -214,7 +214,7 @@ impl Sorter {
 
     fn finish(mut self) -> anyhow::Result<Vec<crate::storage::offline::WrittenTable>> {
         while let Some((key, (_, value))) = self.waiting.pop_first() {
-            self.write(key, value)?;
+            self.write(key, value.as_deref())?;
         }
         match self.builder {
             None => Ok(Vec::new()),

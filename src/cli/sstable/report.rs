@@ -77,12 +77,13 @@ impl<'a> Report<'a> {
     pub(super) fn block(&mut self, bad: &BadBlock) {
         let (file, offset, error) = (bad.file.display(), bad.handle.offset, &bad.error);
         let mut message = format!("{file}: block at byte {offset}: {error}");
-        message.push_str(&match bad.number {
-            Some(number) => format!("; data block {number}"),
-            None => format!("; {}", kind_name(bad.kind)),
-        });
+        message.push_str("; ");
+        message.push_str(kind_name(bad.kind));
+        if let Some(number) = bad.number {
+            message.extend([" block ", &number.to_string()]);
+        }
         if let Some(keys) = &bad.keys {
-            message.push_str(&format!(", {}", shown_range(keys)));
+            message.extend([", ", &shown_range(keys)]);
         }
         let failure = self
             .failure(message)
@@ -119,7 +120,7 @@ impl<'a> Report<'a> {
         let (name, offset, bytes) = (file.display(), lost.offset, lost.bytes);
         let mut message = format!("{name}: lost {bytes} bytes from byte {offset}: {}", lost.reason);
         if let Some(keys) = &lost.keys {
-            message.push_str(&format!("; {}", shown_range(keys)));
+            message.extend(["; ", &shown_range(keys)]);
         }
         let failure = self
             .failure(message)
@@ -138,9 +139,9 @@ impl<'a> Report<'a> {
     }
 
     /// A whole file or directory that cannot be read.
-    pub(super) fn error(&mut self, error: anyhow::Error) {
+    pub(super) fn error(&mut self, error: &anyhow::Error) {
         self.found += 1;
-        self.tell(&error);
+        self.tell(error);
     }
 
     /// `otherwise`, or exit 65 where something was bad.

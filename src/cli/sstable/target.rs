@@ -70,9 +70,7 @@ impl Target {
     /// Its entries: of a data directory the live ones, else all, deletes included.
     pub(super) fn entries(&self) -> Entries<'_> {
         match self {
-            Self::Table(table) => {
-                Box::new(table.entries(b"").map(|entry| entry.map(|located| located.entry)))
-            }
+            Self::Table(table) => Box::new(merged_tables(vec![table.clone()])),
             Self::Tables(_, tables) => Box::new(merged_tables(tables.clone())),
             Self::Store(_, view) => Box::new(view.live()),
         }
@@ -271,7 +269,7 @@ pub(super) fn each(
         match run(path, report) {
             Ok(()) => {}
             Err(error) if paths.len() == 1 || is_of_output(&error) => return Err(error),
-            Err(error) => report.error(error),
+            Err(error) => report.error(&error),
         }
     }
     Ok(())

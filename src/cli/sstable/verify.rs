@@ -39,7 +39,7 @@ pub(super) fn verify(
         if let Err(error) = verify_path(path, depth, &mut report) {
             let exit = crate::cli::failure::exit_of(&error);
             missing = missing.or((exit != Exit::BadData).then_some(exit));
-            report.error(error);
+            report.error(&error);
         }
         write(path, report.found - before, common, out)?;
     }
@@ -61,7 +61,9 @@ fn verify_path(path: &Path, depth: Depth, report: &mut Report<'_>) -> anyhow::Re
 
 fn table(path: &Path, depth: Depth, report: &mut Report<'_>) -> anyhow::Result<()> {
     let bad = TableFile::verify(&Real, path, depth).map_err(of_offline)?;
-    bad.iter().for_each(|bad| report.block(bad));
+    for bad in &bad {
+        report.block(bad);
+    }
     Ok(())
 }
 
