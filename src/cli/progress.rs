@@ -72,6 +72,16 @@ impl Progress {
         progress
     }
 
+    /// That many more bytes are to come than was said at the beginning.
+    pub fn expect(&mut self, bytes: u64) {
+        let Shown::Bar(shown) = &mut self.shown else { return };
+        let total = shown.length().unwrap_or(0) + bytes;
+        if shown.length().is_none() {
+            *shown = bar(Some(total));
+        }
+        shown.set_length(total);
+    }
+
     /// Shows the counts where it is time to. Call it as often as you like.
     pub fn tick(&mut self) {
         if let Shown::Bar(bar) = &self.shown {

@@ -56,6 +56,23 @@ pub fn hint(target: NodeId, key: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
+/// For whom a hint is held, and the client's key.
+/// # Errors
+/// [`DecodeError`] when `bytes` is no hint's key, or its slot is not its key's.
+pub fn parse_hint(bytes: &[u8]) -> Result<(NodeId, &[u8]), DecodeError> {
+    let mut reader = Reader::new(bytes);
+    if reader.u8()? != HINT {
+        return Err(DecodeError::OutOfRange("keyspace"));
+    }
+    let target = NodeId::from_bytes(reader.array()?);
+    let slot = sorting_slot(reader.array()?);
+    let key = reader.rest();
+    if Token::of(key).slot() != slot {
+        return Err(DecodeError::OutOfRange("slot"));
+    }
+    Ok((target, key))
+}
+
 /// The storage key of the meta entry `name`.
 pub fn meta(name: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(1 + name.len());
@@ -156,5 +173,7 @@ mod tests {
         assert_eq!(meta(b"clean").as_ref(), b"mclean");
         let target = NodeId::from_bytes([7; 16]);
         assert_eq!(hint(target, b"k")[..17], [&b"h"[..], &[7; 16]].concat());
+        assert_eq!(parse_hint(&hint(target, b"k")), Ok((target, &b"k"[..])));
+        assert!(parse_hint(&data(b"k")).is_err());
     }
 }

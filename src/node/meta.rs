@@ -13,6 +13,8 @@
 //! that holds such a record is durable in each sync mode, but for addresses.
 #![warn(clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::cluster::register::RegisterState;
@@ -35,8 +37,8 @@ pub(super) struct ActorRecord {
     pub(super) floor: u64,
 }
 
-/// Key of the [`RegisterState`].
-pub(super) fn register_key() -> Bytes {
+/// Key of the layout register's record.
+pub fn register_key() -> Bytes {
     keys::meta(b"register")
 }
 
@@ -78,6 +80,16 @@ pub(super) fn decode_register(bytes: &[u8]) -> Result<RegisterState, DecodeError
     let is_sound = state.chosen.validate().is_ok()
         && Some(state.vote.version) == state.chosen.version.checked_add(1);
     if is_sound { Ok(state) } else { Err(DecodeError::OutOfRange("layout")) }
+}
+
+/// The names of the members that a register's record knows, those of a change in progress too.
+/// # Errors
+/// [`DecodeError`] on anything that is no register's record.
+pub fn member_names(register: &[u8]) -> Result<BTreeMap<NodeId, String>, DecodeError> {
+    let layout = decode_register(register)?.chosen;
+    let rings = [Some(&layout.now), layout.next.as_ref()].into_iter().flatten();
+    let members = rings.flat_map(|ring| &ring.members);
+    Ok(members.map(|member| (member.id, member.name.clone())).collect())
 }
 
 pub(super) fn encode_start(start: Start) -> Vec<u8> {
@@ -194,6 +206,8 @@ mod tests {
         let state = RegisterState::new(Arc::new(layout));
         let mut bytes = encode_register(&state);
         assert_eq!(decode_register(&bytes), Ok(state));
+        let names = member_names(&bytes).unwrap();
+        assert_eq!(names.into_values().collect::<Vec<_>>(), ["n1", "n2"]);
         bytes[0] = 2;
         assert_eq!(decode_register(&bytes), Err(DecodeError::OutOfRange("format")));
     }

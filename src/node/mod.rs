@@ -33,5 +33,6 @@ pub use config::{CoreConfig, DEADLINE_MAX, DiskSpace, Limits, PAIR_BYTES_MAX, TI
 pub use core::Core;
 pub use event::{Caller, Effect, Event, ReadToken, ScanToken, Severity};
 pub use handshake::WelcomeError;
+pub use meta::{member_names, register_key};
 pub use replayed::Replayed;
 pub use start::{StartError, found};

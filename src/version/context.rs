@@ -60,27 +60,11 @@ impl Context {
     }
     /// The token.
     pub fn encode(&self) -> String {
-        let mut epochs: BTreeMap<NodeId, Vec<(Epoch, u64)>> = BTreeMap::new();
-        for (actor, counter) in self.clock.iter() {
-            epochs.entry(actor.node).or_default().push((actor.epoch, counter));
-        }
-        let mut bytes = self.key_hash.to_le_bytes().to_vec();
-        put_varint(&mut bytes, epochs.len() as u64);
-        for (node, epochs) in epochs {
-            bytes.extend_from_slice(node.as_bytes());
-            put_bytes(&mut bytes, self.names.get(&node).map_or(&[], |name| name.as_bytes()));
-            put_varint(&mut bytes, epochs.len() as u64);
-            for (epoch, seen) in epochs {
-                put_varint(&mut bytes, u64::from(epoch.counter));
-                bytes.extend_from_slice(&epoch.random.to_le_bytes());
-                put_varint(&mut bytes, seen);
-            }
-        }
-        let checksum = low_half(&bytes);
-        bytes.extend_from_slice(&checksum.to_le_bytes());
-        let mut token = PREFIX.to_owned();
-        BASE64URL_NOPAD.encode_append(&bytes, &mut token);
-        token
+        encode(self.key_hash, &self.clock, &self.names)
+    }
+    /// The token of a read of `key`, as [`Context::new`] and [`Context::encode`] make it, without copying the parts.
+    pub fn token(key: &[u8], clock: &VectorClock, names: &BTreeMap<NodeId, String>) -> String {
+        encode(low_half(key), clock, names)
     }
     /// Reads a token without asking whose it is.
     /// # Errors
@@ -136,6 +120,30 @@ impl Context {
         }
         reader.finish().map(|()| context)
     }
+}
+
+fn encode(key_hash: u32, clock: &VectorClock, names: &BTreeMap<NodeId, String>) -> String {
+    // The clock is in actor order, so that a node's epochs stand together.
+    let nodes = || clock.iter().map(|(actor, _)| actor.node);
+    let first = |index: usize, node| index == 0 || nodes().nth(index - 1) != Some(node);
+    let count = nodes().enumerate().filter(|(index, node)| first(*index, *node)).count();
+    let mut bytes = key_hash.to_le_bytes().to_vec();
+    put_varint(&mut bytes, count as u64);
+    for (index, (actor, seen)) in clock.iter().enumerate() {
+        if first(index, actor.node) {
+            bytes.extend_from_slice(actor.node.as_bytes());
+            put_bytes(&mut bytes, names.get(&actor.node).map_or(&[], |name| name.as_bytes()));
+            put_varint(&mut bytes, nodes().filter(|node| *node == actor.node).count() as u64);
+        }
+        put_varint(&mut bytes, u64::from(actor.epoch.counter));
+        bytes.extend_from_slice(&actor.epoch.random.to_le_bytes());
+        put_varint(&mut bytes, seen);
+    }
+    let checksum = low_half(&bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    let mut token = PREFIX.to_owned();
+    BASE64URL_NOPAD.encode_append(&bytes, &mut token);
+    token
 }
 
 /// `counter:varint random:u32`, as states and tokens hold an epoch.
@@ -236,6 +244,7 @@ mod tests {
             let context = Context::new(&key, clock.clone(), names());
             let decoded = Context::decode(&context.encode()).unwrap();
             prop_assert_eq!(decoded.for_key(&key), Ok(&clock));
+            prop_assert_eq!(Context::token(&key, &clock, &names()), context.encode());
             prop_assert_eq!(decoded, context);
         }
 

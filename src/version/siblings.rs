@@ -209,7 +209,7 @@ impl Siblings {
     }
 
     /// The state of these parts; none where the clock does not cover a version's dot, or a dot has no counter.
-    pub(super) fn from_parts(clock: VectorClock, versions: BTreeMap<Dot, Version>) -> Option<Self> {
+    pub fn from_parts(clock: VectorClock, versions: BTreeMap<Dot, Version>) -> Option<Self> {
         let sound = versions.keys().all(|dot| dot.counter > 0 && clock.covers(*dot));
         sound.then_some(Self { clock, versions })
     }

@@ -15,6 +15,8 @@ mod node_fixture;
 mod node_init;
 mod node_run;
 mod ring_offline;
+mod sstable_live;
 mod sstable_offline;
+mod sstable_rewrite;
 mod tool;
 mod unruly_clients;

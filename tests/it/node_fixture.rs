@@ -111,12 +111,12 @@ impl DevCluster {
         Self::start_with(nodes, &[])
     }
 
-    /// The same with variables in the nodes' environment.
-    pub(crate) fn start_with(nodes: u16, environment: &[(&str, &str)]) -> Result<Self> {
+    /// The same with some of the nodes' configuration, as `KVNODE_…` variables.
+    pub(crate) fn start_with(nodes: u16, variables: &[(&str, &str)]) -> Result<Self> {
         let port = free_ports(nodes)?;
         let mut cluster = Self { dir: tempfile::tempdir()?, port, nodes: Vec::new() };
         let mut dev = cluster.dev();
-        dev.envs(environment.iter().copied());
+        dev.envs(variables.iter().copied());
         let output = dev.args(["-n", &nodes.to_string(), "--json"]).output()?;
         let (stdout, _) = expect(&output, 0);
         let record: Value = serde_json::from_str(&stdout)?;

@@ -12,7 +12,7 @@ use crate::cli::connect::Session;
 use crate::cli::exit::Exit;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
-use crate::cli::records::{Recorder, record};
+use crate::cli::records::{Detail, Recorder, record};
 use crate::node_id::NodeId;
 use crate::replication::Level;
 use crate::wire::client::{ReplyBody, RequestBody};
@@ -70,7 +70,8 @@ pub(crate) async fn export(
     let totals = scanner
         .run(common, |entry| {
             if !entry.state.versions().is_empty() {
-                recorder.push(record(&entry.key, &entry.state, &names))?;
+                let blank = recorder.blank("kv");
+                recorder.push(record(blank, &entry.key, &entry.state, &names, Detail::Shared))?;
             }
             Ok(Flow::On)
         })

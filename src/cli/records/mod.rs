@@ -12,13 +12,16 @@
 //! member's identity; a record's `ctx` holds the epochs too.
 
 mod compact_json;
+mod digest;
 mod lines;
 mod read;
+mod stored;
 mod write;
 
 pub(crate) use lines::{Line, Lines};
 pub(crate) use read::{Parsed, Record, RecordError, RecordValue, parse};
-pub(crate) use write::{Recorder, record, version_fields};
+pub(crate) use stored::{Origin, StoredLine, StoredRecord, parse_stored};
+pub(crate) use write::{Detail, Recorder, node_name, record, version_fields};
 
 /// The schema's name in a header.
 pub(crate) const FORMAT: &str = "kv-records/1";

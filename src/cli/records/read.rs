@@ -61,6 +61,9 @@ pub(crate) enum RecordError {
     /// A field of the wrong form.
     #[error("`{0}` {1}")]
     Field(&'static str, &'static str),
+    /// A state that cannot be made of what the record says.
+    #[error("{0}")]
+    State(String),
     /// An entry of a file that is not part of the data.
     #[error("a `{0}` entry cannot be imported")]
     NotData(String),
@@ -99,7 +102,7 @@ struct SiblingFields<'a> {
 }
 
 /// A field that is there, `null` included.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(
+pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
@@ -124,7 +127,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Parsed, RecordError> {
         Some(kind @ ("hint" | "meta")) => return Err(RecordError::NotData(kind.to_owned())),
         Some(_) | None => {}
     }
-    let key = key_of(&fields)?;
+    let key = key_of(fields.key, fields.key_b64)?;
     let context = match fields.ctx {
         None => None,
         Some(ctx) => Some(string(ctx).map_err(|()| RecordError::Field("ctx", "is no string"))?),
@@ -132,8 +135,11 @@ pub(crate) fn parse(line: &[u8]) -> Result<Parsed, RecordError> {
     Ok(Parsed::Record(Record { key, value: value_of(&fields)?, context }))
 }
 
-fn key_of(fields: &Fields<'_>) -> Result<Bytes, RecordError> {
-    let key = match (fields.key, fields.key_b64) {
+pub(super) fn key_of(
+    key: Option<&RawValue>,
+    key_b64: Option<&RawValue>,
+) -> Result<Bytes, RecordError> {
+    let key = match (key, key_b64) {
         (Some(_), Some(_)) => return Err(RecordError::Twice("key")),
         (None, None) => return Err(RecordError::Missing("key")),
         (None, Some(key)) => base64("key_b64", key)?,
@@ -179,7 +185,7 @@ fn value_of(fields: &Fields<'_>) -> Result<RecordValue, RecordError> {
     one_value(fields.value, fields.value_b64, fields.tombstone).map(RecordValue::One)
 }
 
-fn one_value(
+pub(super) fn one_value(
     value: Option<&RawValue>,
     value_b64: Option<&RawValue>,
     tombstone: Option<&RawValue>,
@@ -202,11 +208,11 @@ fn one_value(
     }
 }
 
-fn string(value: &RawValue) -> Result<String, ()> {
+pub(super) fn string(value: &RawValue) -> Result<String, ()> {
     serde_json::from_str(value.get()).map_err(drop)
 }
 
-fn base64(name: &'static str, value: &RawValue) -> Result<Bytes, RecordError> {
+pub(super) fn base64(name: &'static str, value: &RawValue) -> Result<Bytes, RecordError> {
     let text = string(value).map_err(|()| RecordError::Field(name, "is no string"))?;
     BASE64URL_NOPAD
         .decode(text.trim_end_matches('=').as_bytes())

@@ -3,20 +3,25 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use sha1_smol::Sha1;
+use data_encoding::HEXLOWER;
 
 use crate::cli::human;
 use crate::cli::json::Object;
 use crate::node_id::NodeId;
-use crate::version::{Content, Context, Dot, Siblings, Version, dot_name};
+use crate::version::{
+    Actor, Content, Context, Dot, Siblings, Timestamp, VectorClock, Version, dot_name,
+};
 
 use super::FORMAT;
+use super::digest::Digest;
 
 /// Writes a stream of records and keeps what its footer says.
 pub(crate) struct Recorder<'a> {
     out: &'a mut dyn Write,
     records: u64,
-    sha1: Sha1,
+    digest: Digest,
+    /// The buffer of the last record, for the next one.
+    spare: Vec<u8>,
 }
 
 impl<'a> Recorder<'a> {
@@ -30,18 +35,30 @@ impl<'a> Recorder<'a> {
         let header = origin(Object::new("header").field("format", FORMAT))
             .field("created", human::rfc3339(human::now() / 1_000_000 * 1_000_000));
         writeln!(out, "{}", header.finish())?;
-        Ok(Self { out, records: 0, sha1: Sha1::new() })
+        Ok(Self::behind_header(out))
     }
 
-    /// Writes a record.
+    /// A stream whose header was written.
+    pub(crate) fn behind_header(out: &'a mut dyn Write) -> Self {
+        Self { out, records: 0, digest: Digest::default(), spare: Vec::new() }
+    }
+
+    /// An empty record of a kind, to be filled and pushed.
+    pub(crate) fn blank(&mut self, kind: &str) -> Object {
+        Object::new_in(std::mem::take(&mut self.spare), kind)
+    }
+
+    /// Writes a record; how many bytes it took.
     /// # Errors
     /// Those of the output.
-    pub(crate) fn push(&mut self, record: Object) -> io::Result<()> {
-        let mut line = record.finish();
-        line.push('\n');
-        self.sha1.update(line.as_bytes());
+    pub(crate) fn push(&mut self, record: Object) -> io::Result<usize> {
+        let mut line = record.into_bytes();
+        line.push(b'\n');
+        self.digest.update(&line);
         self.records += 1;
-        self.out.write_all(line.as_bytes())
+        self.out.write_all(&line)?;
+        self.spare = line;
+        Ok(self.spare.len())
     }
 
     /// How many records were written.
@@ -55,31 +72,52 @@ impl<'a> Recorder<'a> {
     pub(crate) fn end(self) -> io::Result<()> {
         let footer = Object::new("footer")
             .field("records", self.records)
-            .field("sha1", self.sha1.digest().to_string());
+            .field("sha1", self.digest.finish());
         writeln!(self.out, "{}", footer.finish())
     }
 }
 
-/// A key's state as a record.
-pub(crate) fn record(key: &[u8], state: &Siblings, names: &BTreeMap<NodeId, String>) -> Object {
-    let object = Object::new("kv").bytes("key", key);
-    let context = Context::new(key, state.clock().clone(), names.clone()).encode();
+/// How much a record tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// What clients and other clusters need.
+    Shared,
+    /// Also the names of the puts and the logical parts of the times, so that the state can be made of it again.
+    Stored,
+}
+
+/// Bytes of an unknown node's id that people see.
+const SHORT_ID_BYTES: usize = 4;
+
+/// A key's state, put into a blank record.
+pub(crate) fn record(
+    object: Object,
+    key: &[u8],
+    state: &Siblings,
+    names: &BTreeMap<NodeId, String>,
+    detail: Detail,
+) -> Object {
+    let object = object.bytes("key", key);
+    let context = || Context::token(key, state.clock(), names);
+    let fields = |object, (dot, version): (&Dot, &Version)| {
+        version_value(object, version).field("dot", shown(*dot, state.clock(), names, detail))
+    };
     let mut versions = state.versions().iter();
     match (versions.next(), versions.next()) {
-        (None, _) => object.field("tombstone", true).field("ctx", context),
-        (Some((dot, version)), None) => {
-            let ts = human::rfc3339(version.timestamp.unix_micros());
-            version_value(object, version)
-                .field("dot", shown(*dot, names))
-                .field("ctx", context)
-                .field("ts", ts)
+        (None, _) => object.field("tombstone", true).field("ctx", context()),
+        (Some(only), None) => {
+            let object = fields(object, only).field("ctx", context());
+            times(object, only.1, detail)
         }
         (Some(_), Some(_)) => object
             .list(
                 "siblings",
-                state.versions().iter().map(|(dot, version)| version_fields(*dot, version, names)),
+                state
+                    .versions()
+                    .iter()
+                    .map(|version| times(fields(Object::bare(), version), version.1, detail)),
             )
-            .field("ctx", context),
+            .field("ctx", context()),
     }
 }
 
@@ -89,9 +127,9 @@ pub(crate) fn version_fields(
     version: &Version,
     names: &BTreeMap<NodeId, String>,
 ) -> Object {
-    version_value(Object::bare(), version)
-        .field("dot", shown(dot, names))
-        .field("ts", human::rfc3339(version.timestamp.unix_micros()))
+    let object = version_value(Object::bare(), version);
+    let dot = shown(dot, &VectorClock::new(), names, Detail::Shared);
+    times(object.field("dot", dot), version, Detail::Shared)
 }
 
 fn version_value(object: Object, version: &Version) -> Object {
@@ -101,7 +139,52 @@ fn version_value(object: Object, version: &Version) -> Object {
     }
 }
 
-fn shown(dot: Dot, names: &BTreeMap<NodeId, String>) -> String {
-    let id = || dot.actor.node.to_string();
-    dot_name(&names.get(&dot.actor.node).cloned().unwrap_or_else(id), dot)
+fn times(object: Object, version: &Version, detail: Detail) -> Object {
+    let timestamp = version.timestamp;
+    let object = object.field("ts", human::rfc3339(timestamp.unix_micros()));
+    if detail == Detail::Shared {
+        return object;
+    }
+    let tick = timestamp.bits() - Timestamp::at(timestamp.unix_micros()).bits();
+    let request = version.request;
+    object
+        .maybe("tick", (tick > 0).then_some(tick))
+        .field("req", format_args!("{:016x}:{}", request.session, request.counter))
+}
+
+/// What a node is called: its name, else the start of its id.
+pub(crate) fn node_name(node: NodeId, names: &BTreeMap<NodeId, String>) -> String {
+    match names.get(&node) {
+        Some(name) => name.clone(),
+        None => HEXLOWER.encode(&node.as_bytes()[..SHORT_ID_BYTES]),
+    }
+}
+
+fn shown(
+    dot: Dot,
+    clock: &VectorClock,
+    names: &BTreeMap<NodeId, String>,
+    detail: Detail,
+) -> String {
+    match (detail, names.get(&dot.actor.node)) {
+        (Detail::Shared, Some(name)) => dot_name(name, dot),
+        (Detail::Shared, None) => dot_name(&dot.actor.node.to_string(), dot),
+        (Detail::Stored, _) if is_taken_twice(dot.actor, clock, names) => {
+            format!("{}:{}", dot.actor, dot.counter)
+        }
+        (Detail::Stored, _) => dot_name(&node_name(dot.actor.node, names), dot),
+    }
+}
+
+/// Whether another actor of the clock is called the same.
+fn is_taken_twice(actor: Actor, clock: &VectorClock, names: &BTreeMap<NodeId, String>) -> bool {
+    let same = |other: Actor| {
+        other != actor
+            && other.epoch.counter == actor.epoch.counter
+            && match (names.get(&other.node), names.get(&actor.node)) {
+                (Some(name), Some(own)) => name == own,
+                _ => node_name(other.node, names) == node_name(actor.node, names),
+            }
+    };
+    clock.len() > 1 && clock.iter().any(|(other, _)| same(other))
 }

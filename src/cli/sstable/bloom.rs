@@ -5,20 +5,24 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use rand::{RngCore as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 
 use crate::cli::exit::Exit;
-use crate::cli::human;
-use crate::cli::json::Object;
 use crate::cli::keys::KeyCoding;
 use crate::cli::options::{Common, Format};
 use crate::node::keys;
-use crate::storage::table::bloom::{KeyHash, probes};
-use crate::storage::table::reader::Table;
+use crate::storage::offline::{BloomShape, TableFile};
 
-use super::files::open_table;
+use super::report::{Report, of_file};
+use super::target::{each, open_table};
 
-/// Keys that are certainly absent, asked for to measure a filter.
-const SAMPLE: u32 = 100_000;
+/// Random keys asked for to measure a filter.
+const SAMPLE: u32 = 200_000;
+/// Their seed: a file's figure is the same each time.
+const SAMPLE_SEED: u64 = 0xB100;
+/// Bytes of such a key.
+const SAMPLE_KEY_BYTES: usize = 16;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum BloomCommand {
@@ -59,37 +63,43 @@ pub(super) fn run(
 }
 
 fn check(args: &CheckArgs, common: &Common, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let hash = KeyHash::new(&keys::data(&args.coding.decode(&args.key)?));
+    let key = keys::data(&args.coding.decode(&args.key)?);
+    let mut report = Report::silent(common);
     let mut any = false;
-    for path in &args.files {
-        let maybe = open_table(path)?.may_contain(hash);
+    each(&args.files, &mut report, |path, _| {
+        let maybe = open_table(path)?.may_contain(&key);
         any |= maybe;
         let (file, word) = (path.display(), if maybe { "maybe" } else { "absent" });
         match common.format() {
             Format::Json => {
-                let object = Object::new("bloom").field("file", file.to_string());
-                writeln!(out, "{}", object.field("maybe", maybe).finish())?;
+                let object = of_file("bloom", path).field("maybe", maybe);
+                writeln!(out, "{}", object.finish())?;
             }
             Format::Plain => writeln!(out, "{file}\t{word}")?,
             Format::Human => writeln!(out, "{file}: {word}")?,
         }
-    }
-    Ok(if any { Exit::Done } else { Exit::No })
+        Ok(())
+    })?;
+    Ok(report.exit(if any { Exit::Done } else { Exit::No }))
 }
 
 fn stats(args: &StatsArgs, common: &Common, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    for path in &args.files {
+    let mut report = Report::silent(common);
+    each(&args.files, &mut report, |path, _| {
         let table = open_table(path)?;
-        let (measured, predicted) = (measured(&table), predicted(&table));
-        let bits = table.properties.bloom_bits_per_key;
-        let (file, entries) = (path.display(), table.properties.entries);
+        let measured = measured(&table);
+        let entries = table.properties().entries;
+        let predicted = table.bloom().map_or(1.0, |shape| predicted(shape, entries));
+        let bits = table.properties().bloom_bits_per_key;
+        let bytes = table.bloom().map_or(0, |shape| shape.bytes);
+        let file = path.display();
         match common.format() {
             Format::Json => {
-                let object = Object::new("bloom_stats")
-                    .field("file", file.to_string())
+                let object = of_file("bloom_stats", path)
                     .field("entries", entries)
                     .field("bits_per_key", bits)
-                    .field("filter_bytes", table.footer.filter.length)
+                    .field("filter_bytes", bytes)
+                    .field("sample", SAMPLE)
                     .field("false_positives", measured)
                     .field("false_positives_predicted", predicted);
                 writeln!(out, "{}", object.finish())?;
@@ -99,33 +109,60 @@ fn stats(args: &StatsArgs, common: &Common, out: &mut dyn Write) -> anyhow::Resu
             }
             Format::Human => writeln!(
                 out,
-                "{file}: {entries} entries, {bits} bits a key, {}; wrongly \"maybe\" {:.2}%, predicted {:.2}%",
-                human::size(table.footer.filter.length),
+                "{file}: {entries} entries, {bits} bits a key, {}; false positives {:.3}%, predicted {:.3}%",
+                common.size(bytes),
                 measured * 100.0,
                 predicted * 100.0
             )?,
         }
-    }
-    Ok(Exit::Done)
+        Ok(())
+    })?;
+    Ok(report.exit(Exit::Done))
 }
 
-/// The share of absent keys that the filter does not deny.
-fn measured(table: &Table) -> f64 {
+/// The share of random absent keys that the filter does not deny.
+fn measured(table: &TableFile) -> f64 {
+    let mut random = ChaCha8Rng::seed_from_u64(SAMPLE_SEED);
     // No storage key begins so: its first byte would name a keyspace.
-    let absent = |number: u32| KeyHash::new(format!("?absent {number}").as_bytes());
-    let wrong = (0..SAMPLE).filter(|number| table.may_contain(absent(*number))).count();
-    f64::from(u32::try_from(wrong).unwrap_or(u32::MAX)) / f64::from(SAMPLE)
+    let mut key = [b'?'; 1 + SAMPLE_KEY_BYTES];
+    let mut wrong = 0_u32;
+    for _ in 0..SAMPLE {
+        random.fill_bytes(&mut key[1..]);
+        wrong += u32::from(table.may_contain(&key));
+    }
+    f64::from(wrong) / f64::from(SAMPLE)
 }
 
-/// A plain bloom filter's rate for these bits and probes: (1 - e^(-kn/m))^k. Ours keeps each key within a cache line,
-/// which costs it a little more.
-#[expect(clippy::cast_precision_loss, reason = "a rate of two digits")]
-fn predicted(table: &Table) -> f64 {
-    let bits = table.footer.filter.length as f64 * 8.0;
-    if bits == 0.0 {
-        return 1.0;
+/// The rate of a filter whose keys each keep to one line (Putze, Sanders, Singler, 2007): lines hold a Poisson-distributed
+/// number of keys, and one that holds `n` denies a key unless all its probes meet set bits.
+#[expect(clippy::cast_precision_loss, reason = "a rate of a few digits")]
+fn predicted(shape: BloomShape, entries: u64) -> f64 {
+    let bits = shape.line_bits as f64;
+    let lines = shape.bytes as f64 * 8.0 / bits;
+    let mean = entries as f64 / lines;
+    let probes = f64::from(shape.probes);
+    let most = (mean + 10.0 * mean.sqrt() + 10.0).ceil();
+    let (mut keys, mut chance, mut rate) = (0.0, (-mean).exp(), 0.0);
+    while keys <= most {
+        let set = 1.0 - (1.0 - 1.0 / bits).powf(probes * keys);
+        rate += chance * set.powf(probes);
+        keys += 1.0;
+        chance *= mean / keys;
     }
-    let bits_per_key = u32::try_from(table.properties.bloom_bits_per_key).unwrap_or(u32::MAX);
-    let probes = f64::from(probes(bits_per_key));
-    (1.0 - (-probes * table.properties.entries as f64 / bits).exp()).powf(probes)
+    rate
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prediction_is_a_little_above_the_plain_filters() {
+        let shape = BloomShape { bytes: 64 * 2_000, line_bits: 512, probes: 6 };
+        let entries = shape.bytes * 8 / 10;
+        let plain = (1.0_f64 - (-0.6_f64).exp()).powf(6.0);
+        let rate = predicted(shape, entries);
+        assert!(plain < rate && rate < plain * 1.5, "{rate} against {plain}");
+        assert!(predicted(shape, 0) < 1e-9);
+    }
 }

@@ -1,36 +1,37 @@
-//! `compact`: SSTables merged into one new file.
+//! `compact`: SSTables merged into new ones.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use clap::Args;
 
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::json::Object;
 use crate::cli::options::Common;
-use crate::storage::table::builder::{Builder, TableOptions};
-use crate::storage::table::reader::Table;
+use crate::storage::offline::{
+    TableBuilder, TableFile, TableOptions, WrittenTable, merged_age, merged_tables,
+};
 use crate::storage::vfs::Real;
-use crate::storage::{LogPosition, Options};
 
-use super::entries::Merged;
-use super::files::{Damage, lock_for_writing, of_read, open_table};
+use super::dump::bytes;
+use super::report::{ProgressArgs, Report, of_offline};
+use super::target::{Output, open_table, tell_written};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct CompactArgs {
     /// SSTables
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Write the new SSTable into this directory
+    /// Write the new SSTables into this directory
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     /// Read and merge, say what would be written, and write nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 /// `compact`: each key once, with its newest entry. Deletes stay: an older table elsewhere may hold what they hide.
@@ -39,61 +40,76 @@ pub(super) fn compact(
     common: &Common,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
-    let mut tables =
-        args.files.iter().map(|path| open_table(path)).collect::<Result<Vec<Arc<Table>>, _>>()?;
-    tables.sort_by_key(|table| {
-        let properties = &table.properties;
-        (properties.level, std::cmp::Reverse((properties.newest, table.number)))
-    });
-    let level = tables.iter().map(|table| table.properties.level).max().unwrap_or(0);
-    let newest = tables.iter().map(|table| table.properties.newest).max();
-    let number = tables.iter().map(|table| table.number).max().unwrap_or(0) + 1;
-    let path = args.output.join(format!("{number:08}.sst"));
-    let lock = if args.dry_run { None } else { Some(lock_for_writing(&args.output)?) };
-    if path.exists() {
-        let message = format!("{} is there already", path.display());
-        return Err(Failure::new(Exit::CannotCreate, message).into());
-    }
-    let options =
-        TableOptions::new(&Options::default(), level, newest.unwrap_or(LogPosition::ZERO));
-    let mut builder = match lock {
+    let tables =
+        args.files.iter().map(|path| open_table(path)).collect::<Result<Vec<TableFile>, _>>()?;
+    let of = |table: &TableFile| table.properties().key_bytes + table.properties().value_bytes;
+    let total = tables.iter().map(of).sum();
+    let mut report = Report::begin(args.progress, common, "merged", Some(total));
+    let output = if args.dry_run { None } else { Some(Output::open(&args.output)?) };
+    let mut builder = match &output {
         None => None,
-        Some(_) => Some(
-            Builder::create(Arc::new(Real), &args.output, number, options)
-                .with_context(|| format!("writing {}", path.display()))?,
-        ),
+        Some(output) => {
+            let (level, newest) = merged_age(&tables);
+            Some(builder(output)?.aged(level, newest))
+        }
     };
-    let mut damage = Damage::default();
+    let mut merged = merged_tables(tables);
     let mut entries = 0_u64;
-    for entry in Merged::new(BTreeMap::new(), tables) {
+    for entry in &mut merged {
         match entry {
             Ok(entry) => {
                 entries += 1;
+                report.entry(bytes(&entry));
                 if let Some(builder) = &mut builder {
-                    builder.add(&entry.key, entry.value.as_deref())?;
+                    builder.add(&entry.key, entry.value.as_deref()).map_err(of_offline)?;
                 }
             }
-            Err(error) => damage.name(of_read(error), common)?,
+            Err(bad) => report.block(&bad),
         }
     }
-    if let Some(builder) = builder {
-        if entries == 0 {
-            builder.abandon()?;
+    let shadowed = merged.shadowed();
+    let written = match builder {
+        Some(_) if entries == 0 => {
             return Err(Failure::bad_data("no entry could be read; nothing was written").into());
         }
-        builder.finish().with_context(|| format!("writing {}", path.display()))?;
-        std::fs::File::open(&args.output).and_then(|dir| dir.sync_all())?;
+        Some(builder) => builder.finish().map_err(of_offline)?,
+        None => Vec::new(),
+    };
+    let object = Object::new(if args.dry_run { "dry_run" } else { "compacted" })
+        .list("files", written.iter().map(described))
+        .field("entries", entries)
+        .field("superseded", shadowed);
+    let verb = if args.dry_run { "would write" } else { "wrote" };
+    let text = format!(
+        "{verb} {entries} entries to {}; {shadowed} older ones were left out",
+        names(&written, &args.output)
+    );
+    let exit = report.exit(Exit::Done);
+    tell_written(object, &text, common, out)?;
+    Ok(exit)
+}
+
+/// Builds into an output directory, under numbers that are free.
+pub(super) fn builder(output: &Output) -> anyhow::Result<TableBuilder> {
+    let builder = TableBuilder::new(Arc::new(Real), &output.dir, TableOptions::default());
+    Ok(builder.numbered_from(output.next_number()?))
+}
+
+/// A written table for programs.
+pub(super) fn described(table: &WrittenTable) -> Object {
+    Object::bare()
+        .field("file", table.file.display().to_string())
+        .field("bytes", table.bytes)
+        .field("entries", table.properties.entries)
+}
+
+/// Written tables for people.
+pub(super) fn names(written: &[WrittenTable], dir: &std::path::Path) -> String {
+    match written {
+        [] => dir.display().to_string(),
+        [only] => only.file.display().to_string(),
+        [first, .., last] => {
+            format!("{} to {}", first.file.display(), last.file.display())
+        }
     }
-    let file = path.display();
-    if common.json {
-        let object = Object::new(if args.dry_run { "dry_run" } else { "compacted" })
-            .field("file", file.to_string())
-            .field("entries", entries);
-        writeln!(out, "{}", object.finish())?;
-    } else if args.dry_run {
-        writeln!(out, "would write {entries} entries to {file}")?;
-    } else if !common.quiet {
-        writeln!(io::stderr().lock(), "kvsstable: wrote {entries} entries to {file}")?;
-    }
-    Ok(damage.exit(Exit::Done))
 }

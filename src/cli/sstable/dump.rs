@@ -1,25 +1,22 @@
 //! `dump`: entries as records.
 
-use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use clap::Args;
 
 use crate::cli::exit::Exit;
 use crate::cli::json::Object;
-use crate::cli::keys::write_key;
+use crate::cli::keys::{KeyCoding, write_key};
 use crate::cli::options::{Common, Format};
 use crate::cli::records::Recorder;
-use crate::node_id::NodeId;
 use crate::storage::table::Entry;
 
-use super::entries::{Entries, Merged};
-use super::files::{Damage, contents, of_read, open_table};
-use super::log::replayed;
-use super::stored::{Shown, client_key, names, record};
+use super::entry::{Names, Shown, client_key, record};
+use super::report::{ProgressArgs, Report};
+use super::target::{Entries, Source, Target, each};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct DumpArgs {
@@ -28,122 +25,107 @@ pub(super) struct DumpArgs {
     keys_only: bool,
     /// Only keys from here on
     #[arg(long, value_name = "KEY")]
-    from: Option<String>,
+    from: Option<OsString>,
     /// Only keys up to here, itself included
     #[arg(long, value_name = "KEY")]
-    to: Option<String>,
+    to: Option<OsString>,
     /// Leave the values out and give their sizes
     #[arg(long, conflicts_with = "keys_only")]
     no_values: bool,
-    /// SSTables, or data directories
+    #[command(flatten)]
+    coding: KeyCoding,
+    #[command(flatten)]
+    progress: ProgressArgs,
+    /// SSTables, or directories of a node or of SSTables
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
 }
 
+/// Which keys are wanted. They sort by slot, so the whole file is read whatever they are.
+struct Wanted {
+    from: Option<Bytes>,
+    to: Option<Bytes>,
+}
+
 /// `dump`.
 pub(super) fn dump(args: &DumpArgs, common: &Common, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let mut damage = Damage::default();
-    for path in &args.paths {
-        let result = if path.is_dir() {
-            dump_directory(path, args, common, out, &mut damage)
-        } else {
-            dump_table(path, args, common, out, &mut damage)
-        };
-        match result {
-            Ok(()) => {}
-            Err(error) if is_of_output(&error) || args.paths.len() == 1 => return Err(error),
-            Err(error) => damage.name(error, common)?,
+    let decode =
+        |word: &Option<OsString>| word.as_ref().map(|word| args.coding.decode(word)).transpose();
+    let wanted = Wanted { from: decode(&args.from)?, to: decode(&args.to)? };
+    let mut report = Report::begin(args.progress, common, "dumped", None);
+    each(&args.paths, &mut report, |path, report| {
+        let before = report.found;
+        let target = Target::open(path, report)?;
+        report.expect(target.bytes());
+        let entries = target.entries();
+        if args.keys_only {
+            return keys(entries, &wanted, common, out, report);
         }
-    }
-    Ok(damage.exit(Exit::Done))
+        let source = target.origin();
+        let shown = if args.no_values { Shown::Sizes } else { Shown::Whole };
+        let mut recorder = begin(&source, path, out)?;
+        records(entries, &wanted, &source.names, shown, &mut recorder, report)?;
+        // Without a footer nobody takes a dump with holes for the whole.
+        if report.found == before { Ok(recorder.end()?) } else { Ok(()) }
+    })?;
+    Ok(report.exit(Exit::Done))
 }
 
-/// Where the output is gone, the other files need not be read.
-fn is_of_output(error: &anyhow::Error) -> bool {
-    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
-    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-fn dump_table(
+/// The header: the one that the tables were built from, so that a dump of them is the same again.
+fn begin<'a>(
+    source: &Source,
     path: &Path,
-    args: &DumpArgs,
-    common: &Common,
-    out: &mut dyn Write,
-    damage: &mut Damage,
-) -> anyhow::Result<()> {
-    let table = open_table(path)?;
-    let file = path.display().to_string();
-    let entries = Entries::of(table).map(|entry| entry.map_err(of_read));
-    let names = BTreeMap::new();
-    write(entries, args, common, &names, out, damage, |header| header.field("file", file))
-}
-
-fn dump_directory(
-    path: &Path,
-    args: &DumpArgs,
-    common: &Common,
-    out: &mut dyn Write,
-    damage: &mut Damage,
-) -> anyhow::Result<()> {
-    let contents = contents(path)?;
-    let names = names(&contents);
-    let memory = replayed(&contents.segments, common, damage)?;
-    let mut tables: Vec<Arc<_>> = Vec::new();
-    for (_, opened) in contents.tables {
-        match opened {
-            Ok(table) => tables.push(table),
-            Err(error) => damage.name(error, common)?,
+    out: &'a mut dyn Write,
+) -> std::io::Result<Recorder<'a>> {
+    match &source.header {
+        None => Recorder::begin(out, |header| source.describe(header, path)),
+        Some(header) => {
+            out.write_all(header)?;
+            Ok(Recorder::behind_header(out))
         }
     }
-    let live = Merged::new(memory, tables).filter_map(|entry| match entry {
-        Ok(Entry { value: None, .. }) => None,
-        Ok(entry) => Some(Ok(entry)),
-        Err(error) => Some(Err(of_read(error))),
-    });
-    let identity = contents.identity;
-    write(live, args, common, &names, out, damage, |header| match identity {
-        None => header,
-        Some(identity) => {
-            header.field("cluster", identity.cluster.to_string()).field("node", identity.name)
-        }
-    })
 }
 
-fn write(
-    entries: impl Iterator<Item = anyhow::Result<Entry>>,
-    args: &DumpArgs,
-    common: &Common,
-    names: &BTreeMap<NodeId, String>,
-    out: &mut dyn Write,
-    damage: &mut Damage,
-    origin: impl FnOnce(Object) -> Object,
+fn records(
+    entries: Entries<'_>,
+    wanted: &Wanted,
+    names: &Names,
+    shown: Shown,
+    recorder: &mut Recorder<'_>,
+    report: &mut Report<'_>,
 ) -> anyhow::Result<()> {
-    let before = damage.found;
-    let shown = Shown { no_values: args.no_values };
-    if args.keys_only {
-        for entry in entries {
-            match entry {
-                Ok(entry) if is_wanted(&entry.key, args) => {
-                    write_client_key(&entry.key, common, out)?;
-                }
-                Ok(_) => {}
-                Err(error) => damage.name(error, common)?,
-            }
-        }
-        return Ok(());
-    }
-    let mut recorder = Recorder::begin(out, origin)?;
     for entry in entries {
         match entry {
-            Ok(entry) if is_wanted(&entry.key, args) => {
-                recorder.push(record(&entry.key, entry.value.as_ref(), names, shown))?;
+            Ok(entry) if wanted.holds(&entry) => {
+                report.entry(bytes(&entry));
+                let record = record(&entry, names, shown, |kind| recorder.blank(kind));
+                recorder.push(record)?;
             }
             Ok(_) => {}
-            Err(error) => damage.name(error, common)?,
+            Err(bad) => report.block(&bad),
         }
     }
-    // Without a footer nobody takes a dump with holes for the whole.
-    if damage.found == before { Ok(recorder.end()?) } else { Ok(()) }
+    Ok(())
+}
+
+fn keys(
+    entries: Entries<'_>,
+    wanted: &Wanted,
+    common: &Common,
+    out: &mut dyn Write,
+    report: &mut Report<'_>,
+) -> anyhow::Result<()> {
+    for entry in entries {
+        match entry {
+            Ok(entry) if wanted.holds(&entry) => {
+                report.entry(bytes(&entry));
+                write_client_key(&entry.key, common, out)?;
+            }
+            Ok(_) => {}
+            Err(bad) => report.block(&bad),
+        }
+    }
+    Ok(())
 }
 
 fn write_client_key(key: &Bytes, common: &Common, out: &mut dyn Write) -> std::io::Result<()> {
@@ -156,8 +138,18 @@ fn write_client_key(key: &Bytes, common: &Common, out: &mut dyn Write) -> std::i
     }
 }
 
-fn is_wanted(key: &Bytes, args: &DumpArgs) -> bool {
-    let Some(key) = client_key(key) else { return args.from.is_none() && args.to.is_none() };
-    args.from.as_ref().is_none_or(|from| from.as_bytes() <= key)
-        && args.to.as_ref().is_none_or(|to| key <= to.as_bytes())
+/// Bytes of an entry's key and value.
+pub(super) fn bytes(entry: &Entry) -> usize {
+    entry.key.len() + entry.value.as_ref().map_or(0, Bytes::len)
+}
+
+impl Wanted {
+    fn holds(&self, entry: &Entry) -> bool {
+        if self.from.is_none() && self.to.is_none() {
+            return true;
+        }
+        let Some(key) = client_key(&entry.key) else { return false };
+        self.from.as_ref().is_none_or(|from| **from <= *key)
+            && self.to.as_ref().is_none_or(|to| *key <= **to)
+    }
 }

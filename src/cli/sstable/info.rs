@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::exit::Exit;
-use crate::cli::human;
-use crate::cli::json::Object;
+use crate::cli::json::serialized;
 use crate::cli::options::{Common, Format};
-use crate::storage::table::reader::Table;
+use crate::storage::offline::{TableFile, TableInfo};
 
-use super::files::{Damage, open_table};
+use super::entry::{key_object, shown_key};
+use super::report::{Report, of_file};
+use super::target::{each, open_table};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct InfoArgs {
@@ -22,69 +23,60 @@ pub(super) struct InfoArgs {
 
 /// `info`.
 pub(super) fn info(args: &InfoArgs, common: &Common, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let mut damage = Damage::default();
-    for path in &args.files {
-        match open_table(path) {
-            Ok(table) => write(&table, common, out)?,
-            Err(error) if args.files.len() == 1 => return Err(error),
-            Err(error) => damage.name(error, common)?,
-        }
-    }
-    Ok(damage.exit(Exit::Done))
+    let mut report = Report::silent(common);
+    each(&args.files, &mut report, |path, _| Ok(write(&open_table(path)?, common, out)?))?;
+    Ok(report.exit(Exit::Done))
 }
 
-fn write(table: &Table, common: &Common, out: &mut dyn Write) -> std::io::Result<()> {
-    let properties = &table.properties;
-    let first = table.keys(0).first;
-    let last = table.index.last().map(|entry| entry.last.clone()).unwrap_or_default();
-    let file = table.path.display();
-    let shown = |key: &bytes::Bytes| human::bytes(key, 60);
+fn write(table: &TableFile, common: &Common, out: &mut dyn Write) -> std::io::Result<()> {
+    let info = table.info();
+    let properties = &info.properties;
+    let file = info.file.display();
     match common.format() {
         Format::Json => {
-            let object = Object::new("table")
-                .field("file", file.to_string())
-                .field("number", table.number)
-                .field("bytes", table.length)
-                .field("format", crate::storage::table::FORMAT)
-                .raw("properties", &crate::cli::json::serialized(properties))
-                .bytes("first", &first)
-                .bytes("last", &last);
+            let object = of_file("table", &info.file)
+                .field("number", info.number)
+                .field("bytes", info.bytes)
+                .field("format", info.format)
+                .field("index_bytes", info.index_bytes)
+                .field("filter_bytes", info.filter_bytes)
+                .raw("properties", &serialized(properties))
+                .object("first", key_object(&info.first))
+                .object("last", key_object(&info.last));
             writeln!(out, "{}", object.finish())
         }
         Format::Plain => writeln!(
             out,
             "{file}\t{}\t{}\t{}\t{}\t{}\t{}",
-            table.number,
-            table.length,
+            info.number,
+            info.bytes,
             properties.level,
             properties.entries,
             properties.deletes,
             properties.data_blocks
         ),
         Format::Human => {
-            let lines = [
-                ("table", format!("{}, level {}", table.number, properties.level)),
-                ("size", common.size(table.length)),
-                (
-                    "entries",
-                    format!("{}, {} of them deletes", properties.entries, properties.deletes),
-                ),
-                ("keys", common.size(properties.key_bytes)),
-                ("values", common.size(properties.value_bytes)),
-                (
-                    "blocks",
-                    format!(
-                        "{}, {} before compression",
-                        properties.data_blocks,
-                        common.size(properties.raw_bytes)
-                    ),
-                ),
-                ("filter", format!("{} bits a key", properties.bloom_bits_per_key)),
-                ("first", shown(&first)),
-                ("last", shown(&last)),
-            ];
             writeln!(out, "{file}")?;
-            lines.iter().try_for_each(|(name, value)| writeln!(out, "  {name:8} {value}"))
+            lines(&info, common)
+                .iter()
+                .try_for_each(|(name, value)| writeln!(out, "  {name:8} {value}"))
         }
     }
+}
+
+fn lines(info: &TableInfo, common: &Common) -> [(&'static str, String); 9] {
+    let properties = &info.properties;
+    let (blocks, raw) = (properties.data_blocks, common.size(properties.raw_bytes));
+    let (bits, filter) = (properties.bloom_bits_per_key, common.size(info.filter_bytes));
+    [
+        ("table", format!("{}, level {}, format {}", info.number, properties.level, info.format)),
+        ("size", common.size(info.bytes)),
+        ("entries", format!("{}, {} of them deletes", properties.entries, properties.deletes)),
+        ("keys", common.size(properties.key_bytes)),
+        ("values", common.size(properties.value_bytes)),
+        ("blocks", format!("{blocks}, {raw} before compression")),
+        ("filter", format!("{bits} bits a key, {filter}")),
+        ("first", shown_key(&info.first)),
+        ("last", shown_key(&info.last)),
+    ]
 }

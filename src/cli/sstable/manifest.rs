@@ -3,19 +3,17 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 
 use crate::cli::exit::Exit;
-use crate::cli::failure::Failure;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
 use crate::storage::LogPosition;
-use crate::storage::manifest::Edit;
-use crate::storage::manifest::reader::ManifestReader;
+use crate::storage::offline::{Edit, ManifestFile, ManifestItem};
 use crate::storage::vfs::Real;
 
-use super::files::Damage;
+use super::entry::key_object;
+use super::report::{Report, of_offline};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ManifestCommand {
@@ -37,15 +35,15 @@ pub(super) fn run(
     common: &Common,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
-    let mut damage = Damage::default();
+    let mut report = Report::silent(common);
     match command {
         ManifestCommand::Dump(args) => {
-            walk(&args.file, common, &mut damage, &mut |offset, edit| {
+            walk(&args.file, &mut report, &mut |offset, edit| {
                 Ok(writeln!(out, "{}", object(offset, edit).finish())?)
             })?;
         }
         ManifestCommand::Verify(args) => {
-            let edits = verify_file(&args.file, common, &mut damage)?;
+            let edits = verify_file(&args.file, &mut report)?;
             let file = args.file.display();
             match common.format() {
                 Format::Json => {
@@ -57,52 +55,31 @@ pub(super) fn run(
             }
         }
     }
-    Ok(damage.exit(Exit::Done))
+    Ok(report.exit(Exit::Done))
 }
 
 /// Checks every edit and counts them.
 /// # Errors
 /// Exit 65 for a file that is no manifest, 66 for a missing one.
-pub(super) fn verify_file(
-    path: &Path,
-    common: &Common,
-    damage: &mut Damage,
-) -> anyhow::Result<u64> {
-    walk(path, common, damage, &mut |_, _| Ok(()))
+pub(super) fn verify_file(path: &Path, report: &mut Report<'_>) -> anyhow::Result<u64> {
+    walk(path, report, &mut |_, _| Ok(()))
 }
 
 fn walk(
     path: &Path,
-    common: &Common,
-    damage: &mut Damage,
+    report: &mut Report<'_>,
     take: &mut dyn FnMut(u64, &Edit) -> anyhow::Result<()>,
 ) -> anyhow::Result<u64> {
-    let file = path.display();
-    let mut reader = ManifestReader::open(&Real, path)
-        .with_context(|| format!("reading {file}"))?
-        .map_err(|reason| Failure::bad_data(format!("{file}: no manifest: {reason}")))?;
-    let mut edits = 0;
-    while let Some(next) = reader.next() {
-        match next {
-            Ok(located) => {
-                edits += 1;
-                take(located.offset, &located.edit)?;
-            }
-            Err(bad) => {
-                let torn = !reader.skip_to_sound();
-                // The first edit was synced before the file counted: without it there is nothing.
-                if !torn || edits == 0 {
-                    let message =
-                        format!("{file}: bad edit at byte {}: {}", bad.offset, bad.reason);
-                    damage.name(anyhow!(message), common)?;
-                }
-                if torn {
-                    break;
-                }
-            }
+    let mut file = ManifestFile::open(&Real, path).map_err(of_offline)?;
+    for item in &mut file {
+        match item {
+            ManifestItem::Edit(located) => take(located.offset, &located.edit)?,
+            ManifestItem::Bad(bad) => report.edit(path, &bad),
+            // Nothing ever relied on an edit that was not finished.
+            ManifestItem::Torn(_) => {}
         }
     }
-    Ok(edits)
+    Ok(file.edits())
 }
 
 fn object(offset: u64, edit: &Edit) -> Object {
@@ -113,8 +90,8 @@ fn object(offset: u64, edit: &Edit) -> Object {
             .field("bytes", meta.bytes)
             .field("entries", meta.entries)
             .field("deletes", meta.deletes)
-            .bytes("first", &meta.first)
-            .bytes("last", &meta.last)
+            .object("first", key_object(&meta.first))
+            .object("last", key_object(&meta.last))
     });
     Object::new("edit")
         .field("offset", offset)

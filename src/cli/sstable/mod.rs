@@ -4,15 +4,21 @@
 //! and for what the log holds beside the tables.
 
 mod bloom;
+mod build;
 mod compact;
+mod diff;
 mod dump;
-mod entries;
-mod files;
+mod entry;
 mod get;
+mod hist;
 mod info;
+mod interrupt;
+mod levels;
 mod log;
 mod manifest;
-mod stored;
+mod report;
+mod salvage;
+mod target;
 mod verify;
 
 use std::io::Write;
@@ -54,8 +60,19 @@ enum Command {
     /// Ask or measure bloom filters
     #[command(subcommand)]
     Bloom(bloom::BloomCommand),
-    /// Merge SSTables into one new file
+    /// Show how sizes, ages or tombstones are spread
+    #[command(subcommand)]
+    Hist(hist::HistCommand),
+    /// Merge SSTables into new ones
     Compact(compact::CompactArgs),
+    /// Save what is left of a damaged SSTable or commit log into a new file; exit 65 where anything is lost
+    Salvage(salvage::SalvageArgs),
+    /// Make SSTables of records: what a dump of them gives again
+    Build(build::BuildArgs),
+    /// Compare two files or directories; exit 1 where they differ
+    Diff(diff::DiffArgs),
+    /// Show how a store's tables lie over each other
+    Levels(levels::LevelsArgs),
     /// Look into commit logs
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -89,6 +106,21 @@ kvsstable get cart:42 n1
 # is the bloom filter as good as it should be?
 kvsstable bloom stats n1/sst/*.sst
 
+# how large are the values, and how old? how many tombstones wait for their end?
+kvsstable hist sizes --plot n1
+kvsstable hist tombstones n1
+
+# which tables does a read have to ask?
+kvsstable levels n1
+
+# a damaged file: what is bad, and what can be saved?
+kvsstable verify n1/sst/00000003.sst
+kvsstable salvage n1/sst/00000003.sst -o saved
+
+# records out, and the same records in again
+kvsstable dump n1 | jq -c 'select(.type == \"kv\" and .key != \"cart:42\")' | kvsstable build -o edited
+kvsstable diff n1 edited
+
 # what was written last?
 kvsstable log dump n1/log/*.log | tail -1",
         environment: &[("NO_COLOR", "no colours, where it is set and not empty")],
@@ -110,6 +142,7 @@ kvsstable log dump n1/log/*.log | tail -1",
 
     fn run(self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let common = self.common;
+        interrupt::end_on_signals()?;
         match self.command {
             None => Err(Failure::usage("no command; see kvsstable --help").into()),
             Some(Command::Info(args)) => info::info(&args, &common, out),
@@ -117,6 +150,11 @@ kvsstable log dump n1/log/*.log | tail -1",
             Some(Command::Get(args)) => get::get(&args, &common, out),
             Some(Command::Verify(args)) => verify::verify(&args, &common, out),
             Some(Command::Bloom(command)) => bloom::run(&command, &common, out),
+            Some(Command::Hist(command)) => hist::run(&command, &common, out),
+            Some(Command::Salvage(args)) => salvage::salvage(&args, &common, out),
+            Some(Command::Build(args)) => build::build(&args, &common, out),
+            Some(Command::Diff(args)) => diff::diff(&args, &common, out),
+            Some(Command::Levels(args)) => levels::levels(&args, &common, out),
             Some(Command::Compact(args)) => compact::compact(&args, &common, out),
             Some(Command::Log(command)) => log::run(&command, &common, out),
             Some(Command::Manifest(command)) => manifest::run(&command, &common, out),

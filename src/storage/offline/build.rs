@@ -66,7 +66,8 @@ impl Default for TableOptions {
 }
 
 impl TableBuilder {
-    /// Builds into the directory `dir`, which must exist; a table that is there is replaced.
+    /// Builds into the directory `dir`, which must exist, under the numbers from 1 on; a table that is there under one
+    /// of them is replaced.
     pub fn new(vfs: Arc<dyn Vfs>, dir: &Path, options: TableOptions) -> Self {
         Self {
             vfs,
@@ -81,8 +82,16 @@ impl TableBuilder {
         }
     }
 
+    /// Counts on from this number instead.
+    #[must_use]
+    pub const fn numbered_from(mut self, number: u64) -> Self {
+        self.next_number = number;
+        self
+    }
+
     /// What the tables say of their age: see [`Properties`].
-    pub(super) const fn aged(mut self, level: u64, newest: LogPosition) -> Self {
+    #[must_use]
+    pub const fn aged(mut self, level: u64, newest: LogPosition) -> Self {
         (self.level, self.newest) = (level, newest);
         self
     }
@@ -120,7 +129,7 @@ impl TableBuilder {
         self.finish_table()?;
         let synced = self.vfs.sync_dir(&self.dir);
         synced.map_err(|source| OfflineError::Write { file: self.dir.clone(), source })?;
-        Ok(self.written)
+        Ok(std::mem::take(&mut self.written))
     }
 
     fn create(&self) -> std::io::Result<Builder> {
@@ -141,5 +150,19 @@ impl TableBuilder {
         let builder::Written { number, bytes, first, last, properties, .. } = written;
         self.written.push(WrittenTable { file, number, bytes, first, last, properties });
         Ok(())
+    }
+}
+
+impl Drop for TableBuilder {
+    /// Tables that were not finished leave nothing behind.
+    fn drop(&mut self) {
+        if let Some(builder) = self.builder.take() {
+            // It has a temporary name; where that cannot be removed, it does no harm.
+            let _ = builder.abandon();
+        }
+        for table in &self.written {
+            // An unfinished lot of tables is none; the names are free again as far as the disk allows.
+            let _ = self.vfs.remove(&table.file);
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! A whole data directory as it is now: manifest, tables, and the log on top of them.
 //!
-//! Beside a running node files come and go: a view that finds one gone looks at the manifest again. What the node has not
-//! written to its log yet is not seen.
+//! Beside a running node files come and go. So a view opens all that the manifest names before it reads any of it, and
+//! looks again when a file was removed in between, or when the log's floor moved. What it then holds is a state that the
+//! store really had: the tables of one manifest, and above them the log from that manifest's floor up to some record.
+//! What the node has not written to its log yet is not seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,54 +11,61 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::{BadRecord, Change, LogFile, LogItem, OfflineError, TableMeta};
+use super::held::HeldFiles;
+use super::merge::{MergedEntries, Source};
+use super::{
+    BadBlock, BadRecord, BlockKind, Change, Depth, LogFile, LogItem, LogSummary, OfflineError,
+    TableFile, TableMeta,
+};
 use crate::storage::directory::{CURRENT, Directory, log_number, manifest_name};
-use crate::storage::levels::{Levels, Live};
 use crate::storage::log::LogPosition;
 use crate::storage::manifest::State;
 use crate::storage::manifest::reader::{ReadManifestError, read_state};
-use crate::storage::merge::{Merge, Run};
-use crate::storage::table::bloom::KeyHash;
-use crate::storage::table::reader::{Blocks, Lookup, successor};
-use crate::storage::table::{Entry, ReadError};
+use crate::storage::table::{BlockError, BlockHandle, Entry};
 use crate::storage::vfs::Vfs;
 
 /// How often a view is taken anew when files vanish under it.
-const ATTEMPTS: usize = 10;
+const LOOKS_MAX: usize = 20;
+/// How often when something is damaged: a record or an edit may have been seen half written.
+const LOOKS_AT_DAMAGE: usize = 3;
 
 /// A store's content at one moment. The log's part is in memory, as it would be in the node.
 #[derive(Debug)]
 pub struct DirectoryView {
     directory: Directory,
+    held: HeldFiles,
     state: State,
     manifest: u64,
-    levels: Levels,
+    /// As the store asks them: level 0 with the newest first, the deeper ones by key.
+    tables: BTreeMap<u64, Vec<ViewTable>>,
     /// What the log holds above the tables.
     recent: BTreeMap<Bytes, Recent>,
     segments: Vec<PathBuf>,
-    /// Bad places in the log; the last one may be a record that is being written.
-    pub bad_records: Vec<(PathBuf, BadRecord)>,
+    damaged: Vec<(PathBuf, BadRecord)>,
+    torn: Option<(PathBuf, BadRecord)>,
+}
+
+/// A table that the manifest names.
+#[derive(Debug)]
+pub struct ViewTable {
+    /// What the manifest says of it.
+    pub meta: TableMeta,
+    /// Its path.
+    pub path: PathBuf,
+    opened: Result<TableFile, BlockError>,
 }
 
 #[derive(Debug)]
 struct Recent {
     value: Option<Bytes>,
-    segment: PathBuf,
+    /// Index into the view's segments.
+    segment: usize,
     offset: u64,
-}
-
-/// A live entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LiveEntry {
-    /// The key.
-    pub key: Bytes,
-    /// Its value.
-    pub value: Bytes,
 }
 
 /// Where an entry stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum Place {
     /// In the log.
     Log {
         /// The segment.
@@ -75,43 +84,49 @@ pub enum Source {
     },
 }
 
-/// A key's newest entry and where it stands.
+/// One of a key's entries and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ViewEntry {
+pub struct PlacedEntry {
     /// The value; `None` for a delete.
     pub value: Option<Bytes>,
     /// Where.
-    pub source: Source,
+    pub place: Place,
+}
+
+/// What one look at a directory came to.
+enum Look {
+    /// A view, and whether it should be believed at once.
+    Taken(Box<DirectoryView>),
+    /// Something was removed or moved on in between.
+    Overtaken(OfflineError),
 }
 
 impl DirectoryView {
     /// Looks at the store in `dir`.
     /// # Errors
-    /// [`OfflineError`]. Damaged tables and log records are no error here: they show when their keys are read.
+    /// [`OfflineError`]. Damaged or missing tables and damaged log records are no error here: see
+    /// [`Self::damaged_records`], and [`Self::entries`] tells of the tables.
     pub fn open(vfs: &dyn Vfs, dir: &Path) -> Result<Self, OfflineError> {
         let directory = Directory::new(dir);
-        for _ in 1..ATTEMPTS {
-            match Self::look(vfs, &directory) {
-                Ok(Some(view)) => return Ok(view),
-                // A flush or merge came in between.
-                Ok(None) => {}
-                Err(OfflineError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+        let mut looks = 1;
+        loop {
+            match Self::look(vfs, &directory, looks == LOOKS_MAX) {
+                Ok(Look::Taken(view)) if view.damaged.is_empty() || looks >= LOOKS_AT_DAMAGE => {
+                    return Ok(*view);
+                }
+                Ok(Look::Taken(_)) => {}
+                Ok(Look::Overtaken(error)) if looks == LOOKS_MAX => return Err(error),
+                Ok(Look::Overtaken(_)) => {}
+                Err(error) if looks >= LOOKS_AT_DAMAGE => return Err(error),
+                Err(_) => {}
             }
+            looks += 1;
         }
-        let reason = "it changes faster than it can be read".to_owned();
-        Self::look(vfs, &directory)?.ok_or(OfflineError::Malformed { file: directory.root, reason })
     }
 
     /// The tables, level by level, each level's in the order in which they are asked.
-    pub fn tables(&self) -> impl Iterator<Item = &TableMeta> {
-        self.levels.tables().map(|live| &live.meta)
-    }
-
-    /// The path of the table with this number.
-    pub fn table_path(&self, number: u64) -> PathBuf {
-        self.directory.table(number)
+    pub fn tables(&self) -> impl Iterator<Item = &ViewTable> {
+        self.tables.values().flatten()
     }
 
     /// The manifest that counts.
@@ -124,139 +139,271 @@ impl DirectoryView {
         &self.segments
     }
 
-    /// The key's newest entry; `None` when it was never written.
+    /// Where the log's replay would begin.
+    pub const fn log_floor(&self) -> LogPosition {
+        self.state.floor.first_position
+    }
+
+    /// Places in the log that hold no sound record although later ones prove that one stood there.
+    pub fn damaged_records(&self) -> &[(PathBuf, BadRecord)] {
+        &self.damaged
+    }
+
+    /// Where the log ends within a record: one being written, or one that a crash cut and nobody was told of.
+    pub const fn torn(&self) -> Option<&(PathBuf, BadRecord)> {
+        self.torn.as_ref()
+    }
+
+    /// The key's newest entry that can be read; `None` when it was never written. Deletes are entries.
     /// # Errors
-    /// [`ReadError`] when the block that would hold it is damaged.
-    pub fn get(&self, key: &[u8]) -> Result<Option<ViewEntry>, ReadError> {
-        if let Some(Recent { value, segment, offset }) = self.recent.get(key) {
-            let source = Source::Log { file: segment.clone(), offset: *offset };
-            return Ok(Some(ViewEntry { value: value.clone(), source }));
-        }
-        for live in self.levels.candidates(key) {
-            let table = live.opened()?;
-            if let Lookup::Entry(value) = table.get(key, KeyHash::new(key), Blocks::Disk)? {
-                let block = table.index.block_of(key);
-                let offset = table.index.get(block).map_or(0, |entry| entry.handle.offset);
-                let source = Source::Table { file: table.path.clone(), block, offset };
-                return Ok(Some(ViewEntry { value, source }));
-            }
-        }
-        Ok(None)
+    /// [`BadBlock`] when a table that may hold a newer one cannot be read.
+    pub fn get(&self, key: &[u8]) -> Result<Option<PlacedEntry>, BadBlock> {
+        self.places(key).next().transpose()
     }
 
-    /// The live entries from `start` to before `end`, in order. After an error it goes on behind the keys that cannot be
-    /// read.
-    pub fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-    ) -> impl Iterator<Item = Result<LiveEntry, ReadError>> {
-        let end = end.map(Bytes::copy_from_slice);
-        let mut merge = Some(self.merge_from(start));
-        std::iter::from_fn(move || {
-            loop {
-                match merge.as_mut()?.next(Blocks::Disk) {
-                    Ok(Some(Entry { key, .. })) if end.as_ref().is_some_and(|end| *end <= key) => {
-                        return None;
-                    }
-                    Ok(Some(Entry { key, value: Some(value) })) => {
-                        return Some(Ok(LiveEntry { key, value }));
-                    }
-                    Ok(Some(Entry { value: None, .. })) => {}
-                    Ok(None) => return None,
-                    Err(error) => {
-                        merge = Some(self.merge_from(&successor(&error.keys().last)));
-                        return Some(Err(error));
-                    }
-                }
-            }
-        })
+    /// All of the key's entries, the newest first.
+    pub fn places<'a>(
+        &'a self,
+        key: &'a [u8],
+    ) -> impl Iterator<Item = Result<PlacedEntry, BadBlock>> + 'a {
+        let recent = self.recent.get(key).map(|recent| {
+            let file = self.segments.get(recent.segment).cloned().unwrap_or_default();
+            let place = Place::Log { file, offset: recent.offset };
+            Ok(PlacedEntry { value: recent.value.clone(), place })
+        });
+        let due = self.tables().filter(move |table| table.meta.may_hold(key));
+        recent.into_iter().chain(due.filter_map(move |table| match table.opened() {
+            Ok(opened) => opened.place(key).transpose(),
+            Err(bad) => Some(Err(bad)),
+        }))
     }
 
-    fn merge_from(&self, start: &[u8]) -> Merge {
-        let range = (std::ops::Bound::Included(start), std::ops::Bound::Unbounded);
-        let recent = self.recent.range::<[u8], _>(range);
+    /// The newest entry of each key, deletes included, in order; what cannot be read is told and passed over, and of
+    /// its keys an older entry may then be given.
+    pub fn entries(&self) -> MergedEntries<'_> {
         let entry = |(key, recent): (&Bytes, &Recent)| Entry {
             key: key.clone(),
             value: recent.value.clone(),
         };
-        let mut runs = vec![Run::memory(recent.map(entry).collect())];
-        runs.extend(self.levels.runs(start));
-        Merge::new(runs)
+        let mut sources = vec![Source::memory(self.recent.iter().map(entry))];
+        for (level, tables) in &self.tables {
+            let bad = tables.iter().filter_map(|table| table.opened().err());
+            sources.extend(bad.map(Source::bad));
+            let open = tables.iter().filter_map(|table| table.opened.as_ref().ok().cloned());
+            match level {
+                0 => sources.extend(open.map(|table| Source::tables([table]))),
+                _ => sources.push(Source::tables(open)),
+            }
+        }
+        MergedEntries::new(sources)
     }
 
-    /// `None` when the log's floor moved meanwhile: what it moved over may be in neither tables nor log here.
-    fn look(vfs: &dyn Vfs, directory: &Directory) -> Result<Option<Self>, OfflineError> {
-        let (state, manifest) = state_of(vfs, directory)?;
-        let open =
-            |meta: &TableMeta| match Live::open(vfs, &directory.table(meta.number), meta.clone()) {
-                Ok(live) => Ok(live),
-                Err(ReadError::Io { file, source, .. }) => Err(OfflineError::Io { file, source }),
-                Err(ReadError::Corrupt { file, source, .. }) => {
-                    Err(OfflineError::Malformed { file, reason: source.to_string() })
+    /// The entries that are not deletes.
+    pub fn live(&self) -> impl Iterator<Item = Result<Entry, BadBlock>> {
+        self.entries().filter(|entry| entry.as_ref().map_or(true, |entry| entry.value.is_some()))
+    }
+
+    /// Every block of the tables that is not what was written; hands each to `tell`.
+    /// # Errors
+    /// [`OfflineError::Io`].
+    pub fn verify_tables(
+        &self,
+        depth: Depth,
+        tell: &mut dyn FnMut(BadBlock),
+    ) -> Result<(), OfflineError> {
+        for table in self.tables() {
+            let mut sound = true;
+            match TableFile::verify(&self.held, &table.path, depth) {
+                Ok(bad) => {
+                    sound = bad.is_empty();
+                    bad.into_iter().for_each(&mut *tell);
                 }
-            };
-        let levels = Levels::new(state.tables.values().map(open).collect::<Result<Vec<_>, _>>()?);
+                Err(OfflineError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            // Missing, or a sound table that is not the one meant.
+            if sound && let Err(bad) = table.opened() {
+                tell(bad);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every record of a segment of [`Self::log_paths`] again.
+    /// # Errors
+    /// [`OfflineError`].
+    pub fn verify_segment(
+        &self,
+        path: &Path,
+        tell: &mut dyn FnMut(BadRecord),
+    ) -> Result<LogSummary, OfflineError> {
+        LogFile::open(&self.held, path)?.verify(tell)
+    }
+
+    /// One look. `last` says that there will be no further one: what is gone now stays gone.
+    fn look(vfs: &dyn Vfs, directory: &Directory, last: bool) -> Result<Look, OfflineError> {
+        let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let (state, manifest) = match state_of(vfs, directory) {
+            Err(OfflineError::Io { file, source }) if gone(&source) => {
+                return Ok(Look::Overtaken(OfflineError::Io { file, source }));
+            }
+            other => other?,
+        };
         let mut view = Self {
             directory: directory.clone(),
+            held: HeldFiles::default(),
             state,
             manifest,
-            levels,
+            tables: BTreeMap::new(),
             recent: BTreeMap::new(),
             segments: Vec::new(),
-            bad_records: Vec::new(),
+            damaged: Vec::new(),
+            torn: None,
         };
-        view.read_log(vfs)?;
-        let (now, _) = state_of(vfs, directory)?;
-        Ok((now.floor == view.state.floor).then_some(view))
+        match view.hold(vfs, last) {
+            Err(OfflineError::Io { file, source }) if gone(&source) => {
+                return Ok(Look::Overtaken(OfflineError::Io { file, source }));
+            }
+            other => other?,
+        }
+        // What the floor moved over meanwhile may be in neither tables nor log here.
+        if state_of(vfs, directory)?.0.floor != view.state.floor {
+            let reason = "it changes faster than it can be read".to_owned();
+            let file = view.directory.root;
+            return Ok(Look::Overtaken(OfflineError::Malformed { file, reason }));
+        }
+        view.open_tables()?;
+        view.read_log()?;
+        Ok(Look::Taken(Box::new(view)))
     }
 
-    fn read_log(&mut self, vfs: &dyn Vfs) -> Result<(), OfflineError> {
-        let io = |source| OfflineError::Io { file: self.directory.log.clone(), source };
-        let names = vfs.list(&self.directory.log).map_err(io)?;
-        let floor = self.state.floor.segment;
-        let numbers: BTreeSet<u64> = names.iter().filter_map(|name| log_number(name)).collect();
-        for number in numbers.range(floor..) {
-            let path = self.directory.segment(*number);
-            for item in LogFile::open(vfs, &path)? {
-                match item? {
-                    LogItem::Record(record) => self.take(&path, record.offset, record.changes),
-                    LogItem::Bad(bad) => self.bad_records.push((path.clone(), bad)),
-                }
+    /// Opens every file that the view is made of.
+    fn hold(&mut self, vfs: &dyn Vfs, last: bool) -> Result<(), OfflineError> {
+        for number in self.state.tables.keys() {
+            let path = self.directory.table(*number);
+            match self.held.hold(vfs, &path) {
+                Err(error) if last && error.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(|source| OfflineError::Io { file: path, source })?,
             }
+        }
+        let log = &self.directory.log;
+        let names =
+            vfs.list(log).map_err(|source| OfflineError::Io { file: log.clone(), source })?;
+        let numbers: BTreeSet<u64> = names.iter().filter_map(|name| log_number(name)).collect();
+        for number in numbers.range(self.state.floor.segment..) {
+            let path = self.directory.segment(*number);
+            let held = self.held.hold(vfs, &path);
+            held.map_err(|source| OfflineError::Io { file: path.clone(), source })?;
             self.segments.push(path);
         }
         Ok(())
     }
 
-    fn take(&mut self, segment: &Path, offset: u64, changes: Vec<Change>) {
+    fn open_tables(&mut self) -> Result<(), OfflineError> {
+        for meta in self.state.tables.values() {
+            let path = self.directory.table(meta.number);
+            let opened = match TableFile::open(&self.held, &path) {
+                Ok(table) if table.is(meta) => Ok(table),
+                Ok(_) => Err("another table stands here, not the one that the manifest means"),
+                Err(OfflineError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound =>
+                {
+                    Err("the manifest names it, but it is not there")
+                }
+                Err(OfflineError::BadBlock(bad)) => {
+                    let table = ViewTable { meta: meta.clone(), path, opened: Err(bad.error) };
+                    self.tables.entry(meta.level).or_default().push(table);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let opened = opened.map_err(|reason| BlockError::Malformed(reason.to_owned()));
+            let table = ViewTable { meta: meta.clone(), path, opened };
+            self.tables.entry(meta.level).or_default().push(table);
+        }
+        for (level, tables) in &mut self.tables {
+            match level {
+                0 => tables.sort_by_key(|table| std::cmp::Reverse(table.meta.number)),
+                _ => tables.sort_by(|left, right| left.meta.first.cmp(&right.meta.first)),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_log(&mut self) -> Result<(), OfflineError> {
+        let mut end = self.state.floor.first_position;
+        for index in 0..self.segments.len() {
+            let path = self.segments[index].clone();
+            let mut file = match LogFile::open(&self.held, &path) {
+                Ok(file) => file,
+                Err(OfflineError::Malformed { reason, .. }) => {
+                    self.damaged.push((path, BadRecord { offset: 0, position: end, reason }));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            // The torn end of a segment that another one follows is no end.
+            self.damaged.extend(self.torn.take());
+            if file.first_position() != end {
+                let position = file.first_position();
+                let reason =
+                    format!("the log goes on at position {position}, but ended at {end} before");
+                self.damaged.push((path.clone(), BadRecord { offset: 0, position, reason }));
+            }
+            while let Some(item) = file.next_item()? {
+                match item {
+                    LogItem::Record(record) => self.take(index, record.offset, record.changes),
+                    LogItem::Bad(bad) => self.damaged.push((path.clone(), bad)),
+                    LogItem::Torn(bad) => self.torn = Some((path.clone(), bad)),
+                }
+            }
+            end = file.position();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, segment: usize, offset: u64, changes: Vec<Change>) {
         for change in changes {
             let (key, value) = match change {
                 Change::Put(key, value) => (key, Some(value)),
                 Change::Delete(key) => (key, None),
                 Change::XorLeaf(..) => continue,
             };
-            self.recent.insert(key, Recent { value, segment: segment.to_owned(), offset });
+            self.recent.insert(key, Recent { value, segment, offset });
         }
     }
+}
 
-    /// Where the log's replay would begin.
-    pub fn log_floor(&self) -> LogPosition {
-        self.state.floor.first_position
+impl ViewTable {
+    /// The open table.
+    /// # Errors
+    /// Why there is none.
+    pub fn opened(&self) -> Result<&TableFile, BadBlock> {
+        self.opened.as_ref().map_err(|error| BadBlock {
+            file: self.path.clone(),
+            kind: BlockKind::Footer,
+            number: None,
+            handle: BlockHandle::default(),
+            keys: Some(self.meta.keys()),
+            error: error.clone(),
+        })
     }
 }
 
 fn state_of(vfs: &dyn Vfs, directory: &Directory) -> Result<(State, u64), OfflineError> {
     match read_state(vfs, &directory.manifest) {
         Ok(Some(found)) => Ok(found),
-        Ok(None) => {
-            let reason = format!("no store: manifest/{CURRENT} is missing");
-            Err(OfflineError::Malformed { file: directory.root.clone(), reason })
-        }
+        Ok(None) => Err(OfflineError::NoStore { dir: directory.root.clone() }),
         Err(ReadManifestError::Io { file, source }) => Err(OfflineError::Io { file, source }),
         Err(ReadManifestError::Damaged { file, offset, reason }) => Err(OfflineError::Malformed {
             file,
             reason: format!("damaged at byte {offset}: {reason}"),
         }),
     }
+}
+
+/// Whether a store's manifest is in this directory.
+pub fn holds_store(vfs: &dyn Vfs, dir: &Path) -> bool {
+    vfs.exists(&Directory::new(dir).manifest.join(CURRENT)).unwrap_or(false)
 }

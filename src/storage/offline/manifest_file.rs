@@ -11,7 +11,7 @@ use crate::storage::vfs::Vfs;
 #[derive(Debug)]
 pub struct ManifestFile {
     reader: ManifestReader,
-    lost: bool,
+    edits: u64,
 }
 
 /// An edit and where it stands.
@@ -23,6 +23,18 @@ pub struct ManifestEdit {
     pub edit: Edit,
 }
 
+/// What stands at a place of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ManifestItem {
+    /// An edit.
+    Edit(Box<ManifestEdit>),
+    /// Bytes that are none, in front of a sound edit; or where the first one should stand, without which the others
+    /// are nothing.
+    Bad(BadEdit),
+    /// Bytes that are none, up to the end: an edit that was never finished.
+    Torn(BadEdit),
+}
+
 impl ManifestFile {
     /// Opens the manifest at `path`.
     /// # Errors
@@ -30,7 +42,7 @@ impl ManifestFile {
     pub fn open(vfs: &dyn Vfs, path: &Path) -> Result<Self, OfflineError> {
         let file = path.to_owned();
         match ManifestReader::open(vfs, path) {
-            Ok(Ok(reader)) => Ok(Self { reader, lost: false }),
+            Ok(Ok(reader)) => Ok(Self { reader, edits: 0 }),
             Ok(Err(reason)) => Err(OfflineError::Malformed { file, reason }),
             Err(source) => Err(OfflineError::Io { file, source }),
         }
@@ -40,17 +52,25 @@ impl ManifestFile {
     pub const fn number(&self) -> u64 {
         self.reader.number
     }
+
+    /// How many sound edits were read.
+    pub const fn edits(&self) -> u64 {
+        self.edits
+    }
 }
 
 impl Iterator for ManifestFile {
-    type Item = Result<ManifestEdit, BadEdit>;
+    type Item = ManifestItem;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if std::mem::take(&mut self.lost) && !self.reader.skip_to_sound() {
-            return None;
-        }
-        let next = self.reader.next()?;
-        self.lost = next.is_err();
-        Some(next.map(|located| ManifestEdit { offset: located.offset, edit: located.edit }))
+        Some(match self.reader.next()? {
+            Ok(located) => {
+                self.edits += 1;
+                let edit = ManifestEdit { offset: located.offset, edit: located.edit };
+                ManifestItem::Edit(Box::new(edit))
+            }
+            Err(bad) if self.reader.skip_to_sound() || self.edits == 0 => ManifestItem::Bad(bad),
+            Err(bad) => ManifestItem::Torn(bad),
+        })
     }
 }

@@ -1,103 +1,129 @@
-//! Merges tables that stand alone into new ones.
+//! Several sorted sources as one: each key once, with its newest entry.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::VecDeque;
 
-use super::{
-    BadBlock, OfflineError, TableBuilder, TableEntries, TableFile, TableOptions, WrittenTable,
-};
+use super::{BadBlock, TableEntries, TableFile};
 use crate::storage::log::LogPosition;
 use crate::storage::table::Entry;
-use crate::storage::vfs::{Vfs, ensure_dir};
 
-/// What a merge did.
-#[derive(Debug)]
-pub struct MergeReport {
-    /// The tables written.
-    pub written: Vec<WrittenTable>,
-    /// Entries read.
-    pub entries_read: u64,
-    /// Entries left out since a newer one of their key exists.
-    pub entries_shadowed: u64,
-    /// Blocks that could not be read. Of their keys an older entry may have been taken.
-    pub bad_blocks: Vec<BadBlock>,
+/// Sources merged. What cannot be read is told and passed over; of its keys an older entry may then be given.
+pub struct MergedEntries<'a> {
+    /// Newest first.
+    sources: Vec<Source<'a>>,
+    shadowed: u64,
 }
 
-struct Input {
-    entries: TableEntries,
+/// One sorted source.
+pub(super) struct Source<'a> {
+    kind: Kind<'a>,
     head: Option<Entry>,
+    ended: bool,
 }
 
-/// Merges the tables at `inputs` into tables in `dir`, which is created. Of a key the newest entry stays: tables of a
-/// lower level are newer, in level 0 those written later (see [`crate::storage::table::Properties`]). Deletes stay: what
-/// they hide may be elsewhere.
-/// # Errors
-/// [`OfflineError`] when an input cannot be opened or the output cannot be written.
-pub fn merge_tables(
-    vfs: &Arc<dyn Vfs>,
-    inputs: &[PathBuf],
-    dir: &Path,
-    options: TableOptions,
-) -> Result<MergeReport, OfflineError> {
-    let mut tables =
-        inputs.iter().map(|path| TableFile::open(&**vfs, path)).collect::<Result<Vec<_>, _>>()?;
-    tables.sort_by_key(|table| {
-        let properties = table.properties();
-        (
-            properties.level,
-            std::cmp::Reverse(properties.newest),
-            std::cmp::Reverse(table.info().number),
-        )
-    });
-    ensure_dir(&**vfs, dir)
-        .map_err(|source| OfflineError::Write { file: dir.to_owned(), source })?;
-    let level = tables.iter().map(|table| table.properties().level).max().unwrap_or(0);
-    let newest =
-        tables.iter().map(|table| table.properties().newest).max().unwrap_or(LogPosition::ZERO);
-    let mut builder = TableBuilder::new(Arc::clone(vfs), dir, options).aged(level, newest);
-    let mut report = MergeReport {
-        written: Vec::new(),
-        entries_read: 0,
-        entries_shadowed: 0,
-        bad_blocks: Vec::new(),
-    };
-    let mut inputs: Vec<Input> =
-        tables.iter().map(|table| Input { entries: table.entries(b""), head: None }).collect();
-    while let Some(entry) = next(&mut inputs, &mut report) {
-        builder.add(&entry.key, entry.value.as_deref())?;
-    }
-    report.written = builder.finish()?;
-    Ok(report)
+enum Kind<'a> {
+    Memory(Box<dyn Iterator<Item = Entry> + 'a>),
+    /// Disjoint tables in key order, and the entries of the one before them.
+    Tables {
+        rest: VecDeque<TableFile>,
+        entries: Option<Box<TableEntries>>,
+    },
+    Bad(Option<Box<BadBlock>>),
 }
 
-/// The least key's newest entry.
-fn next(inputs: &mut [Input], report: &mut MergeReport) -> Option<Entry> {
-    for input in &mut *inputs {
-        input.fill(report);
+impl<'a> Source<'a> {
+    pub(super) fn memory(entries: impl Iterator<Item = Entry> + 'a) -> Self {
+        Self::new(Kind::Memory(Box::new(entries)))
     }
-    let heads = inputs.iter().enumerate();
-    let (_, newest) =
-        heads.filter_map(|(index, input)| Some((input.head.as_ref()?.key.clone(), index))).min()?;
-    let entry = inputs[newest].head.take()?;
-    for input in inputs {
-        if input.head.take_if(|head| head.key == entry.key).is_some() {
-            report.entries_shadowed += 1;
+
+    pub(super) fn tables(tables: impl IntoIterator<Item = TableFile>) -> Self {
+        Self::new(Kind::Tables { rest: tables.into_iter().collect(), entries: None })
+    }
+
+    /// A table that cannot be read at all.
+    pub(super) fn bad(bad: BadBlock) -> Self {
+        Self::new(Kind::Bad(Some(Box::new(bad))))
+    }
+
+    const fn new(kind: Kind<'a>) -> Self {
+        Self { kind, head: None, ended: false }
+    }
+
+    /// Makes sure that the head is the next entry, unless there is none.
+    fn fill(&mut self) -> Result<(), BadBlock> {
+        if self.head.is_some() || self.ended {
+            return Ok(());
+        }
+        self.head = self.kind.next()?;
+        self.ended = self.head.is_none();
+        Ok(())
+    }
+}
+
+impl Kind<'_> {
+    fn next(&mut self) -> Result<Option<Entry>, BadBlock> {
+        match self {
+            Self::Memory(entries) => Ok(entries.next()),
+            Self::Tables { rest, entries } => loop {
+                if let Some(entry) = entries.as_mut().and_then(|entries| entries.next_entry()) {
+                    return entry.map(Some);
+                }
+                let Some(table) = rest.pop_front() else { return Ok(None) };
+                *entries = Some(Box::new(table.entries(b"")));
+            },
+            Self::Bad(bad) => bad.take().map_or(Ok(None), |bad| Err(*bad)),
         }
     }
-    Some(entry)
 }
 
-impl Input {
-    fn fill(&mut self, report: &mut MergeReport) {
-        while self.head.is_none() {
-            match self.entries.next() {
-                Some(Ok(located)) => {
-                    report.entries_read += 1;
-                    self.head = Some(located.entry);
-                }
-                Some(Err(bad)) => report.bad_blocks.push(bad),
-                None => return,
+impl<'a> MergedEntries<'a> {
+    pub(super) const fn new(sources: Vec<Source<'a>>) -> Self {
+        Self { sources, shadowed: 0 }
+    }
+
+    /// Entries passed over since a newer one of their key exists.
+    pub const fn shadowed(&self) -> u64 {
+        self.shadowed
+    }
+}
+
+impl Iterator for MergedEntries<'_> {
+    type Item = Result<Entry, BadBlock>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for source in &mut self.sources {
+            if let Err(bad) = source.fill() {
+                return Some(Err(bad));
             }
         }
+        let heads = self.sources.iter().enumerate();
+        let heads = heads.filter_map(|(index, source)| Some((&source.head.as_ref()?.key, index)));
+        let (_, newest) = heads.min()?;
+        let entry = self.sources[newest].head.take()?;
+        for older in &mut self.sources[newest + 1..] {
+            if older.head.take_if(|head| head.key == entry.key).is_some() {
+                self.shadowed += 1;
+            }
+        }
+        Some(Ok(entry))
     }
+}
+
+/// The entries of tables that stand alone, as one. Of a key the newest stays: tables of a lower level are newer, in
+/// level 0 those written later (see [`crate::storage::table::Properties`]). Deletes stay: what they hide may be
+/// elsewhere.
+pub fn merged_tables(mut tables: Vec<TableFile>) -> MergedEntries<'static> {
+    tables.sort_by_key(|table| {
+        let properties = table.properties();
+        let (newest, number) = (properties.newest, table.number());
+        (properties.level, std::cmp::Reverse((newest, number)))
+    });
+    MergedEntries::new(tables.into_iter().map(|table| Source::tables([table])).collect())
+}
+
+/// What a table that holds all of these says of its age.
+pub fn merged_age(tables: &[TableFile]) -> (u64, LogPosition) {
+    let properties = || tables.iter().map(TableFile::properties);
+    let level = properties().map(|properties| properties.level).max().unwrap_or(0);
+    let newest = properties().map(|properties| properties.newest).max();
+    (level, newest.unwrap_or(LogPosition::ZERO))
 }

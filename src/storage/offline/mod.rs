@@ -5,9 +5,11 @@
 
 mod build;
 mod directory;
+mod held;
 mod log_file;
 mod manifest_file;
 mod merge;
+mod salvage;
 mod table_file;
 #[cfg(test)]
 mod tests;
@@ -16,11 +18,14 @@ use std::io;
 use std::path::PathBuf;
 
 pub use build::{TableBuilder, TableOptions, WrittenTable};
-pub use directory::{DirectoryView, LiveEntry, Source, ViewEntry};
-pub use log_file::{LogFile, LogItem, LogRecord};
-pub use manifest_file::{ManifestEdit, ManifestFile};
-pub use merge::{MergeReport, merge_tables};
-pub use table_file::{BadBlock, BlockKind, Located, TableEntries, TableFile, TableInfo};
+pub use directory::{DirectoryView, Place, PlacedEntry, ViewTable, holds_store};
+pub use log_file::{LogFile, LogItem, LogRecord, LogSummary};
+pub use manifest_file::{ManifestEdit, ManifestFile, ManifestItem};
+pub use merge::{MergedEntries, merged_age, merged_tables};
+pub use salvage::{Lost, SalvagedLog, SalvagedTable, salvage_log, salvage_table};
+pub use table_file::{
+    BadBlock, BlockKind, BloomShape, Depth, Located, TableEntries, TableFile, TableInfo,
+};
 
 pub use super::batch::Change;
 pub use super::log::reader::BadRecord;
@@ -45,6 +50,15 @@ pub enum OfflineError {
         file: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// A block without which nothing of it can be read.
+    #[error(transparent)]
+    BadBlock(Box<BadBlock>),
+    /// The directory has no manifest.
+    #[error("{} holds no store", dir.display())]
+    NoStore {
+        /// The directory.
+        dir: PathBuf,
     },
     /// The output cannot be written.
     #[error("cannot write {}", file.display())]

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::OfflineError;
+use super::{OfflineError, Place, PlacedEntry, TableMeta};
 use crate::storage::table::block::{self, DataBlock, Kind};
-use crate::storage::table::bloom::KeyHash;
+use crate::storage::table::bloom::{self, KeyHash};
 use crate::storage::table::reader::{Blocks, Table, read_block, read_footer};
-use crate::storage::table::{BlockError, BlockHandle, Entry, FORMAT, Properties, ReadError};
+use crate::storage::table::{
+    BlockError, BlockHandle, Entry, FORMAT, KeyRange, Properties, ReadError,
+};
 use crate::storage::vfs::{Vfs, VfsFile};
 
 /// One table, open for reading.
@@ -74,7 +76,7 @@ pub enum BlockKind {
 
 /// A block that is not what was written.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: block at byte {offset}", file.display())]
+#[error("{}: block at byte {}", file.display(), handle.offset)]
 pub struct BadBlock {
     /// The file.
     pub file: PathBuf,
@@ -82,29 +84,67 @@ pub struct BadBlock {
     pub kind: BlockKind,
     /// The number of the data block, if it is one.
     pub number: Option<usize>,
-    /// Its byte offset.
-    pub offset: u64,
-    /// Bytes of its payload.
-    pub length: u64,
+    /// Where it stands.
+    pub handle: BlockHandle,
+    /// The keys that it may hold, where they are known; without them it may be any.
+    pub keys: Option<KeyRange>,
     /// What is wrong.
     #[source]
     pub error: BlockError,
 }
 
+/// How much of a table is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Footer, index, filter and properties.
+    Quick,
+    /// All of it.
+    Full,
+}
+
+/// A table's bloom filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BloomShape {
+    /// Bytes of it.
+    pub bytes: u64,
+    /// Bits of a line; all bits of a key stand in one.
+    pub line_bits: u64,
+    /// Bits set a key.
+    pub probes: u32,
+}
+
 impl TableFile {
     /// Opens the table at `path`.
     /// # Errors
-    /// [`OfflineError`] where footer, index, filter or properties cannot be read: [`TableFile::verify`] says more.
+    /// [`OfflineError::BadBlock`] where footer, index, filter or properties cannot be read: [`TableFile::verify`] says
+    /// more; [`OfflineError::Io`].
     pub fn open(vfs: &dyn Vfs, path: &Path) -> Result<Self, OfflineError> {
         let file = path.to_owned();
         match Table::open(vfs, path) {
             Ok(table) => Ok(Self { table: Arc::new(table) }),
             Err(ReadError::Io { source, .. }) => Err(OfflineError::Io { file, source }),
-            Err(ReadError::Corrupt { offset, source, .. }) => Err(OfflineError::Malformed {
-                file,
-                reason: format!("block at byte {offset}: {source}"),
-            }),
+            Err(ReadError::Corrupt { offset, source, .. }) => {
+                let handle = BlockHandle { offset, length: 0 };
+                let bad = bad_block(path, BlockKind::Footer, None, handle, source);
+                Err(OfflineError::BadBlock(Box::new(bad)))
+            }
         }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.table.path
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.table.number
+    }
+
+    /// Whether it is the table that a manifest means.
+    pub(super) fn is(&self, meta: &TableMeta) -> bool {
+        let table = &self.table;
+        (table.number, table.footer_checksum) == (meta.number, meta.footer_checksum)
     }
 
     /// What the table is made of.
@@ -140,7 +180,7 @@ impl TableFile {
         }
     }
 
-    /// The key's entry and where it stands; `None` when the table has none.
+    /// The key's entry and where it stands; `None` when the table has none. The filter is not asked.
     /// # Errors
     /// [`BadBlock`] for the block that would hold it.
     pub fn get(&self, key: &[u8]) -> Result<Option<Located>, BadBlock> {
@@ -149,6 +189,25 @@ impl TableFile {
             Some(Err(bad)) => Err(bad),
             Some(Ok(_)) | None => Ok(None),
         }
+    }
+
+    /// The same as a place in the store.
+    /// # Errors
+    /// Those of [`Self::get`].
+    pub fn place(&self, key: &[u8]) -> Result<Option<PlacedEntry>, BadBlock> {
+        Ok(self.get(key)?.map(|Located { entry, block, offset }| {
+            let place = Place::Table { file: self.table.path.clone(), block, offset };
+            PlacedEntry { value: entry.value, place }
+        }))
+    }
+
+    /// The bloom filter, where there is one.
+    pub fn bloom(&self) -> Option<BloomShape> {
+        let bits_per_key = u32::try_from(self.table.properties.bloom_bits_per_key);
+        let probes = bloom::probes(bits_per_key.unwrap_or(u32::MAX));
+        let bytes = self.table.footer.filter.length;
+        let line_bits = bloom::LINE_BYTES as u64 * 8;
+        (bytes > 0).then_some(BloomShape { bytes, line_bits, probes })
     }
 
     /// False when the bloom filter says that the key is not there. Always true without a filter.
@@ -160,8 +219,9 @@ impl TableFile {
     /// far as footer and index lead.
     /// # Errors
     /// [`OfflineError::Io`].
-    pub fn verify(vfs: &dyn Vfs, path: &Path) -> Result<Vec<BadBlock>, OfflineError> {
-        verify(vfs, path).map_err(|source| OfflineError::Io { file: path.to_owned(), source })
+    pub fn verify(vfs: &dyn Vfs, path: &Path, depth: Depth) -> Result<Vec<BadBlock>, OfflineError> {
+        verify(vfs, path, depth)
+            .map_err(|source| OfflineError::Io { file: path.to_owned(), source })
     }
 }
 
@@ -176,13 +236,45 @@ pub struct TableEntries {
 }
 
 impl TableEntries {
-    fn bad(&self, error: ReadError) -> BadBlock {
-        let handle = self.table.index.handle(self.number).unwrap_or_default();
-        let error = match error {
-            ReadError::Corrupt { source, .. } => source,
-            ReadError::Io { source, .. } => BlockError::Malformed(source.to_string()),
+    /// The next entry without its place; a bad block is told and passed over.
+    pub(super) fn next_entry(&mut self) -> Option<Result<Entry, BadBlock>> {
+        loop {
+            match self.step() {
+                Ok(Some(entry)) => return Some(Ok(entry)),
+                Ok(None) if self.number >= self.table.index.len() => return None,
+                Ok(None) => {}
+                Err(error) => {
+                    let bad = self.bad(error);
+                    self.leave_block();
+                    return Some(Err(bad));
+                }
+            }
+        }
+    }
+
+    /// The next entry of this block; none at its end, and the next block comes then.
+    fn step(&mut self) -> Result<Option<Entry>, ReadError> {
+        let block = match self.block.take() {
+            Some(block) => block,
+            None => match self.open_block()? {
+                Some(block) => block,
+                None => return Ok(None),
+            },
         };
-        bad_block(&self.table.path, BlockKind::Data, Some(self.number), handle, error)
+        if self.entry == block.count() {
+            self.leave_block();
+            return Ok(None);
+        }
+        let entry = block.entry(self.entry);
+        let entry = entry.map_err(|error| self.table.corrupt(self.number, error))?;
+        self.entry += 1;
+        self.block = Some(block);
+        Ok(Some(entry))
+    }
+
+    fn leave_block(&mut self) {
+        self.block = None;
+        self.number += 1;
     }
 
     fn open_block(&mut self) -> Result<Option<DataBlock>, ReadError> {
@@ -192,50 +284,36 @@ impl TableEntries {
         self.start.clear();
         Ok(Some(block))
     }
+
+    fn bad(&self, error: ReadError) -> BadBlock {
+        let error = match error {
+            ReadError::Corrupt { source, .. } => source,
+            ReadError::Io { source, .. } => BlockError::Malformed(source.to_string()),
+        };
+        bad_data(&self.table, self.number, error)
+    }
+
+    fn handle(&self) -> BlockHandle {
+        self.table.index.handle(self.number).unwrap_or_default()
+    }
 }
 
 impl Iterator for TableEntries {
     type Item = Result<Located, BadBlock>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let block = match self
-                .block
-                .take()
-                .map_or_else(|| self.open_block(), |block| Ok(Some(block)))
-            {
-                Ok(block) => block?,
-                Err(error) => {
-                    let bad = self.bad(error);
-                    self.number += 1;
-                    return Some(Err(bad));
-                }
-            };
-            if self.entry < block.count() {
-                let entry =
-                    block.entry(self.entry).map_err(|error| self.table.corrupt(self.number, error));
-                let located = match entry {
-                    Ok(entry) => {
-                        self.entry += 1;
-                        let offset = self
-                            .table
-                            .index
-                            .get(self.number)
-                            .map_or(0, |entry| entry.handle.offset);
-                        self.block = Some(block);
-                        Ok(Located { entry, block: self.number, offset })
-                    }
-                    Err(error) => {
-                        let bad = self.bad(error);
-                        self.number += 1;
-                        Err(bad)
-                    }
-                };
-                return Some(located);
-            }
-            self.number += 1;
-        }
+        Some(self.next_entry()?.map(|entry| Located {
+            entry,
+            block: self.number,
+            offset: self.handle().offset,
+        }))
     }
+}
+
+fn bad_data(table: &Table, number: usize, error: BlockError) -> BadBlock {
+    let handle = table.index.handle(number).unwrap_or_default();
+    let bad = bad_block(&table.path, BlockKind::Data, Some(number), handle, error);
+    BadBlock { keys: Some(table.keys(number)), ..bad }
 }
 
 fn bad_block(
@@ -245,17 +323,10 @@ fn bad_block(
     handle: BlockHandle,
     error: BlockError,
 ) -> BadBlock {
-    BadBlock {
-        file: file.to_owned(),
-        kind,
-        number,
-        offset: handle.offset,
-        length: handle.length,
-        error,
-    }
+    BadBlock { file: file.to_owned(), kind, number, handle, keys: None, error }
 }
 
-fn verify(vfs: &dyn Vfs, path: &Path) -> io::Result<Vec<BadBlock>> {
+fn verify(vfs: &dyn Vfs, path: &Path, depth: Depth) -> io::Result<Vec<BadBlock>> {
     let file = vfs.open(path)?;
     let length = file.length()?;
     let mut bad = Vec::new();
@@ -284,7 +355,8 @@ fn verify(vfs: &dyn Vfs, path: &Path) -> io::Result<Vec<BadBlock>> {
         }
     }
     match Table::open(vfs, path) {
-        Ok(table) => verify_data(&*file, &table, &mut bad)?,
+        Ok(table) if depth == Depth::Full => verify_data(&*file, &table, &mut bad)?,
+        Ok(_) => {}
         Err(ReadError::Io { source, .. }) => return Err(source),
         // Told above, unless the block holds what its checksum says and still makes no sense.
         Err(ReadError::Corrupt { offset, source, .. }) if bad.is_empty() => {
@@ -307,7 +379,9 @@ fn verify_data(file: &dyn VfsFile, table: &Table, bad: &mut Vec<BadBlock>) -> io
             check_entries(table, &block, &mut before, &index.last)
         });
         if let Err(error) = checked {
-            bad.push(bad_block(&table.path, BlockKind::Data, Some(number), index.handle, error));
+            bad.push(bad_data(table, number, error));
+            // The filter and the order say nothing about what could not be read.
+            before = Some(index.last.clone());
         }
     }
     if bad.is_empty() && entries != table.properties.entries {

@@ -2,7 +2,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::*;
+use crate::storage::table::Entry;
 use crate::storage::vfs::Vfs;
 use crate::storage::vfs::simulated::Disk;
 use crate::storage::{BlockError, Options, Store, WriteBatch};
@@ -80,9 +83,9 @@ fn a_directory_beside_a_running_store_shows_the_same_and_is_left_alone() {
     let files = disk.files();
     let view = DirectoryView::open(&disk, Path::new(DIR)).unwrap();
     let seen: BTreeMap<_, _> = view
-        .scan(b"", None)
+        .live()
         .map(Result::unwrap)
-        .map(|live| (live.key.to_vec(), live.value.to_vec()))
+        .map(|live| (live.key.to_vec(), live.value.unwrap().to_vec()))
         .collect();
     assert_eq!(seen, expected);
     for number in 0..120 {
@@ -90,7 +93,7 @@ fn a_directory_beside_a_running_store_shows_the_same_and_is_left_alone() {
         let entry = view.get(key.as_bytes()).unwrap();
         let value = entry.as_ref().and_then(|entry| entry.value.clone());
         assert_eq!(value, store.get(key.as_bytes()).unwrap().value, "{key}");
-        if let Some(ViewEntry { source: Source::Table { file, block, offset }, .. }) = entry {
+        if let Some(PlacedEntry { place: Place::Table { file, block, offset }, .. }) = entry {
             let located =
                 TableFile::open(&disk, &file).unwrap().get(key.as_bytes()).unwrap().unwrap();
             assert_eq!(
@@ -100,7 +103,9 @@ fn a_directory_beside_a_running_store_shows_the_same_and_is_left_alone() {
         }
     }
     assert!(
-        view.tables().count() > 1 && !view.log_paths().is_empty() && view.bad_records.is_empty()
+        view.tables().count() > 1
+            && !view.log_paths().is_empty()
+            && view.damaged_records().is_empty()
     );
     assert_eq!(disk.files(), files);
     // The log's end and a merge that happens meanwhile change nothing that the view holds.
@@ -108,7 +113,7 @@ fn a_directory_beside_a_running_store_shows_the_same_and_is_left_alone() {
     while let Some(job) = store.next_job() {
         store.run(job).unwrap();
     }
-    assert_eq!(view.scan(b"", None).count(), expected.len());
+    assert_eq!(view.live().count(), expected.len());
 }
 
 #[test]
@@ -116,10 +121,22 @@ fn tables_merge_to_what_the_store_holds() {
     let (disk, store, expected) = store();
     store.flush().unwrap();
     let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
-    let report =
-        merge_tables(&vfs, &table_paths(&disk), Path::new("merged"), TableOptions::default())
-            .unwrap();
-    let [written] = report.written.try_into().unwrap();
+    let tables: Vec<_> =
+        table_paths(&disk).iter().map(|path| TableFile::open(&disk, path).unwrap()).collect();
+    disk.create_dir(Path::new("merged")).unwrap();
+    let (level, newest) = merged_age(&tables);
+    let mut builder = TableBuilder::new(vfs, Path::new("merged"), TableOptions::default())
+        .aged(level, newest)
+        .numbered_from(7);
+    let all: u64 = tables.iter().map(|table| table.properties().entries).sum();
+    let mut merged = merged_tables(tables);
+    for entry in &mut merged {
+        let entry = entry.unwrap();
+        builder.add(&entry.key, entry.value.as_deref()).unwrap();
+    }
+    let shadowed = merged.shadowed();
+    let [written] = builder.finish().unwrap().try_into().unwrap();
+    assert_eq!((written.number, written.properties.level), (7, level));
     let table = TableFile::open(&disk, &written.file).unwrap();
     let entries: Vec<_> = table.entries(b"").map(|entry| entry.unwrap().entry).collect();
     let live: BTreeMap<_, _> = entries
@@ -127,8 +144,8 @@ fn tables_merge_to_what_the_store_holds() {
         .filter_map(|entry| Some((entry.key.to_vec(), entry.value.as_ref()?.to_vec())))
         .collect();
     assert_eq!(live, expected);
-    assert_eq!(report.entries_read, entries.len() as u64 + report.entries_shadowed);
-    assert!(TableFile::verify(&disk, &written.file).unwrap().is_empty());
+    assert!(shadowed > 0 && all == entries.len() as u64 + shadowed);
+    assert!(TableFile::verify(&disk, &written.file, Depth::Full).unwrap().is_empty());
 }
 
 #[test]
@@ -148,11 +165,17 @@ fn damage_is_listed_and_the_rest_of_the_table_is_read() {
         .find(|found| found.block == 1)
         .unwrap();
     disk.flip_bit(&path, second.offset + 3, 4).unwrap();
-    let bad = TableFile::verify(&disk, &path).unwrap();
-    let [BadBlock { kind: BlockKind::Data, number: Some(1), offset, error, .. }] = &*bad else {
+    let bad = TableFile::verify(&disk, &path, Depth::Full).unwrap();
+    let [
+        BadBlock {
+            kind: BlockKind::Data, number: Some(1), handle, keys: Some(keys), error, ..
+        },
+    ] = &*bad
+    else {
         panic!("{bad:?}")
     };
-    assert_eq!(*offset, second.offset);
+    assert_eq!((handle.offset, &keys.first < &keys.last), (second.offset, true));
+    assert!(keys.first <= second.entry.key && second.entry.key <= keys.last);
     assert!(matches!(error, BlockError::Checksum { stored, computed } if stored != computed));
     let table = TableFile::open(&disk, &path).unwrap();
     let (read, lost): (Vec<_>, Vec<_>) = table.entries(b"").partition(Result::is_ok);
@@ -163,7 +186,7 @@ fn damage_is_listed_and_the_rest_of_the_table_is_read() {
     // Footer, index, filter and properties too.
     let footer = disk.fork(0);
     footer.flip_bit(&path, info.bytes - 30, 0).unwrap();
-    assert_eq!(TableFile::verify(&footer, &path).unwrap()[0].kind, BlockKind::Footer);
+    assert_eq!(TableFile::verify(&footer, &path, Depth::Quick).unwrap()[0].kind, BlockKind::Footer);
     assert!(TableFile::open(&footer, &path).is_err());
 }
 
@@ -194,19 +217,30 @@ fn a_log_is_read_past_its_damage() {
     );
     assert_eq!((damaged.len(), &damaged[0], &damaged[2..]), (5, &sound[0], &sound[2..]));
     let view = DirectoryView::open(&disk, Path::new(DIR)).unwrap();
-    assert_eq!((view.bad_records.len(), view.scan(b"", None).count()), (1, 4));
+    assert_eq!((view.damaged_records().len(), view.live().count()), (1, 4));
 }
 
 #[test]
 fn a_manifest_shows_its_edits_past_damage() {
     let (disk, _, _) = store();
     let path = DirectoryView::open(&disk, Path::new(DIR)).unwrap().manifest_path();
-    let edits: Vec<_> = ManifestFile::open(&disk, &path).unwrap().map(Result::unwrap).collect();
+    let items = |disk: &Disk| ManifestFile::open(disk, &path).unwrap().collect::<Vec<_>>();
+    let sound = items(&disk);
+    let edits: Vec<_> = sound
+        .iter()
+        .map(|item| match item {
+            ManifestItem::Edit(edit) => edit,
+            other => panic!("{other:?}"),
+        })
+        .collect();
     assert!(edits.len() > 5 && edits.iter().any(|located| !located.edit.removed.is_empty()));
     disk.flip_bit(&path, edits[2].offset + 30, 0).unwrap();
-    let damaged: Vec<_> = ManifestFile::open(&disk, &path).unwrap().collect();
-    assert_eq!(damaged.iter().filter(|located| located.is_err()).count(), 1);
-    assert_eq!(damaged.len(), edits.len());
+    let damaged = items(&disk);
+    assert!(matches!(&damaged[2], ManifestItem::Bad(bad) if bad.offset == edits[2].offset));
+    assert_eq!(
+        (damaged.len(), &damaged[..2], &damaged[3..]),
+        (edits.len(), &sound[..2], &sound[3..])
+    );
 }
 
 #[test]
@@ -216,4 +250,82 @@ fn entries_out_of_order_are_refused() {
     builder.add(b"b", None).unwrap();
     let error = builder.add(b"a", None).unwrap_err();
     assert_eq!(error.to_string(), "key a does not come after b");
+}
+
+/// What salvaging a table gives: the entries' keys, and what was lost.
+fn salvaged(disk: &Disk, path: &Path) -> (Vec<Bytes>, Vec<Lost>) {
+    let (mut keys, mut lost) = (Vec::new(), Vec::new());
+    let mut take = |entry: &Entry| {
+        keys.push(entry.key.clone());
+        Ok(())
+    };
+    let report = salvage_table(disk, path, &mut take, &mut |gone| lost.push(gone)).unwrap();
+    assert_eq!(report.entries, keys.len() as u64);
+    (keys, lost)
+}
+
+#[test]
+fn the_sound_blocks_of_a_table_are_salvaged_with_and_without_its_index() {
+    let disk = Disk::new(0);
+    let value = |number: u32| Some(format!("{number}-").repeat(number as usize % 17));
+    let path = build(&disk, "t", (0..400).map(|number| (format!("{number:03}"), value(number))));
+    let table = TableFile::open(&disk, &path).unwrap();
+    let all: Vec<_> = table.entries(b"").map(|found| found.unwrap().entry.key).collect();
+    let third = table.entries(b"").flatten().find(|found| found.block == 3).unwrap();
+    let gone: Vec<_> = table
+        .entries(b"")
+        .flatten()
+        .filter(|found| found.block == 3)
+        .map(|f| f.entry.key)
+        .collect();
+    assert_eq!(salvaged(&disk, &path), (all.clone(), vec![]));
+    disk.flip_bit(&path, third.offset + 3, 4).unwrap();
+    let rest: Vec<_> = all.iter().filter(|key| !gone.contains(key)).cloned().collect();
+    let with_index = salvaged(&disk, &path);
+    disk.flip_bit(&path, table.info().bytes - 30, 0).unwrap();
+    let without = salvaged(&disk, &path);
+    for (keys, lost) in [with_index, without] {
+        assert_eq!(keys, rest);
+        assert_eq!(lost[0].offset, third.offset);
+        let range = lost[0].keys.as_ref().unwrap();
+        assert!(gone.iter().all(|key| range.first <= *key && *key <= range.last), "{range:?}");
+    }
+}
+
+#[test]
+fn a_salvaged_log_takes_the_place_of_the_damaged_one() {
+    for hit in [0, 3, 4] {
+        let disk = Disk::new(0);
+        let options = Options { memtable_bytes: 1 << 20, ..options() };
+        let open = |disk: &Disk| {
+            Store::open(Arc::new(disk.clone()), Path::new(DIR), options.clone(), &mut |_, _| {})
+        };
+        let (store, _) = open(&disk).unwrap();
+        for number in 0..5_usize {
+            let mut batch = WriteBatch::new();
+            batch.put(number.to_string(), "v".repeat(number * 7));
+            store.write(batch).unwrap();
+            store.sync_all().unwrap();
+        }
+        drop(store);
+        let path = Path::new("store/log/00000001.log");
+        let records: Vec<_> = LogFile::open(&disk, path).unwrap().map(Result::unwrap).collect();
+        let LogItem::Record(record) = &records[hit] else { panic!("{records:?}") };
+        disk.flip_bit(path, record.offset + 33, 0).unwrap();
+        assert_eq!(open(&disk).is_err(), hit < 4, "only the last may never have been durable");
+        disk.create_dir(Path::new("out")).unwrap();
+        let mut lost = Vec::new();
+        let salvaged =
+            salvage_log(&disk, path, Some(Path::new("out")), &mut |gone| lost.push(gone)).unwrap();
+        assert_eq!((salvaged.records, lost.len()), (4, 1));
+        assert_eq!((lost[0].offset, lost[0].bytes), (record.offset, record.bytes));
+        disk.rename(&salvaged.file, path).unwrap();
+        let (store, recovery) = open(&disk).unwrap();
+        assert_eq!(recovery.cut, None);
+        for number in 0..5_usize {
+            let value = store.get(number.to_string().as_bytes()).unwrap().value;
+            let expected = (number != hit).then(|| Bytes::from("v".repeat(number * 7)));
+            assert_eq!(value, expected, "key {number} after damage of {hit}");
+        }
+    }
 }

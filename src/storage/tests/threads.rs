@@ -93,7 +93,7 @@ fn a_view_from_outside_holds_all_that_was_written_whatever_runs_beside() {
             let at_least = durable.load(Ordering::Acquire);
             // It may be too quick for us; what is seen must be whole.
             let Ok(view) = DirectoryView::open(&vfs::Real, &dir) else { continue };
-            let seen: Vec<_> = view.scan(b"", None).map(|entry| entry.unwrap().key).collect();
+            let seen: Vec<_> = view.live().map(|entry| entry.unwrap().key).collect();
             assert!(seen.len() >= at_least as usize, "{} keys of {at_least}", seen.len());
             views += 1;
         }
