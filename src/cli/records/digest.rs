@@ -49,7 +49,9 @@ fn start() -> (SyncSender<Vec<u8>>, JoinHandle<Sha1>) {
     let (sender, chunks) = sync_channel::<Vec<u8>>(CHUNKS_WAITING_MAX);
     let thread = thread::spawn(move || {
         let mut sha1 = Sha1::new();
-        chunks.iter().for_each(|chunk| sha1.update(&chunk));
+        for chunk in &chunks {
+            sha1.update(&chunk);
+        }
         sha1
     });
     (sender, thread)

@@ -92,7 +92,7 @@ impl<'a> Report<'a> {
             .detail("block", bad.number)
             .detail("offset", offset)
             .detail("bytes", bad.handle.length);
-        self.tell(&with_keys(failure, bad.keys.as_ref()).into());
+        self.tell(&with_keys(failure, bad.keys.as_deref()).into());
     }
 
     /// A place in a log without a sound record.

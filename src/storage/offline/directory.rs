@@ -114,11 +114,9 @@ impl DirectoryView {
                 Ok(Look::Taken(view)) if view.damaged.is_empty() || looks >= LOOKS_AT_DAMAGE => {
                     return Ok(*view);
                 }
-                Ok(Look::Taken(_)) => {}
                 Ok(Look::Overtaken(error)) if looks == LOOKS_MAX => return Err(error),
-                Ok(Look::Overtaken(_)) => {}
                 Err(error) if looks >= LOOKS_AT_DAMAGE => return Err(error),
-                Err(_) => {}
+                Ok(Look::Taken(_) | Look::Overtaken(_)) | Err(_) => {}
             }
             looks += 1;
         }
@@ -385,7 +383,7 @@ impl ViewTable {
             kind: BlockKind::Footer,
             number: None,
             handle: BlockHandle::default(),
-            keys: Some(self.meta.keys()),
+            keys: Some(Box::new(self.meta.keys())),
             error: error.clone(),
         })
     }

@@ -90,7 +90,7 @@ pub fn salvage_table(
             Err(bad) => tell(Lost {
                 offset: bad.handle.offset,
                 bytes: bad.handle.length + TRAILER_BYTES as u64,
-                keys: bad.keys,
+                keys: bad.keys.map(|keys| *keys),
                 reason: bad.error.to_string(),
             }),
         }

@@ -87,7 +87,7 @@ pub struct BadBlock {
     /// Where it stands.
     pub handle: BlockHandle,
     /// The keys that it may hold, where they are known; without them it may be any.
-    pub keys: Option<KeyRange>,
+    pub keys: Option<Box<KeyRange>>,
     /// What is wrong.
     #[source]
     pub error: BlockError,
@@ -313,7 +313,7 @@ impl Iterator for TableEntries {
 fn bad_data(table: &Table, number: usize, error: BlockError) -> BadBlock {
     let handle = table.index.handle(number).unwrap_or_default();
     let bad = bad_block(&table.path, BlockKind::Data, Some(number), handle, error);
-    BadBlock { keys: Some(table.keys(number)), ..bad }
+    BadBlock { keys: Some(Box::new(table.keys(number))), ..bad }
 }
 
 fn bad_block(
@@ -356,14 +356,13 @@ fn verify(vfs: &dyn Vfs, path: &Path, depth: Depth) -> io::Result<Vec<BadBlock>>
     }
     match Table::open(vfs, path) {
         Ok(table) if depth == Depth::Full => verify_data(&*file, &table, &mut bad)?,
-        Ok(_) => {}
         Err(ReadError::Io { source, .. }) => return Err(source),
         // Told above, unless the block holds what its checksum says and still makes no sense.
         Err(ReadError::Corrupt { offset, source, .. }) if bad.is_empty() => {
             let handle = BlockHandle { offset, length: 0 };
             bad.push(bad_block(path, BlockKind::Index, None, handle, source));
         }
-        Err(ReadError::Corrupt { .. }) => {}
+        Ok(_) | Err(ReadError::Corrupt { .. }) => {}
     }
     Ok(bad)
 }

@@ -174,7 +174,7 @@ fn damage_is_listed_and_the_rest_of_the_table_is_read() {
     else {
         panic!("{bad:?}")
     };
-    assert_eq!((handle.offset, &keys.first < &keys.last), (second.offset, true));
+    assert_eq!((handle.offset, keys.first < keys.last), (second.offset, true));
     assert!(keys.first <= second.entry.key && second.entry.key <= keys.last);
     assert!(matches!(error, BlockError::Checksum { stored, computed } if stored != computed));
     let table = TableFile::open(&disk, &path).unwrap();

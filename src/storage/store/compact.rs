@@ -241,7 +241,9 @@ fn moved(levels: &Levels, plan: &Plan) -> Option<Vec<Live>> {
     if !inputs.iter().all(may_move) || !inputs.windows(2).all(is_apart) {
         return None;
     }
-    inputs.iter_mut().for_each(|live| live.meta.level = plan.target);
+    for live in &mut inputs {
+        live.meta.level = plan.target;
+    }
     Some(inputs)
 }
 

@@ -260,9 +260,9 @@ fn the_scrub_finds_what_nobody_reads_and_goes_round() {
     let disk = Disk::new(0);
     let store = open(&disk, &Options { memtable_bytes: 1 << 20, ..options() }).unwrap();
     for round in 0..2 {
-        (0..40).for_each(|number| {
-            assert!(put(&store, &key(number), &format!("{round}")) > LogPosition::ZERO)
-        });
+        for number in 0..40 {
+            put(&store, &key(number), &format!("{round}"));
+        }
         store.flush().unwrap();
     }
     let round = |store: &Store| {
