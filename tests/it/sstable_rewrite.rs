@@ -14,7 +14,7 @@ use predicates::prelude::*;
 use predicates::str::{contains, is_empty};
 
 use crate::node_fixture::{Result, wait_for};
-use crate::sstable_offline::{files, stopped};
+use crate::sstable_offline::{files, largest, stopped};
 use crate::tool::{stdout, tool};
 
 /// Memory that a dump may take, whatever it dumps.
@@ -37,7 +37,7 @@ fn build(records: &str, output: &Path) {
 fn what_is_built_of_a_dump_dumps_the_same() -> Result<()> {
     let (_cluster, directory) = stopped()?;
     let tables = files(&directory, "sst");
-    let sources = [directory.as_path(), tables.first().ok_or("the cluster flushed nothing")?];
+    let sources = [directory.as_path(), largest(&tables)?];
     for (index, source) in sources.into_iter().enumerate() {
         let first = dump(source);
         let output = directory.with_file_name(format!("built{index}"));
@@ -117,7 +117,7 @@ fn what_is_left_of_a_table_and_of_a_log_is_saved() -> Result<()> {
     let (_cluster, directory) = stopped()?;
     let output = directory.with_file_name("saved");
     let tables = files(&directory, "sst");
-    let table = tables.first().ok_or("the cluster flushed nothing")?;
+    let table = largest(&tables)?;
     let whole = dump(table);
     let mut bytes = fs::read(table)?;
     bytes[10] ^= 1;
