@@ -167,3 +167,56 @@ fn clone(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::measure::Latency;
+
+    fn answer(engine: Name, found: u64, checksum: u64) -> Measured {
+        Measured {
+            engine,
+            row: "row".to_owned(),
+            round: 0,
+            ops: 10,
+            seconds: 1.0,
+            ops_per_second: 10.0,
+            latency: Latency::default(),
+            user_seconds: 0.0,
+            system_seconds: 0.0,
+            resident_bytes_peak: 0,
+            written_bytes: 0,
+            dirtied_bytes: 0,
+            user_bytes: 0,
+            disk_bytes: 0,
+            settle_seconds: 0.0,
+            found,
+            checksum,
+        }
+    }
+
+    #[test]
+    fn engines_that_found_other_things_are_not_compared() {
+        let own = answer(Name::Kvkit, 5, 7);
+        assert!(hold_together(&[own.clone(), answer(Name::Fjall, 5, 7)]).is_ok());
+        let error = hold_together(&[own.clone(), answer(Name::Fjall, 4, 7)]).unwrap_err();
+        assert!(error.to_string().contains("fjall: 10 operations, 4 found"), "{error}");
+        assert!(hold_together(&[own, answer(Name::Rocksdb, 5, 8)]).is_err());
+    }
+
+    #[test]
+    fn a_clone_shares_tables_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir_all(from.join("keyspaces/1/tables")).unwrap();
+        for name in ["LOG", "7.sst", "keyspaces/1/tables/3"] {
+            fs::write(from.join(name), name).unwrap();
+        }
+        clone(&from, &to).unwrap();
+        let links = |name: &str| fs::metadata(to.join(name)).unwrap().nlink();
+        assert_eq!(["LOG", "7.sst", "keyspaces/1/tables/3"].map(links), [1, 2, 2]);
+        assert_eq!(fs::read_to_string(to.join("LOG")).unwrap(), "LOG");
+    }
+}

@@ -215,7 +215,10 @@ impl DataBlock {
         let Some(tagged) = tagged else { return Ok(plain) };
         let Some(mut content) = Arc::into_inner(plain.0) else { unreachable!("it was just made") };
         let mut bytes = Vec::from(std::mem::take(&mut content.payload));
+        // A vector that grows by itself doubles, and a cache is full of these.
+        bytes.reserve_exact(tagged.len() * size_of::<TaggedOffset>());
         bytes.extend(tagged.iter().flat_map(|tagged| tagged.0.to_le_bytes()));
+        bytes.shrink_to_fit();
         content.payload = bytes.into();
         Ok(Self(Arc::new(content)))
     }
