@@ -4,22 +4,23 @@
 //! `manifest`, then `memory`. No file is touched while `memory` is held, so a write or a cached read never waits for the
 //! disk; none is synced while `log` is held, unless each write waits for a sync anyway.
 
+mod bell;
 mod compact;
 mod error;
 mod flush;
 mod pace;
+mod primitives;
 mod scan;
 mod snapshot;
 mod stats;
 mod sync;
+mod turn;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
@@ -34,7 +35,7 @@ use super::manifest::writer::ManifestWriter;
 use super::memtable::{Frozen, Memtable};
 use super::options::Options;
 use super::plan::Plan;
-use super::space::{Space, Writes};
+use super::space::Space;
 use super::table::ReadError;
 use super::table::bloom::KeyHash;
 use super::table::reader::{Blocks, Lookup};
@@ -42,9 +43,10 @@ use super::vfs::Vfs;
 
 pub use error::{Failed, JobError, SnapshotError, WriteError};
 pub(super) use flush::fill;
+use primitives::lock;
 pub use scan::{Scan, ScanSlice};
 pub(super) use snapshot::make_directories;
-pub use stats::Stats;
+pub use stats::{Stats, UnreadableKeys};
 
 /// An LSM store in one directory.
 ///
@@ -57,7 +59,7 @@ pub struct Store {
     options: Options,
     memory: RwLock<Memory>,
     log: Mutex<Writer>,
-    turn: sync::Turn,
+    turn: turn::Turn,
     pace: pace::Pace,
     manifest: Mutex<ManifestWriter>,
     flushing: Mutex<()>,
@@ -72,6 +74,7 @@ pub struct Store {
     /// A flush or merge found the disk full; none is tried before [`Store::check_space`].
     jobs_wait: AtomicBool,
     counters: stats::Counters,
+    bad_blocks: stats::BadBlocks,
 }
 
 /// What is in memory, changed by each write.
@@ -152,7 +155,7 @@ impl Store {
                 directory.log.clone(),
                 Order::of(options.sync),
             )),
-            turn: sync::Turn::default(),
+            turn: turn::Turn::default(),
             pace: pace::Pace::default(),
             memory: RwLock::new(memory),
             manifest: Mutex::new(manifest),
@@ -165,6 +168,7 @@ impl Store {
             failure: OnceLock::new(),
             jobs_wait: AtomicBool::new(false),
             counters: stats::Counters::default(),
+            bad_blocks: stats::BadBlocks::default(),
             vfs,
             directory,
             options,
@@ -175,7 +179,8 @@ impl Store {
     /// # Errors
     /// [`ReadError`]: this key cannot be read; others can.
     pub fn get(&self, key: &[u8]) -> Result<Found, ReadError> {
-        match self.look_up(key, Blocks::Keep(&self.cache))? {
+        let found = self.look_up(key, Blocks::Keep(&self.cache));
+        match found.inspect_err(|error| self.bad_blocks.note(error))? {
             Cached::Ready(found) => Ok(found),
             Cached::NeedsDisk => unreachable!("the disk may be read"),
         }
@@ -287,8 +292,7 @@ impl Store {
             return Ok(());
         }
         let edit = super::manifest::Edit { synced: Some(synced), ..Default::default() };
-        let appended = self.space.with_reserve(Writes::Log, || manifest.append(&edit));
-        appended.map_err(|error| self.fail("cannot write the manifest", &error))
+        self.append_edit(&mut manifest, &edit)
     }
 
     /// The options it was opened with.
@@ -389,9 +393,4 @@ impl fmt::Display for Job {
             }
         }
     }
-}
-
-/// A panic in another thread leaves none of our states half-changed: each is replaced in one step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
