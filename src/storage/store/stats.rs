@@ -155,12 +155,11 @@ impl Store {
                 let KeyRange { first, last } = keys.clone();
                 unreadable.push(UnreadableKeys { file: file.clone(), offset, first, last });
             };
-            match &live.table {
-                Err(damage) => push(damage.offset, &live.meta.keys()),
-                Ok(_) => {
-                    let blocks = found.range((file.clone(), 0)..=(file.clone(), u64::MAX));
-                    blocks.for_each(|((_, offset), keys)| push(*offset, keys));
-                }
+            if let Err(damage) = &live.table {
+                push(damage.offset, &live.meta.keys());
+            } else {
+                let blocks = found.range((file.clone(), 0)..=(file.clone(), u64::MAX));
+                blocks.for_each(|((_, offset), keys)| push(*offset, keys));
             }
         }
         unreadable

@@ -101,7 +101,7 @@ fn crash_here(
             Unsynced::Kept => history.durable,
             Unsynced::Dropped | Unsynced::Torn => history.synced,
         };
-        let crashed = || {
+        let copied = || {
             let disk = copy.fork(call);
             disk.power_loss(*policy);
             disk
@@ -113,12 +113,12 @@ fn crash_here(
                 tally.failures.push(format!("call {call}, {policy:?}{what}: {failure}"));
             }
         };
-        check(&crashed(), tally, "");
+        check(&copied(), tally, "");
         if let Some((dir, content)) =
-            history.snapshot.as_ref().filter(|_| call % SNAPSHOT_SAMPLE == 0)
+            history.snapshot.as_ref().filter(|_| call.is_multiple_of(SNAPSHOT_SAMPLE))
         {
             tally.snapshots += 1;
-            let disk = crashed();
+            let disk = copied();
             disk.set_capacity(None);
             let opened = during(Activity::Recover, || open_in(&disk, dir, options));
             let found = opened.map_err(|error| error.to_string());
@@ -130,7 +130,7 @@ fn crash_here(
             continue;
         }
         let recovery_calls = {
-            let disk = crashed();
+            let disk = copied();
             drop(during(Activity::Recover, || open(&disk, options)));
             disk.calls()
         };
@@ -138,7 +138,7 @@ fn crash_here(
             if recovery_call % RECOVERY_CALL_SAMPLE != call / 7 % RECOVERY_CALL_SAMPLE {
                 continue;
             }
-            let disk = crashed();
+            let disk = copied();
             disk.crash_at(recovery_call);
             let opened = during(Activity::Recover, || open(&disk, options));
             assert!(opened.is_err(), "recovery went on after its crash");

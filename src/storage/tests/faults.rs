@@ -7,6 +7,8 @@ use super::super::*;
 use super::history::{open, open_in};
 use super::{put, small, value};
 
+/// No run syncs as often as this.
+const SYNCS_MAX: u64 = 10_000;
 /// Writes of one run.
 const WRITES: u32 = 60;
 
@@ -172,7 +174,7 @@ fn check_failed_sync(number: u64, mode: SyncMode) -> bool {
 fn after_any_failed_sync_nothing_is_acknowledged_or_tried_again_and_recovery_does_not_trust_the_file()
  {
     for mode in [SyncMode::Always, SyncMode::Never] {
-        let syncs = (0..).find(|number| !check_failed_sync(*number, mode));
+        let syncs = (0..SYNCS_MAX).find(|number| !check_failed_sync(*number, mode));
         assert!(syncs.is_some_and(|syncs| 30 < syncs), "{mode}: {syncs:?} syncs");
     }
 }

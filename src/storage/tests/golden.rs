@@ -152,7 +152,8 @@ fn write_new_ones() {
     }
     for (dir, sync) in GOLDEN.into_iter().filter(|(dir, _)| !golden(dir).exists()) {
         let (disk, _) = write(sync);
-        for (path, _) in disk.files() {
+        // The compressed table stands in the first directory alone.
+        for (path, _) in disk.files().into_iter().filter(|(path, _)| path != Path::new(LZ4)) {
             let file = golden(dir).join(path.strip_prefix(DIR).unwrap());
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, read_whole(&disk, &path, 1 << 20).unwrap()).unwrap();

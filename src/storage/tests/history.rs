@@ -47,6 +47,9 @@ pub(super) enum Activity {
     Compact,
     Close,
     Snapshot,
+    /// A start of the script's own store.
+    Restart,
+    /// A start of a crashed copy, and what is tried with it.
     Recover,
 }
 
@@ -288,14 +291,18 @@ impl Script {
     /// The machine loses power, and with it what was not synced, or some of it.
     fn lose_power(&mut self) -> Result<(), String> {
         self.disk.power_loss(Unsynced::Torn);
-        let at_least = self.history().synced;
+        let at_least = {
+            let mut history = self.history();
+            history.durable = history.synced;
+            history.synced
+        };
         self.start(at_least)
     }
 
     fn start(&mut self, at_least: LogPosition) -> Result<(), String> {
         self.disk.set_capacity(None);
         self.is_disk_full = false;
-        let opened = during(Activity::Recover, || open(&self.disk, &self.options));
+        let opened = during(Activity::Restart, || open(&self.disk, &self.options));
         self.store = opened.map_err(|error| error.to_string())?;
         let end = self.store.appended();
         // Not locked while the store reads: an observer of the disk looks at it.

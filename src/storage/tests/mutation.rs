@@ -56,7 +56,7 @@ impl Call {
     }
 
     fn recovers(&self) -> bool {
-        self.activity == Activity::Recover
+        is_start(self.activity)
     }
 
     fn appends_edits(&self) -> bool {
@@ -66,6 +66,10 @@ impl Call {
     fn is_manifest_dir(&self) -> bool {
         self.is_dir("store/manifest")
     }
+}
+
+const fn is_start(activity: Activity) -> bool {
+    matches!(activity, Activity::Restart | Activity::Recover)
 }
 
 macro_rules! sync {
@@ -151,10 +155,10 @@ const SYNCS: &[Sync] = &[
 fn trace(sync: SyncMode, seed: u64) -> Vec<(Activity, PathBuf)> {
     let disk = Disk::new(seed);
     let calls = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&calls);
+    let shared = Arc::clone(&calls);
     disk.lie_about_syncs(Arc::new(move |path| {
-        if activity() != Activity::Recover {
-            seen.lock().unwrap().push((activity(), path.to_owned()));
+        if !is_start(activity()) {
+            shared.lock().unwrap().push((activity(), path.to_owned()));
         }
         false
     }));
@@ -181,14 +185,22 @@ fn miss(sync: &Sync, seed: u64, trace: &[(Activity, PathBuf)]) -> (Option<String
     disk.lie_about_syncs(Arc::new(move |path| {
         let mut place = place.lock().unwrap();
         let (index, last) = &mut *place;
-        let next = match activity() {
-            Activity::Recover => PathBuf::new(),
-            _ => {
-                *index += 1;
-                trace.get(*index).map(|(_, path)| path.clone()).unwrap_or_default()
-            }
+        let next = if is_start(activity()) {
+            PathBuf::new()
+        } else {
+            *index += 1;
+            trace.get(*index).map(|(_, path)| path.clone()).unwrap_or_default()
         };
-        let whose = if activity() == Activity::Recover { "recovery" } else { "script" };
+        // Copies are crashed and started while the script's own start is under way.
+        let whose = match activity() {
+            Activity::Recover => "copy",
+            Activity::Restart => "start",
+            Activity::Sync
+            | Activity::Flush
+            | Activity::Compact
+            | Activity::Close
+            | Activity::Snapshot => "script",
+        };
         let previous = last.insert(whose, path.to_owned()).unwrap_or_default();
         let call = Call { activity: activity(), path: path.to_owned(), previous, next };
         let lies = is(&call);
