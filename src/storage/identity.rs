@@ -201,6 +201,19 @@ mod tests {
         }
     }
 
+    /// Both syncs are needed: of the file before it has its name, and of the directory before the caller goes on.
+    #[test]
+    fn an_identity_whose_syncs_are_left_out_is_lost() {
+        for lie in ["IDENTITY.tmp", DIR] {
+            let disk = disk();
+            identity(1).write(&disk, Path::new(DIR)).unwrap();
+            disk.lie_about_syncs(std::sync::Arc::new(move |path| path.ends_with(lie)));
+            identity(2).write(&disk, Path::new(DIR)).unwrap();
+            disk.power_loss(Unsynced::Dropped);
+            assert!(Identity::read(&disk, Path::new(DIR)).ok() != Some(identity(2)), "{lie}");
+        }
+    }
+
     #[test]
     fn a_missing_or_foreign_identity_is_named() {
         let disk = disk();

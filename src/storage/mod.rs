@@ -11,7 +11,8 @@
 //!
 //! Invariants. After a crash at any instant the store holds every write at or below a position that
 //! [`Store::durable`] had reached (a power loss: in the mode `always`, and up to each `durable` batch in the others), and
-//! no half of a batch. Nothing here reads a clock, starts a thread or decodes a value; every file access goes through
+//! no half of a batch. Each sync that this takes stands in the table of `tests/mutation.rs`, with what is lost without it.
+//! Nothing here reads a clock, starts a thread or decodes a value; every file access goes through
 //! [`vfs::Vfs`].
 
 pub mod batch;
@@ -44,7 +45,7 @@ pub use plan::Plan;
 pub use recovery::{Cut, DamagedFile, Observe, OpenError, Recovery};
 pub use store::{
     Cached, Failed, Found, Job, JobError, Scan, ScanSlice, Scrubbed, SnapshotError, Stats, Store,
-    WriteError,
+    UnreadableKeys, WriteError,
 };
 pub use table::{BlockError, KeyRange, ReadError};
 pub use vfs::Vfs;

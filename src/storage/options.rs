@@ -58,6 +58,8 @@ pub struct Options {
     pub bloom_bits_per_key: u32,
     /// Bytes after which the commit log goes on in a new file.
     pub log_segment_bytes: u64,
+    /// Bytes of edits after which the manifest goes on in a new file.
+    pub manifest_edits_bytes: u64,
     /// Bytes of disk kept back for what must go on when the disk is full: log writes already accepted, deletes,
     /// compaction, the manifest. 0 for none.
     pub reserve_bytes: u64,
@@ -100,6 +102,7 @@ impl Default for Options {
             compression: Compression::Lz4,
             bloom_bits_per_key: 10,
             log_segment_bytes: 64 << 20,
+            manifest_edits_bytes: 4 << 20,
             reserve_bytes: 64 << 20,
             block_bytes: 4 << 10,
             table_bytes: 64 << 20,

@@ -57,6 +57,8 @@ pub struct BadRecord {
 pub(crate) struct SegmentReader {
     file: Arc<dyn VfsFile>,
     header: Header,
+    /// The header's position is still to be learned from a record.
+    is_headless: bool,
     length: u64,
     offset: u64,
     /// Bytes of the file from `chunk_start`.
@@ -83,6 +85,23 @@ impl SegmentReader {
         Ok(Self {
             file,
             header,
+            is_headless: false,
+            length,
+            offset: HEADER_BYTES as u64,
+            chunk: Vec::new(),
+            chunk_start: 0,
+        })
+    }
+
+    /// Opens a segment whose header is lost. Its number is what its name says; where it begins is told by the first sound
+    /// record, which is bound to number and place.
+    pub(crate) fn open_headless(vfs: &dyn Vfs, path: &Path, segment: u64) -> io::Result<Self> {
+        let file = vfs.open(path)?;
+        let length = file.length()?;
+        Ok(Self {
+            file,
+            header: Header { segment, first_position: LogPosition::ZERO },
+            is_headless: true,
             length,
             offset: HEADER_BYTES as u64,
             chunk: Vec::new(),
@@ -106,7 +125,8 @@ impl SegmentReader {
 
     /// Where the next record starts in the stream.
     pub(crate) const fn position(&self) -> LogPosition {
-        LogPosition::new(self.header.first_position.get() + self.offset - HEADER_BYTES as u64)
+        let inside = self.offset - HEADER_BYTES as u64;
+        LogPosition::new(self.header.first_position.get().saturating_add(inside))
     }
 
     /// The next record; `None` at the file's end. A bad one stays next: see [`Self::skip_to_sound`].
@@ -142,7 +162,9 @@ impl SegmentReader {
     fn read_here(&mut self) -> io::Result<Result<Record, String>> {
         let Some(bytes) = self.peek(RECORD_HEADER_BYTES)? else { return Ok(Err(self.cut_short())) };
         let Ok(head) = RecordHeader::decode(bytes) else { return Ok(Err(self.cut_short())) };
-        let position = self.position();
+        let inside = self.offset - HEADER_BYTES as u64;
+        let first = head.position.get().checked_sub(inside).filter(|_| self.is_headless);
+        let position = first.map_or_else(|| self.position(), |_| head.position);
         if head.position != position || head.length > BATCH_BYTES_MAX {
             return Ok(Err("no record starts here".to_owned()));
         }
@@ -157,10 +179,14 @@ impl SegmentReader {
         if computed != head.checksum {
             return Ok(Err(format!("checksum {:016x}, computed {computed:016x}", head.checksum)));
         }
+        if let Some(first) = first {
+            self.header.first_position = LogPosition::new(first);
+            self.is_headless = false;
+        }
         let payload = record.slice(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + head.length);
         Ok(Ok(Record {
             offset: self.offset,
-            end: position.plus(bytes),
+            end: LogPosition::new(position.get().saturating_add(bytes as u64)),
             synced: head.synced,
             payload,
         }))

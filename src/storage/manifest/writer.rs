@@ -6,12 +6,9 @@ use std::sync::Arc;
 
 use super::{Edit, State, encode_header, seal_edit};
 use crate::storage::directory::{CURRENT, manifest_name};
-use crate::storage::vfs::{Vfs, VfsFile, temporary, write_atomically};
+use crate::storage::vfs::{Vfs, VfsFile, is_full, temporary, write_atomically};
 
 use super::reader::encode_current;
-
-/// Bytes of edits behind the first after which the manifest is written anew.
-const EDITS_BYTES_MAX: u64 = 4 << 20;
 
 /// The manifest that counts, open for edits, and what it says.
 #[derive(Debug)]
@@ -22,17 +19,20 @@ pub(crate) struct ManifestWriter {
     file: Arc<dyn VfsFile>,
     offset: u64,
     previous: u64,
+    edits_bytes_max: u64,
     rewrite_at: u64,
     state: State,
 }
 
 impl ManifestWriter {
-    /// Writes `state` to a new manifest and makes it the one that counts, durably.
+    /// Writes `state` to a new manifest and makes it the one that counts, durably. Once so many bytes of edits stand behind
+    /// it, the next edit goes to a newer one.
     pub(crate) fn create(
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         number: u64,
         state: State,
+        edits_bytes_max: u64,
     ) -> io::Result<Self> {
         let (mut bytes, header_checksum) = encode_header(number);
         let (edit, previous) =
@@ -47,8 +47,17 @@ impl ManifestWriter {
         vfs.sync_dir(dir)?;
         write_atomically(&*vfs, dir, CURRENT, encode_current(number).as_bytes())?;
         let offset = bytes.len() as u64;
-        let rewrite_at = offset + EDITS_BYTES_MAX;
-        Ok(Self { vfs, dir: dir.to_owned(), number, file, offset, previous, rewrite_at, state })
+        Ok(Self {
+            vfs,
+            dir: dir.to_owned(),
+            number,
+            file,
+            offset,
+            previous,
+            edits_bytes_max,
+            rewrite_at: offset + edits_bytes_max,
+            state,
+        })
     }
 
     pub(crate) const fn state(&self) -> &State {
@@ -74,8 +83,13 @@ impl ManifestWriter {
         let old = self.dir.join(manifest_name(self.number));
         let mut state = self.state.clone();
         state.apply(edit);
-        *self = Self::create(Arc::clone(&self.vfs), &self.dir, self.number + 1, state)?;
-        // It no longer counts: should it come back after a crash, the next start sweeps it.
-        self.vfs.remove(&old)
+        let (vfs, number) = (Arc::clone(&self.vfs), self.number + 1);
+        *self = Self::create(vfs, &self.dir, number, state, self.edits_bytes_max)?;
+        // It no longer counts: should it stay, or come back after a crash, the next start sweeps it. A full disk is no
+        // reason to append the same edit again.
+        match self.vfs.remove(&old) {
+            Err(error) if !is_full(&error) => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }

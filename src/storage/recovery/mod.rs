@@ -146,7 +146,13 @@ impl Store {
         let state = after_replay(state, &replayed, options.sync);
         let next_number = state.next_number;
         let new = |number| {
-            ManifestWriter::create(Arc::clone(&vfs), &directory.manifest, number, state.clone())
+            ManifestWriter::create(
+                Arc::clone(&vfs),
+                &directory.manifest,
+                number,
+                state.clone(),
+                options.manifest_edits_bytes,
+            )
         };
         let manifest = space
             .with_reserve(Writes::Log, || new(manifest_number + 1))
@@ -217,9 +223,12 @@ fn next_number(vfs: &dyn Vfs, directory: &Directory, state: &State) -> io::Resul
         let name = name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(name);
         table_number(name).or_else(|| log_number(name))
     };
-    let names = [vfs.list(&directory.tables)?, vfs.list(&directory.log)?].concat();
-    let found = names.iter().filter_map(number).max().map_or(0, |number| number + 1);
-    Ok(state.next_number.max(state.floor.segment + 1).max(found))
+    // A log that was set aside keeps its number: its first name may have been lost.
+    let dirs = [&directory.tables, &directory.log, &directory.damaged];
+    let names = dirs.map(|dir| vfs.list(dir)).into_iter().collect::<io::Result<Vec<_>>>()?;
+    let found =
+        names.iter().flatten().filter_map(number).max().unwrap_or(0).max(state.floor.segment);
+    Ok(state.next_number.max(found.saturating_add(1)))
 }
 
 fn describe(founded: bool, replayed: &Replayed, tables: &[Live]) -> Recovery {

@@ -229,14 +229,15 @@ impl<'a> Replay<'a> {
         let mut reader = match SegmentReader::open(&**self.vfs, &file) {
             Ok(reader) => reader,
             Err(OpenSegmentError::Io(source)) => return Err(io(source)),
+            // Its records may still prove that this was durable.
             Err(OpenSegmentError::Header(reason)) => {
                 walked.bad = Some((0, reason));
-                return Ok(walked);
+                SegmentReader::open_headless(&**self.vfs, &file, number).map_err(io)?
             }
         };
         walked.bytes = reader.length();
         let header = reader.header();
-        if header.segment != number || header.first_position != start {
+        if walked.bad.is_none() && (header.segment != number || header.first_position != start) {
             let reason = format!(
                 "segment {} begins at position {}, but the log ended at {start} before",
                 header.segment, header.first_position

@@ -98,6 +98,7 @@ impl Store {
                 self.abandon(&mut running)?;
                 match error {
                     SliceError::Read(error) => {
+                        self.bad_blocks.note(&error);
                         compacting.unreadable.extend(unreadable_table(&levels, &error));
                         Err(error.into())
                     }

@@ -36,10 +36,12 @@ impl Store {
     /// As [`Store::run`].
     pub fn flush(&self) -> Result<(), JobError> {
         self.freeze();
-        while self.next_flush().is_some() {
+        let upto = self.appended();
+        let is_due = |frozen: &Arc<Frozen>| frozen.next.first_position <= upto;
+        while self.memory().frozen.front().is_some_and(is_due) {
             self.run_flush()?;
         }
-        Ok(())
+        self.check_failure().map_err(JobError::from)
     }
 
     /// [`Job::Flush`] when a frozen memtable waits.
@@ -70,6 +72,8 @@ impl Store {
         manifest: &mut crate::storage::manifest::writer::ManifestWriter,
         edit: &Edit,
     ) -> Result<(), Failed> {
+        // What another thread failed to write there is not to be written over.
+        self.check_failure()?;
         let appended = self.space.with_reserve(Writes::Log, || manifest.append(edit));
         appended.map_err(|error| self.fail("cannot write the manifest", &error))
     }

@@ -4,24 +4,25 @@
 //! `manifest`, then `memory`. No file is touched while `memory` is held, so a write or a cached read never waits for the
 //! disk; none is synced while `log` is held, unless each write waits for a sync anyway.
 
+mod bell;
 mod compact;
 mod error;
 mod flush;
 mod pace;
+mod primitives;
 mod scan;
 mod scrub;
 mod snapshot;
 mod stats;
 mod sync;
+mod turn;
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
@@ -36,7 +37,7 @@ use super::manifest::writer::ManifestWriter;
 use super::memtable::{Frozen, Memtable};
 use super::options::Options;
 use super::plan::Plan;
-use super::space::{Space, Writes};
+use super::space::Space;
 use super::table::ReadError;
 use super::table::bloom::KeyHash;
 use super::table::reader::{Blocks, Lookup};
@@ -44,10 +45,11 @@ use super::vfs::Vfs;
 
 pub use error::{Failed, JobError, SnapshotError, WriteError};
 pub(super) use flush::fill;
+use primitives::lock;
 pub use scan::{Scan, ScanSlice};
 pub use scrub::Scrubbed;
 pub(super) use snapshot::make_directories;
-pub use stats::Stats;
+pub use stats::{Stats, UnreadableKeys};
 
 /// An LSM store in one directory.
 ///
@@ -60,7 +62,7 @@ pub struct Store {
     options: Options,
     memory: RwLock<Memory>,
     log: Mutex<Writer>,
-    turn: sync::Turn,
+    turn: turn::Turn,
     pace: pace::Pace,
     manifest: Mutex<ManifestWriter>,
     flushing: Mutex<()>,
@@ -76,6 +78,7 @@ pub struct Store {
     /// A flush or merge found the disk full; none is tried before [`Store::check_space`].
     jobs_wait: AtomicBool,
     counters: stats::Counters,
+    bad_blocks: stats::BadBlocks,
 }
 
 /// What is in memory, changed by each write.
@@ -156,7 +159,7 @@ impl Store {
                 directory.log.clone(),
                 Order::of(options.sync),
             )),
-            turn: sync::Turn::default(),
+            turn: turn::Turn::default(),
             pace: pace::Pace::default(),
             memory: RwLock::new(memory),
             manifest: Mutex::new(manifest),
@@ -170,6 +173,7 @@ impl Store {
             failure: OnceLock::new(),
             jobs_wait: AtomicBool::new(false),
             counters: stats::Counters::default(),
+            bad_blocks: stats::BadBlocks::default(),
             vfs,
             directory,
             options,
@@ -182,7 +186,8 @@ impl Store {
     /// # Errors
     /// [`ReadError`]: this key cannot be read; others can.
     pub fn get(&self, key: &[u8]) -> Result<Found, ReadError> {
-        match self.look_up(key, Blocks::Keep(&self.cache))? {
+        let found = self.look_up(key, Blocks::Keep(&self.cache));
+        match found.inspect_err(|error| self.bad_blocks.note(error))? {
             Cached::Ready(found) => Ok(found),
             Cached::NeedsDisk => unreachable!("the disk may be read"),
         }
@@ -295,8 +300,7 @@ impl Store {
             return Ok(());
         }
         let edit = super::manifest::Edit { synced: Some(synced), ..Default::default() };
-        let appended = self.space.with_reserve(Writes::Log, || manifest.append(&edit));
-        appended.map_err(|error| self.fail("cannot write the manifest", &error))
+        self.append_edit(&mut manifest, &edit)
     }
 
     /// The options it was opened with.
@@ -404,9 +408,4 @@ impl fmt::Display for Job {
             }
         }
     }
-}
-
-/// A panic in another thread leaves none of our states half-changed: each is replaced in one step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,10 +2,10 @@
 //! flushes and merges are slowed little by little, long before they would have to be refused.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Memory, Store, lock};
+use super::bell::Bell;
+use super::{Memory, Store};
 
 /// Tables in level 0 at which the debt is 1: reads would look into each of them.
 const LEVEL0_TABLES_MAX: usize = 20;
@@ -29,8 +29,7 @@ pub(super) struct Pace {
     debt: AtomicU64,
     /// Waiting that writers have not done yet, in nanoseconds.
     owed: AtomicU64,
-    rung: Mutex<u64>,
-    bell: Condvar,
+    bell: Bell,
 }
 
 impl Pace {
@@ -63,21 +62,18 @@ impl Store {
 
     /// How often the bell rang so far.
     pub fn bell(&self) -> u64 {
-        *lock(&self.pace.rung)
+        self.pace.bell.rung()
     }
 
     /// Waits until the bell has rung more than `heard` times, at most `patience`. It rings when a job may have become
     /// due, and when one that is done has made room for writes.
     pub fn wait_for_bell(&self, heard: u64, patience: Duration) {
-        let rung = lock(&self.pace.rung);
-        let waited = self.pace.bell.wait_timeout_while(rung, patience, |rung| *rung <= heard);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        self.pace.bell.wait(heard, patience);
     }
 
     /// Wakes whoever waits for the bell.
     pub fn ring(&self) {
-        *lock(&self.pace.rung) += 1;
-        self.pace.bell.notify_all();
+        self.pace.bell.ring();
     }
 
     /// Notes what is still to be done, whenever that changed.

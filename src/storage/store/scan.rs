@@ -65,7 +65,10 @@ impl Store {
         let mut slice = ScanSlice::default();
         let (mut bytes, mut passed) = (0, 0);
         loop {
-            let entry = match merge.next(Blocks::Pass(&self.cache)) {
+            let entry = match merge
+                .next(Blocks::Pass(&self.cache))
+                .inspect_err(|error| self.bad_blocks.note(error))
+            {
                 Ok(entry) => entry,
                 Err(error) if *error.keys().first <= *start => {
                     return Err(error);

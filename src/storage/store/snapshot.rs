@@ -1,7 +1,7 @@
 //! Snapshots: a second directory that is a whole store, made of hard links.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{SnapshotError, Store, lock};
@@ -36,10 +36,15 @@ impl Store {
         self.vfs.sync_dir(&target.tables).map_err(error(&target.tables))?;
         // Its log begins where the flush ended; no segment of it exists yet.
         state.synced = state.floor.first_position;
-        ManifestWriter::create(Arc::clone(&self.vfs), &target.manifest, MANIFEST_NUMBER, state)
-            .map_err(error(&target.manifest))?;
-        let parent = dir.parent().map(PathBuf::from).unwrap_or_default();
-        self.vfs.sync_dir(&parent).map_err(error(&parent))
+        ManifestWriter::create(
+            Arc::clone(&self.vfs),
+            &target.manifest,
+            MANIFEST_NUMBER,
+            state,
+            self.options.manifest_edits_bytes,
+        )
+        .map(drop)
+        .map_err(error(&target.manifest))
     }
 }
 

@@ -1,12 +1,21 @@
 //! What a store has and did, for people and metrics.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use serde::Serialize;
 
-use super::Store;
+use super::{Store, lock};
+use crate::storage::levels::Levels;
 use crate::storage::log::LogPosition;
 use crate::storage::options::SyncMode;
+use crate::storage::table::{KeyRange, ReadError};
+
+/// Most bad blocks remembered by their place; more are found again when they are read.
+const BAD_BLOCKS_MAX: usize = 1024;
 
 /// Events counted since the start.
 #[derive(Debug, Default)]
@@ -14,6 +23,25 @@ pub(super) struct Counters {
     pub(super) flushes: AtomicU64,
     pub(super) compactions: AtomicU64,
     pub(super) fsyncs: AtomicU64,
+}
+
+/// The blocks that reads and merges found bad since the start, by file and offset.
+#[derive(Debug, Default)]
+pub(super) struct BadBlocks {
+    found: Mutex<BTreeMap<(PathBuf, u64), KeyRange>>,
+}
+
+/// Keys that cannot be read from one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnreadableKeys {
+    /// The table.
+    pub file: PathBuf,
+    /// Byte offset of the block, or of what else is damaged.
+    pub offset: u64,
+    /// The least key that cannot be read.
+    pub first: Bytes,
+    /// The greatest.
+    pub last: Bytes,
 }
 
 /// A store's figures at one moment. Counts of events are since the start.
@@ -27,6 +55,8 @@ pub struct Stats {
     pub table_bytes: u64,
     /// Tables that cannot be read.
     pub tables_damaged: u64,
+    /// What cannot be read: tables that are damaged as a whole, and blocks that were found bad when they were read.
+    pub unreadable: Vec<UnreadableKeys>,
     /// Bytes of the log that a start would replay.
     pub log_bytes: u64,
     /// Bytes in memtables, frozen ones included.
@@ -55,6 +85,17 @@ pub struct Stats {
     pub disk_full: bool,
     /// Why the store takes no more writes, if so.
     pub failed: Option<String>,
+}
+
+impl BadBlocks {
+    /// Remembers what could not be read, if it was damage.
+    pub(super) fn note(&self, error: &ReadError) {
+        let ReadError::Corrupt { file, offset, keys, .. } = error else { return };
+        let mut found = lock(&self.found);
+        if found.len() < BAD_BLOCKS_MAX {
+            found.insert((file.clone(), *offset), keys.clone());
+        }
+    }
 }
 
 impl Store {
@@ -86,6 +127,7 @@ impl Store {
             tables_by_level,
             table_bytes,
             tables_damaged,
+            unreadable: self.unreadable(&memory.levels),
             log_bytes: memory.buffer.appended().get() - memory.floor.get(),
             memtable_bytes: memtables().map(|table| table.bytes() as u64).sum(),
             memtables_frozen: memory.frozen.len() as u64,
@@ -101,5 +143,25 @@ impl Store {
             disk_full: self.space.is_full(),
             failed: self.failure.get().cloned(),
         }
+    }
+
+    /// What is damaged of the tables that are still there.
+    fn unreadable(&self, levels: &Levels) -> Vec<UnreadableKeys> {
+        let found = lock(&self.bad_blocks.found);
+        let mut unreadable = Vec::new();
+        for live in levels.tables() {
+            let file = self.directory.table(live.meta.number);
+            let mut push = |offset, keys: &KeyRange| {
+                let KeyRange { first, last } = keys.clone();
+                unreadable.push(UnreadableKeys { file: file.clone(), offset, first, last });
+            };
+            if let Err(damage) = &live.table {
+                push(damage.offset, &live.meta.keys());
+            } else {
+                let blocks = found.range((file.clone(), 0)..=(file.clone(), u64::MAX));
+                blocks.for_each(|((_, offset), keys)| push(*offset, keys));
+            }
+        }
+        unreadable
     }
 }

@@ -5,26 +5,12 @@
 //! it was handed to the system, there is nothing to wait for but the call.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::{Failed, Store, lock};
 use crate::storage::log::LogPosition;
 use crate::storage::log::writer::{Unsynced, Writer};
 use crate::storage::options::SyncMode;
 use crate::storage::space::Writes;
-
-/// Whose turn it is to sync.
-#[derive(Debug, Default)]
-pub(super) struct Turn {
-    state: Mutex<TurnState>,
-    over: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct TurnState {
-    is_taken: bool,
-    waiting: usize,
-}
 
 impl Store {
     /// Makes what was written up to `upto`, at least, as durable as the mode promises. Blocks; one call at a time works,
@@ -58,28 +44,11 @@ impl Store {
 
     /// Syncs all that was taken, or waits until another did what this caller wants.
     fn sync_in_turn(&self, is_done: impl Fn() -> bool) -> Result<LogPosition, Failed> {
-        let mut turn = lock(&self.turn.state);
-        loop {
-            self.check_failure()?;
-            if is_done() {
-                return Ok(self.durable());
-            }
-            if !turn.is_taken {
-                break;
-            }
-            turn.waiting += 1;
-            turn = self.turn.over.wait(turn).unwrap_or_else(PoisonError::into_inner);
-            turn.waiting -= 1;
-        }
-        turn.is_taken = true;
-        drop(turn);
-        let synced = self.write_and_sync();
-        let mut turn = lock(&self.turn.state);
-        turn.is_taken = false;
-        if turn.waiting > 0 {
-            self.turn.over.notify_all();
-        }
-        synced
+        let look = || match self.check_failure() {
+            Ok(()) => is_done().then(|| Ok(self.durable())),
+            Err(failed) => Some(Err(failed)),
+        };
+        self.turn.find_or_work(look, || self.write_and_sync())
     }
 
     fn write_and_sync(&self) -> Result<LogPosition, Failed> {
@@ -101,6 +70,8 @@ impl Store {
 
     /// Hands all that is buffered to the system. Its end, and up to where it must be synced before it counts.
     fn write_log(&self, log: &mut Writer) -> Result<(LogPosition, LogPosition), Failed> {
+        // Another caller's failed write may have taken records with it that stand before what is buffered now.
+        self.check_failure()?;
         let (pieces, end, wanted) = {
             let mut memory = self.memory_mut();
             let pieces = memory.buffer.take(log.take_spent());

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use super::super::vfs::simulated::{Disk, Fault, Unsynced};
 use super::super::*;
-use super::history::open;
+use super::history::{open, open_in};
 use super::{put, small, value};
 
+/// No run syncs as often as this.
+const SYNCS_MAX: u64 = 10_000;
 /// Writes of one run.
 const WRITES: u32 = 60;
 
 fn options() -> Options {
-    Options { reserve_bytes: 64 << 10, ..small() }
+    Options { reserve_bytes: 64 << 10, manifest_edits_bytes: 400, ..small() }
 }
 
 fn key(number: u32) -> String {
@@ -30,6 +32,13 @@ fn write_all(store: &Store) -> Vec<u32> {
             .is_ok()
         {
             acknowledged.push(number);
+        }
+        // A read may fail; it never gives what was not written.
+        if let Ok(found) = store.get(key(number / 2).as_bytes())
+            && acknowledged.contains(&(number / 2))
+        {
+            let expected = format!("value {}", number / 2).repeat(8);
+            assert_eq!(found.value.as_deref(), Some(expected.as_bytes()));
         }
         if number % 3 == 0 {
             for job in [store.next_flush(), store.next_compaction()].into_iter().flatten() {
@@ -109,6 +118,161 @@ fn a_failed_sync_is_not_tried_again_and_recovery_does_not_trust_the_file() {
     disk.power_loss(Unsynced::Dropped);
     let store = open(&disk, &options()).unwrap();
     assert_eq!(value(&store, "b").as_deref(), Some("2"), "what a start served was lost");
+}
+
+/// The sync of this number fails, and takes with it what it should have made durable. False when there is none.
+fn check_failed_sync(number: u64, mode: SyncMode) -> bool {
+    let what = format!("{mode}, sync {number} failed");
+    let options = Options { sync: mode, ..options() };
+    let disk = Disk::new(number);
+    disk.fail_sync(number);
+    let Ok(store) = open(&disk, &options) else {
+        disk.power_loss(Unsynced::Dropped);
+        open(&disk, &options).unwrap_or_else(|error| panic!("{what}: {error}"));
+        return true;
+    };
+    let (mut acknowledged, mut synced) = (Vec::new(), 0);
+    let mut failed_at = None;
+    for index in 0..WRITES {
+        let mut batch = WriteBatch::new();
+        batch.put(key(index), format!("value {index}").repeat(8));
+        if index % 4 == 0 {
+            batch.durable();
+        }
+        if store.write(batch).is_ok_and(|position| store.sync(position).is_ok()) {
+            acknowledged.push(index);
+        }
+        for job in [store.next_flush(), store.next_compaction()].into_iter().flatten() {
+            let _ = store.run(job);
+        }
+        if store.check_failure().is_ok() {
+            synced = if store.synced() == store.appended() { acknowledged.len() } else { synced };
+            continue;
+        }
+        // From here on nothing is synced, nothing is acknowledged, and no position moves.
+        let state = (disk.syncs(), store.durable(), store.synced(), acknowledged.len());
+        assert_eq!(*failed_at.get_or_insert(state), state, "{what}");
+        assert!(store.flush().is_err() && store.close().is_err(), "{what}");
+    }
+    drop(store);
+    let lost = disk.fork(0);
+    lost.power_loss(Unsynced::Dropped);
+    let store = open(&lost, &options).unwrap_or_else(|error| panic!("{what}: {error}"));
+    for index in &acknowledged[..synced] {
+        assert!(value(&store, &key(*index)).is_some(), "{what}: write {index} is lost");
+    }
+    // The process starts again and finds in the system's cache what is not on the disk: what it serves, it has written
+    // anew.
+    disk.power_loss(Unsynced::Kept);
+    check_acknowledged(&disk, &acknowledged, &what);
+    disk.power_loss(Unsynced::Dropped);
+    check_acknowledged(&disk, &acknowledged, &format!("{what}, then a power loss"));
+    failed_at.is_some()
+}
+
+#[test]
+fn after_any_failed_sync_nothing_is_acknowledged_or_tried_again_and_recovery_does_not_trust_the_file()
+ {
+    for mode in [SyncMode::Always, SyncMode::Never] {
+        let syncs = (0..SYNCS_MAX).find(|number| !check_failed_sync(*number, mode));
+        assert!(syncs.is_some_and(|syncs| 30 < syncs), "{mode}: {syncs:?} syncs");
+    }
+}
+
+/// A loose log proves nothing by its segments, but its records know what was synced before them.
+#[test]
+fn rot_in_a_loose_log_before_what_a_later_record_knows_to_be_synced_is_damage() {
+    let options = Options { sync: SyncMode::Never, log_segment_bytes: 256, ..options() };
+    let disk = Disk::new(0);
+    let store = open(&disk, &options).unwrap();
+    let mut synced = LogPosition::ZERO;
+    for number in 0..12 {
+        let mut batch = WriteBatch::new();
+        batch.put(key(number), "x".repeat(20)).durable();
+        synced = store.synced();
+        store.sync(store.write(batch).unwrap()).unwrap();
+    }
+    drop(store);
+    disk.power_loss(Unsynced::Dropped);
+    let mut position = 0;
+    let logs = disk.files().into_iter().filter(|(path, _)| path.starts_with("store/log"));
+    for (path, length) in logs {
+        for offset in 0..length {
+            let rotten = disk.fork(0);
+            rotten.flip_bit(&path, offset, (offset % 8) as u8).unwrap();
+            let inside = offset.saturating_sub(log::HEADER_BYTES as u64);
+            let is_known = position + inside < synced.get();
+            let opened = open(&rotten, &options);
+            assert_eq!(
+                matches!(opened, Err(OpenError::Damaged { .. })),
+                is_known,
+                "{} with byte {offset} flipped, synced to {synced}: {opened:?}",
+                path.display()
+            );
+        }
+        position += length - log::HEADER_BYTES as u64;
+    }
+    assert!(synced.get() < position);
+}
+
+/// The edit stood in the new manifest when the old one could not be removed for want of space: it was appended again, and
+/// leaves that are combined twice are lost.
+#[test]
+fn a_manifest_that_has_grown_takes_its_edit_once_wherever_the_disk_is_full() {
+    let options = Options { manifest_edits_bytes: 1, memtable_bytes: 1 << 20, ..options() };
+    for call in 0.. {
+        let disk = Disk::new(call);
+        let store = open(&disk, &options).unwrap();
+        for slot in [5, 6] {
+            let mut batch = WriteBatch::new();
+            batch.put("key", "value").xor_leaf(slot, 77);
+            store.write(batch).unwrap();
+            if slot == 5 {
+                store.flush().unwrap();
+            }
+        }
+        store.sync_all().unwrap();
+        let before = disk.calls();
+        disk.fail_at(before + call, Fault::Full);
+        let _ = store.flush();
+        let calls = disk.calls() - before;
+        drop(store);
+        disk.power_loss(Unsynced::Dropped);
+        let store = open(&disk, &options).unwrap();
+        assert_eq!((store.leaf(5), store.leaf(6)), (77, 77), "call {call}");
+        if calls <= call {
+            assert!(10 < calls, "{calls} calls");
+            return;
+        }
+    }
+}
+
+/// A flush that a full disk puts off is no flush: a snapshot that took it for one would lack what was written.
+#[test]
+fn a_flush_or_snapshot_on_a_full_disk_says_so() {
+    let disk = Disk::new(0);
+    let options = Options {
+        reserve_bytes: 4 << 10,
+        memtable_bytes: 64 << 10,
+        compression: Compression::None,
+        ..options()
+    };
+    let store = open(&disk, &options).unwrap();
+    for number in 0..40 {
+        put(&store, &key(number), &"x".repeat(200));
+        store.sync_all().unwrap();
+    }
+    disk.set_capacity(Some(disk.used()));
+    for _ in 0..2 {
+        assert!(matches!(store.flush(), Err(JobError::Full)));
+    }
+    let copy = Path::new("store/snapshots/1");
+    assert!(matches!(store.snapshot(copy), Err(SnapshotError::Flush(JobError::Full))));
+    disk.set_capacity(None);
+    store.check_space().unwrap();
+    store.snapshot(copy).unwrap();
+    let (snapshot, _) = open_in(&disk, copy, &options).unwrap();
+    assert_eq!(snapshot.scan(b"", None).count(), 40);
 }
 
 fn flush_if_there_is_room(store: &Store) {
@@ -246,6 +410,9 @@ fn one_bad_block_costs_its_keys_and_no_others() {
     let scanned: Vec<_> = store.scan(b"", None).collect();
     assert_eq!(scanned.iter().filter(|entry| entry.is_err()).count(), 1);
     assert_eq!(scanned.iter().filter(|entry| entry.is_ok()).count(), 40 - lost);
+    let unreadable = store.stats().unreadable;
+    let [bad] = &*unreadable else { panic!("{unreadable:?}") };
+    assert_eq!((&bad.file, bad.offset, &bad.last), (&table, 0, &keys.last));
     // A merge does not spread it, and does not try again and again.
     put(&store, &key(20), "a table across it");
     store.flush().unwrap();

@@ -1,7 +1,7 @@
-//! Golden files: one of every format as the first release wrote it, in `v1`. Every later one must open them.
+//! Golden files: one of every format as the release that brought it wrote it. Every later one must open them.
 //!
-//! The newest directory is what today's code writes. `KVKIT_GOLDEN=write` writes it anew: only into a new directory, when
-//! a format has a new version or the same writes make other files (since `v2` tables that overlap none move down whole).
+//! `KVKIT_GOLDEN=write` writes the directories that are not there yet, and touches no other: a new format or a new state
+//! of one gets a directory of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,16 +19,25 @@ use crate::node_id::{ClusterId, NodeId};
 
 const LZ4: &str = "store/lz4.sst";
 
-/// What the first release wrote, and what today's code writes.
-const FIRST: &str = "v1";
-const NEWEST: &str = "v2";
+/// The directories of golden files, and the sync mode in which each was written: a log that proves what stands before it,
+/// and a loose one.
+const GOLDEN: [(&str, SyncMode); 4] = [
+    ("v1", SyncMode::Always),
+    ("v1-loose", SyncMode::Never),
+    ("v2", SyncMode::Always),
+    ("v2-loose", SyncMode::Never),
+];
+/// Those that today's code writes to the byte. The same formats stand in the others, in other tables: since `v2` tables
+/// that overlap none move down whole.
+const WRITTEN_TODAY: [(&str, SyncMode); 2] =
+    [("v2", SyncMode::Always), ("v2-loose", SyncMode::Never)];
 
-fn golden(version: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/storage").join(version)
+fn golden(dir: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/storage").join(dir)
 }
 
-fn options() -> Options {
-    Options { compression: Compression::None, memtable_bytes: 1 << 20, ..small() }
+fn options(sync: SyncMode) -> Options {
+    Options { sync, compression: Compression::None, memtable_bytes: 1 << 20, ..small() }
 }
 
 fn identity() -> Identity {
@@ -45,9 +54,9 @@ fn identity() -> Identity {
 
 /// A store with a table in each of two levels, a manifest with edits and a log with records of each kind; uncompressed,
 /// so that its bytes are ours alone. Beside it one compressed table.
-fn write() -> (Disk, Content) {
+fn write(sync: SyncMode) -> (Disk, Content) {
     let disk = Disk::new(0);
-    let store = open(&disk, &options()).unwrap();
+    let store = open(&disk, &options(sync)).unwrap();
     for number in 0..30 {
         put(&store, &format!("key{number:02}"), &format!("a value, of key {number}"));
         if matches!(number, 10 | 20 | 25) {
@@ -77,13 +86,13 @@ fn write() -> (Disk, Content) {
 }
 
 /// The golden files on a simulated disk.
-fn read() -> Disk {
+fn read(golden: &Path) -> Disk {
     let disk = Disk::new(0);
     disk.create_dir(Path::new(DIR)).unwrap();
     for dir in ["", "log", "sst", "manifest"] {
         let target = Path::new(DIR).join(dir);
         vfs::ensure_dir(&disk, &target).unwrap();
-        for entry in fs::read_dir(golden(FIRST).join(dir)).unwrap() {
+        for entry in fs::read_dir(golden.join(dir)).unwrap() {
             let path = entry.unwrap().path();
             if path.is_file() {
                 let file = disk.create(&target.join(path.file_name().unwrap())).unwrap();
@@ -95,41 +104,50 @@ fn read() -> Disk {
 }
 
 #[test]
-fn what_is_written_today_is_what_the_newest_files_hold() {
-    let (disk, _) = write();
-    for (path, _) in disk.files().into_iter().filter(|(path, _)| path != Path::new(LZ4)) {
-        let (written, file) = (
-            read_whole(&disk, &path, 1 << 20).unwrap(),
-            golden(NEWEST).join(path.strip_prefix(DIR).unwrap()),
-        );
-        let golden = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        assert!(written == golden, "{} is written otherwise", path.display());
+fn what_is_written_today_is_what_was_written_then() {
+    for (dir, sync) in WRITTEN_TODAY {
+        let (disk, _) = write(sync);
+        for (path, _) in disk.files().into_iter().filter(|(path, _)| path != Path::new(LZ4)) {
+            let written = read_whole(&disk, &path, 1 << 20).unwrap();
+            let file = golden(dir).join(path.strip_prefix(DIR).unwrap());
+            let then =
+                fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            assert!(written == then, "{} is written otherwise", file.display());
+        }
     }
 }
 
 #[test]
-fn the_first_releases_store_opens() {
-    let (disk, (_, expected)) = (read(), write());
-    assert_eq!(Identity::read(&disk, Path::new(DIR)).unwrap(), identity());
-    let log = disk.list(&Path::new(DIR).join("log")).unwrap().pop().unwrap();
-    let log = LogFile::open(&disk, &Path::new(DIR).join("log").join(log)).unwrap();
-    assert_eq!(log.filter(|item| matches!(item, Ok(LogItem::Record(_)))).count(), 5);
-    let manifest =
-        ManifestFile::open(&disk, Path::new("store/manifest/00000001.manifest")).unwrap();
-    assert_eq!(manifest.filter(|item| matches!(item, ManifestItem::Edit(_))).count(), 6);
-    let mut replayed = 0;
-    let (store, recovery) =
-        Store::open(Arc::new(disk), Path::new(DIR), options(), &mut |_, _| replayed += 1).unwrap();
-    assert_eq!((recovery.records, replayed, recovery.cut), (5, 6, None));
-    let mut found = Content::of(&store).unwrap();
-    found.leaves.insert(u16::MAX, store.leaf(u16::MAX));
-    assert_eq!(found.leaves.remove(&u16::MAX), Some(9));
-    assert_eq!(found, expected);
+fn the_stores_written_then_open() {
+    for (dir, sync) in GOLDEN {
+        let (disk, (_, expected)) = (read(&golden(dir)), write(sync));
+        assert_eq!(Identity::read(&disk, Path::new(DIR)).unwrap(), identity());
+        let log = disk.list(&Path::new(DIR).join("log")).unwrap().pop().unwrap();
+        let log = LogFile::open(&disk, &Path::new(DIR).join("log").join(log)).unwrap();
+        assert_eq!(log.filter(|item| matches!(item, Ok(LogItem::Record(_)))).count(), 5);
+        let manifest =
+            ManifestFile::open(&disk, Path::new("store/manifest/00000001.manifest")).unwrap();
+        let edits = manifest.filter_map(|item| match item {
+            ManifestItem::Edit(located) => Some(located.edit),
+            ManifestItem::Bad(_) | ManifestItem::Torn(_) => None,
+        });
+        let is_loose = edits.collect::<Vec<_>>().iter().any(|edit| edit.is_log_loose);
+        assert_eq!(is_loose, sync == SyncMode::Never, "{dir}");
+        let mut replayed = 0;
+        let mut observe = |_: &[u8], _: Option<&[u8]>| replayed += 1;
+        let opened = Store::open(Arc::new(disk), Path::new(DIR), options(sync), &mut observe);
+        let (store, recovery) = opened.unwrap();
+        assert_eq!((recovery.records, replayed, recovery.cut), (5, 6, None));
+        let mut found = Content::of(&store).unwrap();
+        found.leaves.insert(u16::MAX, store.leaf(u16::MAX));
+        assert_eq!(found.leaves.remove(&u16::MAX), Some(9));
+        assert_eq!(found, expected);
+    }
 }
 
 #[test]
-fn the_first_releases_compressed_table_opens() {
-    let table = TableFile::open(&read(), Path::new(LZ4)).unwrap();
+fn the_compressed_table_written_then_opens() {
+    let table = TableFile::open(&read(&golden("v1")), Path::new(LZ4)).unwrap();
     assert_eq!((table.properties().entries, table.properties().deletes), (200, 23));
     assert!(table.info().bytes < table.properties().raw_bytes / 3);
     let entry = table.get(b"042").unwrap().unwrap().entry;
@@ -137,15 +155,19 @@ fn the_first_releases_compressed_table_opens() {
     assert!(table.entries(b"").all(|entry| entry.is_ok()));
 }
 
+/// Writes what is not there yet; what is there stays as it is.
 #[test]
-fn regenerate() {
+fn write_new_ones() {
     if std::env::var("KVKIT_GOLDEN").as_deref() != Ok("write") {
         return;
     }
-    let (disk, _) = write();
-    for (path, _) in disk.files() {
-        let file = golden(NEWEST).join(path.strip_prefix(DIR).unwrap());
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(file, read_whole(&disk, &path, 1 << 20).unwrap()).unwrap();
+    for (dir, sync) in WRITTEN_TODAY.into_iter().filter(|(dir, _)| !golden(dir).exists()) {
+        let (disk, _) = write(sync);
+        // The compressed table stands in the first directory alone.
+        for (path, _) in disk.files().into_iter().filter(|(path, _)| path != Path::new(LZ4)) {
+            let file = golden(dir).join(path.strip_prefix(DIR).unwrap());
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, read_whole(&disk, &path, 1 << 20).unwrap()).unwrap();
+        }
     }
 }

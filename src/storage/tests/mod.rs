@@ -9,6 +9,7 @@ mod faults;
 mod golden;
 mod history;
 mod model;
+mod mutation;
 mod rot;
 mod threads;
 

@@ -1,35 +1,37 @@
 //! Rot: any byte flipped, any file cut at any length, is detected or harmless: never a wrong value, never a panic.
 //!
-//! `KVKIT_ROT_ALL=1` flips each bit of a byte instead of one.
+//! Every byte and every length of a store of some KiB, in both orders of the log; of one of about 64 KiB a sample, unless
+//! `KVKIT_ROT_ALL=1` asks for all of them, and for each bit of a byte instead of one.
 
 use std::path::{Path, PathBuf};
 
 use super::super::vfs::simulated::Disk;
 use super::super::*;
 use super::history::{Content, open};
-use super::{DIR, put, run_jobs, small};
+use super::{DIR, put, run_jobs, small, value};
+
+/// Of the large store one place in so many is tried.
+const SAMPLE: u64 = 151;
 
 /// A closed store with two levels of tables, a log with some records and a manifest with edits, and what it holds.
-fn store() -> (Disk, Content) {
+fn store(sync: SyncMode, writes: u32) -> (Disk, Content) {
     let disk = Disk::new(3);
-    let store = open(&disk, &options()).unwrap();
-    for number in 0..60 {
-        put(
-            &store,
-            &format!("key{:02}", number % 45),
-            &format!("a value of some length, {number}"),
-        );
-        if number == 40 {
+    let store = open(&disk, &Options { sync, ..options() }).unwrap();
+    for number in 0..writes {
+        let value = format!("a value of some length, {number}");
+        put(&store, &format!("key{:02}", number % (writes * 3 / 4)), &value);
+        if number == writes * 2 / 3 {
             store.flush().unwrap();
             run_jobs(&store);
         }
-        if number == 50 {
+        if number == writes * 5 / 6 {
             store.flush().unwrap();
         }
     }
     let mut batch = WriteBatch::new();
     batch.delete("key03").xor_leaf(5, 77);
     store.write(batch).unwrap();
+    assert_eq!(value(&store, "key03"), None);
     let content = Content::of(&store).unwrap();
     store.close().unwrap();
     let stats = store.stats();
@@ -117,52 +119,66 @@ fn files(disk: &Disk) -> Vec<(PathBuf, u64)> {
     files
 }
 
+fn is_all_wanted() -> bool {
+    std::env::var_os("KVKIT_ROT_ALL").is_some()
+}
+
 /// The bits of a byte to flip.
 fn bits(offset: u64) -> Vec<u8> {
-    if std::env::var_os("KVKIT_ROT_ALL").is_some() {
-        (0..8).collect()
-    } else {
-        vec![(offset % 8) as u8]
-    }
+    if is_all_wanted() { (0..8).collect() } else { vec![(offset % 8) as u8] }
 }
 
-#[test]
-fn a_flipped_bit_is_noticed_or_harmless() {
-    let (disk, expected) = store();
+/// Flips a byte and cuts the file at one in `sample` of its places, from `first` on.
+fn check_rot(sync: SyncMode, writes: u32, first: u64, sample: u64) {
+    let (disk, expected) = store(sync, writes);
     assert!(!check(&disk.fork(0), &expected, "nothing"));
+    let step = usize::try_from(sample).unwrap();
     for (path, length) in files(&disk) {
-        for (offset, bit) in
-            (0..length).flat_map(|offset| bits(offset).into_iter().map(move |bit| (offset, bit)))
-        {
+        for offset in (first.min(length - 1)..length).step_by(step) {
+            for bit in bits(offset) {
+                let rotten = disk.fork(0);
+                rotten.flip_bit(&path, offset, bit).unwrap();
+                let what = format!("{sync}, {} with byte {offset} flipped", path.display());
+                check(&rotten, &expected, &what);
+            }
             let rotten = disk.fork(0);
-            rotten.flip_bit(&path, offset, bit).unwrap();
-            check(&rotten, &expected, &format!("{} with byte {offset} flipped", path.display()));
+            rotten.truncate(&path, offset).unwrap();
+            let what = format!("{sync}, {} cut to {offset} bytes", path.display());
+            let noticed = check(&rotten, &expected, &what);
+            // The last edit of the manifest only repeats what the log says of itself.
+            assert!(noticed || path.ends_with("00000001.manifest"), "{what}");
         }
     }
 }
 
 #[test]
-fn a_file_cut_short_is_noticed_or_harmless() {
-    let (disk, expected) = store();
-    for (path, length) in files(&disk) {
-        for length in 0..length {
-            let rotten = disk.fork(0);
-            rotten.truncate(&path, length).unwrap();
-            let noticed =
-                check(&rotten, &expected, &format!("{} cut to {length} bytes", path.display()));
-            // The last edit of the manifest only repeats what the log says of itself.
-            assert!(
-                noticed || path.ends_with("00000001.manifest"),
-                "{} cut to {length} bytes",
-                path.display()
-            );
-        }
+fn every_flipped_byte_and_every_cut_is_noticed_or_harmless() {
+    check_rot(SyncMode::Always, 60, 0, 1);
+}
+
+#[test]
+fn in_a_loose_log_too() {
+    check_rot(SyncMode::Never, 60, 0, 1);
+}
+
+#[test]
+fn in_a_store_of_64_kib_too() {
+    const WRITES: u32 = 1900;
+    let bytes: u64 =
+        files(&store(SyncMode::Never, WRITES).0).iter().map(|(_, length)| length).sum();
+    assert!((48 << 10..96 << 10).contains(&bytes), "{bytes} bytes");
+    let sample = if is_all_wanted() { 1 } else { SAMPLE };
+    let first = u64::from(std::process::id()) % sample;
+    #[expect(clippy::print_stdout, reason = "what replays it")]
+    {
+        println!("places {first}, {}, {}, … of each file", first + sample, first + 2 * sample);
     }
+    check_rot(SyncMode::Never, WRITES, first, sample);
 }
 
 #[test]
 fn a_file_that_is_gone_is_noticed() {
-    let (disk, expected) = store();
+    let (disk, expected) = store(SyncMode::Always, 60);
     for (path, _) in files(&disk) {
         let rotten = disk.fork(0);
         rotten.remove(&path).unwrap();
@@ -176,7 +192,7 @@ fn a_file_that_is_gone_is_noticed() {
 
 #[test]
 fn a_block_of_another_table_or_place_is_noticed() {
-    let (disk, expected) = store();
+    let (disk, expected) = store(SyncMode::Always, 60);
     let tables: Vec<_> = files(&disk)
         .into_iter()
         .filter(|(path, _)| path.to_string_lossy().contains("sst"))

@@ -63,7 +63,7 @@ pub trait Vfs: Send + Sync + fmt::Debug {
 
     /// Makes the names in a directory durable.
     /// # Errors
-    /// The system's. Fatal: what was lost will not be reported again.
+    /// The system's, never `StorageFull`. Fatal: what was lost will not be reported again.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Takes an exclusive advisory lock on a file and writes `holder` into it; released when the guard is dropped or
@@ -92,7 +92,7 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
 
     /// Makes what was written durable, and the length.
     /// # Errors
-    /// The system's. Fatal: a second try may succeed although the bytes are gone.
+    /// The system's, never `StorageFull`. Fatal: a second try may succeed although the bytes are gone.
     fn sync_data(&self) -> io::Result<()>;
 
     /// The length in bytes.
@@ -126,6 +126,11 @@ pub enum LockFailure {
 /// Whether this error says that the disk is full.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// A sync's failure, never told as a full disk: what a sync lost does not come back with space, so it is not tried again.
+pub(crate) fn sync_failure(error: io::Error) -> io::Error {
+    if is_full(&error) { io::Error::other(error) } else { error }
 }
 
 /// Fills `buffer` from `offset`.

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use nix::sys::statvfs::statvfs;
 
-use super::{LockFailure, LockGuard, Vfs, VfsFile};
+use super::{LockFailure, LockGuard, Vfs, VfsFile, sync_failure};
 
 /// Modes of what a node writes: nobody else reads its data.
 const FILE_MODE: u32 = 0o600;
@@ -82,7 +82,7 @@ impl Vfs for Real {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         // The parent of a relative name of one component is the empty path.
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        File::open(dir)?.sync_all()
+        File::open(dir)?.sync_all().map_err(sync_failure)
     }
 
     fn lock(&self, path: &Path, holder: &str) -> Result<Box<dyn LockGuard>, LockFailure> {
@@ -130,7 +130,7 @@ impl VfsFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.0.sync_data().map_err(sync_failure)
     }
 
     fn length(&self) -> io::Result<u64> {

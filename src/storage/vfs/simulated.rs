@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::{LockFailure, LockGuard, Vfs, VfsFile};
+use super::{LockFailure, LockGuard, Vfs, VfsFile, sync_failure};
 use inode::Inode;
 use names::{Names, Node};
 
@@ -27,7 +27,7 @@ use names::{Names, Node};
 pub enum Unsynced {
     /// All of it is gone.
     Dropped,
-    /// All of it is there: the process died, the machine did not.
+    /// All of it is there, and as little synced as before: the process died, the machine did not.
     Kept,
     /// Of each file any subset of its 512-byte sectors and any length between; of the changed names any subset.
     Torn,
@@ -67,6 +67,8 @@ struct State {
     locks: BTreeMap<PathBuf, String>,
     capacity: Option<u64>,
     lies: Option<Lies>,
+    syncs: u64,
+    failing_sync: Option<u64>,
     random: ChaCha8Rng,
     observer: Option<Observer>,
 }
@@ -100,6 +102,8 @@ impl Disk {
             locks: BTreeMap::new(),
             capacity: None,
             lies: None,
+            syncs: 0,
+            failing_sync: None,
             random: ChaCha8Rng::seed_from_u64(seed),
             observer: None,
         })
@@ -118,6 +122,17 @@ impl Disk {
     /// The call of this number fails with `fault`.
     pub fn fail_at(&self, call: u64, fault: Fault) {
         self.state().faults.insert(call, fault);
+    }
+
+    /// How many syncs of files and directories were tried so far.
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
+    }
+
+    /// The sync of this number fails, and takes with it what it should have made durable, as a kernel does that marks
+    /// pages clean which it could not write: no later sync of the same brings it back.
+    pub fn fail_sync(&self, sync: u64) {
+        self.state().failing_sync = Some(sync);
     }
 
     /// How many bytes fit; `None` lifts the limit.
@@ -153,6 +168,7 @@ impl Disk {
         state.crashed = false;
         state.crash_at = None;
         state.faults.clear();
+        state.failing_sync = None;
         state.locks.clear();
         let State { names, inodes, random, .. } = &mut *state;
         names.lose_power(unsynced, random);
@@ -225,6 +241,25 @@ impl Disk {
         }
     }
 
+    /// Counts a sync; when it is to fail, `lose` says what it takes with it.
+    fn enter_sync(&self, lose: impl FnOnce(&mut State)) -> io::Result<MutexGuard<'_, State>> {
+        let entered = self.enter().map(drop);
+        let mut state = self.state();
+        let sync = state.syncs;
+        state.syncs += 1;
+        let planned = state.failing_sync == Some(sync);
+        match entered {
+            Ok(()) if !planned => Ok(state),
+            // After a crash there is nobody to tell.
+            Err(error) if state.crashed => Err(error),
+            failed => {
+                lose(&mut state);
+                Err(failed
+                    .map_or_else(sync_failure, |()| io::Error::other("simulated sync failure")))
+            }
+        }
+    }
+
     fn file(&self, state: &State, inode: u64) -> io::Result<Arc<dyn VfsFile>> {
         let handle = state.inodes.get(&inode).ok_or(io::ErrorKind::NotFound)?.handle();
         Ok(Arc::new(DiskFile {
@@ -237,6 +272,10 @@ impl Disk {
 }
 
 impl State {
+    fn is_lied_about(&self, path: &Path) -> bool {
+        self.lies.as_ref().is_some_and(|lies| lies(path))
+    }
+
     fn used(&self) -> u64 {
         self.inodes.values().map(Inode::size).sum()
     }
@@ -265,6 +304,8 @@ impl State {
             locks: BTreeMap::new(),
             capacity: self.capacity,
             lies: self.lies.clone(),
+            syncs: 0,
+            failing_sync: None,
             random: ChaCha8Rng::seed_from_u64(seed),
             observer: None,
         })
@@ -334,8 +375,8 @@ impl Vfs for Disk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.enter()?;
-        if !state.lies.as_ref().is_some_and(|lies| lies(dir)) {
+        let mut state = self.enter_sync(|state| state.names.lose(dir))?;
+        if !state.is_lied_about(dir) {
             state.names.sync(dir);
             state.sweep();
         }
@@ -364,8 +405,12 @@ impl Vfs for Disk {
 impl DiskFile {
     fn enter(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.disk.enter()?;
+        self.check_generation(&state).map(|()| state)
+    }
+
+    fn check_generation(&self, state: &State) -> io::Result<()> {
         if state.generation == self.generation {
-            Ok(state)
+            Ok(())
         } else {
             Err(io::Error::other("a handle from before the simulated crash"))
         }
@@ -409,10 +454,15 @@ impl VfsFile for DiskFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.enter()?;
-        let named = state.names.files().filter(|(_, inode)| *inode == self.inode);
-        let lied_about =
-            state.lies.as_ref().is_some_and(|lies| named.into_iter().any(|(path, _)| lies(path)));
+        let mut state = self.disk.enter_sync(|state| {
+            if let Some(inode) = state.inodes.get_mut(&self.inode) {
+                inode.lose();
+            }
+        })?;
+        self.check_generation(&state)?;
+        let is_this =
+            |(path, inode): (&PathBuf, u64)| inode == self.inode && state.is_lied_about(path);
+        let lied_about = state.names.files().any(is_this);
         if !lied_about {
             self.inode(&mut state)?.sync();
         }

@@ -19,6 +19,8 @@ pub(super) struct Inode {
     synced_length: usize,
     overwritten: Vec<(usize, Vec<u8>)>,
     preallocated: u64,
+    /// A sync failed.
+    is_lost: bool,
     handles: Arc<()>,
 }
 
@@ -61,8 +63,16 @@ impl Inode {
     }
 
     pub(super) fn sync(&mut self) {
+        if self.is_lost {
+            return;
+        }
         self.synced_length = self.live.len();
         self.overwritten.clear();
+    }
+
+    /// A sync failed: what is not synced never will be, whatever a later sync says.
+    pub(super) fn lose(&mut self) {
+        self.is_lost = true;
     }
 
     pub(super) fn preallocate(&mut self, bytes: u64) {
@@ -76,7 +86,10 @@ impl Inode {
             Unsynced::Dropped => self.live = self.synced(),
             Unsynced::Torn => self.tear(random),
         }
-        self.sync();
+        if unsynced != Unsynced::Kept {
+            self.is_lost = false;
+            self.sync();
+        }
         self.handles = Arc::new(());
     }
 
@@ -87,6 +100,7 @@ impl Inode {
             synced_length: self.synced_length,
             overwritten: self.overwritten.clone(),
             preallocated: self.preallocated,
+            is_lost: self.is_lost,
             handles: Arc::new(()),
         }
     }
@@ -99,6 +113,7 @@ impl Inode {
 
     pub(super) fn truncate(&mut self, length: u64) {
         self.live.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        self.is_lost = false;
         self.sync();
     }
 

@@ -30,7 +30,16 @@ pub(super) struct Names {
     live: BTreeMap<PathBuf, Node>,
     synced: BTreeMap<PathBuf, Node>,
     /// In order, with the directory that must be synced.
-    pending: Vec<(PathBuf, Change)>,
+    pending: Vec<Pending>,
+}
+
+/// A change whose directory was not synced since.
+#[derive(Debug, Clone)]
+struct Pending {
+    dir: PathBuf,
+    change: Change,
+    /// A sync of the directory failed: no later one makes it durable.
+    is_lost: bool,
 }
 
 impl Names {
@@ -56,7 +65,7 @@ impl Names {
     /// Every inode that a name refers to, might refer to after a power loss, or would once all is synced.
     pub(super) fn inodes(&self) -> BTreeSet<u64> {
         let named = self.live.values().chain(self.synced.values());
-        let changed = self.pending.iter().filter_map(|(_, change)| match change {
+        let changed = self.pending.iter().filter_map(|pending| match &pending.change {
             Change::Link(_, node) | Change::Rename(_, _, node) => Some(node),
             Change::Unlink(_) => None,
         });
@@ -103,18 +112,25 @@ impl Names {
 
     pub(super) fn sync(&mut self, dir: &Path) {
         let Self { synced, pending, .. } = self;
-        pending.retain(|(place, change)| {
-            let due = place == dir;
+        pending.retain(|pending| {
+            let due = pending.dir == dir && !pending.is_lost;
             if due {
-                apply(synced, change);
+                apply(synced, &pending.change);
             }
             !due
         });
     }
 
+    /// A sync of this directory failed.
+    pub(super) fn lose(&mut self, dir: &Path) {
+        for pending in self.pending.iter_mut().filter(|pending| pending.dir == dir) {
+            pending.is_lost = true;
+        }
+    }
+
     pub(super) fn lose_power(&mut self, unsynced: Unsynced, random: &mut ChaCha8Rng) {
         match unsynced {
-            Unsynced::Kept => self.synced.clone_from(&self.live),
+            Unsynced::Kept => return,
             Unsynced::Dropped => {}
             Unsynced::Torn => self.keep_some(random),
         }
@@ -131,16 +147,16 @@ impl Names {
 
     /// No order is promised between changes that were not synced, not even within a directory.
     fn keep_some(&mut self, random: &mut ChaCha8Rng) {
-        for (_, change) in &self.pending {
+        for pending in &self.pending {
             if random.random() {
-                apply(&mut self.synced, change);
+                apply(&mut self.synced, &pending.change);
             }
         }
     }
 
     fn change(&mut self, dir: PathBuf, change: Change) {
         apply(&mut self.live, &change);
-        self.pending.push((dir, change));
+        self.pending.push(Pending { dir, change, is_lost: false });
     }
 }
 
