@@ -118,9 +118,9 @@ impl Levels {
         open.map(|table| table.pinned_bytes() as u64).sum()
     }
 
-    /// Tables in level 0.
-    pub(crate) fn level0_tables(&self) -> usize {
-        self.levels.get(&0).map_or(0, |tables| tables.len())
+    /// The tables of level 0, newest first.
+    pub(crate) fn level0(&self) -> &[Live] {
+        self.levels.get(&0).map_or(&[], |tables| tables)
     }
 
     pub(crate) fn find(&self, number: u64) -> Option<&Live> {

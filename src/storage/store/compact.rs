@@ -99,7 +99,10 @@ impl Store {
                 match error {
                     SliceError::Read(error) => {
                         self.bad_blocks.note(&error);
-                        compacting.unreadable.extend(unreadable_table(&levels, &error));
+                        if let Some(meta) = unreadable_table(&levels, &error) {
+                            compacting.unreadable.insert(meta.number);
+                            self.note_unreadable(meta.level);
+                        }
                         Err(error.into())
                     }
                     SliceError::Io(error) => Err(self.merge_error(&error)?),
@@ -272,8 +275,8 @@ fn start(levels: &Levels, plan: &Plan) -> Option<Running> {
 }
 
 /// The table that the error speaks of.
-fn unreadable_table(levels: &Levels, error: &ReadError) -> Option<u64> {
+fn unreadable_table<'a>(levels: &'a Levels, error: &ReadError) -> Option<&'a TableMeta> {
     let (ReadError::Io { file, .. } | ReadError::Corrupt { file, .. }) = error;
-    let opened = levels.tables().filter_map(|live| live.table.as_ref().ok());
-    opened.filter(|table| table.path == *file).map(|table| table.number).next()
+    let is_it = |live: &&Live| live.table.as_ref().is_ok_and(|table| table.path == *file);
+    levels.tables().find(is_it).map(|live| &live.meta)
 }

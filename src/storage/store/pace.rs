@@ -1,7 +1,7 @@
 //! Pace: how writers and background jobs keep step. A job that becomes due rings a bell; writers that are faster than
 //! flushes and merges are slowed little by little, long before they would have to be refused.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::bell::Bell;
@@ -30,6 +30,8 @@ pub(super) struct Pace {
     /// Waiting that writers have not done yet, in nanoseconds.
     owed: AtomicU64,
     bell: Bell,
+    /// A table of level 0 cannot be read, so that no merge takes that level down: waiting would not help.
+    is_level0_stuck: AtomicBool,
 }
 
 impl Pace {
@@ -76,10 +78,21 @@ impl Store {
         self.pace.bell.ring();
     }
 
+    /// Notes that a merge met a table that cannot be read.
+    pub(super) fn note_unreadable(&self, level: u64) {
+        if level == 0 {
+            self.pace.is_level0_stuck.store(true, Ordering::Relaxed);
+            self.note_debt(&self.memory());
+        }
+    }
+
     /// Notes what is still to be done, whenever that changed.
     pub(super) fn note_debt(&self, memory: &Memory) {
+        let is_stuck = self.pace.is_level0_stuck.load(Ordering::Relaxed)
+            || memory.levels.level0().iter().any(|live| live.table.is_err());
         let trigger = self.options.level0_tables;
-        let level0 = memory.levels.level0_tables().saturating_sub(trigger);
+        let tables = if is_stuck { 0 } else { memory.levels.level0().len() };
+        let level0 = tables.saturating_sub(trigger);
         let level0_max = LEVEL0_TABLES_MAX.saturating_sub(trigger).max(1);
         let share = |part: usize, whole: usize| part as u64 * DEBT_FULL / whole as u64;
         let frozen = share(memory.frozen.len(), self.options.frozen_max);

@@ -420,6 +420,13 @@ fn one_bad_block_costs_its_keys_and_no_others() {
     assert!(matches!(store.run(job), Err(JobError::Read(_))));
     assert_eq!(store.next_compaction(), None);
     assert!(value(&store, &key(39)).is_some());
+    // Nor does anybody wait for a merge that does not come.
+    for _ in 0..30 {
+        put(&store, &key(39), "once more");
+        store.flush().unwrap();
+    }
+    assert!(store.stats().tables_by_level[0] > 30);
+    assert_eq!(store.delay(1 << 30), std::time::Duration::ZERO);
 }
 
 #[test]
