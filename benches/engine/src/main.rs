@@ -2,11 +2,6 @@
 //!
 //! See the README for what the rows are and how the settings match.
 
-#[cfg(all(target_arch = "x86_64", not(target_feature = "pclmulqdq")))]
-compile_error!(
-    "run cargo in benches/engine: its .cargo/config.toml sets the processor for all three engines"
-);
-
 mod engine;
 mod floor;
 mod keys;
