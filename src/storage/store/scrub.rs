@@ -61,7 +61,7 @@ impl Store {
         if place.block == 0 {
             // Footer, index, filter and properties were read when the table was opened, and stand in memory since.
             match Table::open(&*self.vfs, &self.directory.table(table.number)) {
-                Err(error @ ReadError::Corrupt { .. }) => scrubbed.damaged.push(error),
+                Err(error @ ReadError::Corrupt { .. }) => self.note(error, scrubbed),
                 Ok(_) | Err(ReadError::Io { .. }) => {}
             }
         }
@@ -71,8 +71,15 @@ impl Store {
                 return;
             };
             scrubbed.bytes += handle.length;
-            scrubbed.damaged.extend(table.block(place.block, Blocks::Disk).err());
+            if let Err(error) = table.block(place.block, Blocks::Disk) {
+                self.note(error, scrubbed);
+            }
             place.block += 1;
         }
+    }
+
+    fn note(&self, error: ReadError, scrubbed: &mut Scrubbed) {
+        self.bad_blocks.note(&error);
+        scrubbed.damaged.push(error);
     }
 }

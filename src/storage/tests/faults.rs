@@ -463,4 +463,5 @@ fn the_scrub_finds_what_nobody_reads_and_goes_round() {
             "{damaged:?}"
         );
     }
+    assert_eq!(store.stats().unreadable.len(), 1, "the figures tell of it, too");
 }
