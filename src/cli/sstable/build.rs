@@ -70,7 +70,7 @@ pub(super) fn build(
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
     let (input, total) = open(args)?;
-    let output = if args.dry_run { None } else { Some(Output::open(&args.output)?) };
+    let output = Output::unless(args.dry_run, &args.output)?;
     if let Some(output) = &output {
         output.free(HEADER_FILE)?;
     }

@@ -45,7 +45,7 @@ pub(super) fn compact(
     let of = |table: &TableFile| table.properties().key_bytes + table.properties().value_bytes;
     let total = tables.iter().map(of).sum();
     let mut report = Report::begin(args.progress, common, "merged", Some(total));
-    let output = if args.dry_run { None } else { Some(Output::open(&args.output)?) };
+    let output = Output::unless(args.dry_run, &args.output)?;
     let mut builder = match &output {
         None => None,
         Some(output) => {

@@ -13,7 +13,8 @@ use crate::cli::table::{Side, Table};
 use crate::storage::offline::{DirectoryView, TableMeta, ViewTable};
 use crate::storage::vfs::Real;
 
-use super::entry::{key_object, shown_key};
+use super::entry::shown_key;
+use super::manifest::figures;
 use super::report::{Report, of_offline};
 
 #[derive(Args, Clone, Debug)]
@@ -155,14 +156,7 @@ fn tables(levels: &[Level<'_>], common: &Common) -> Table {
 
 fn write_json(levels: &[Level<'_>], out: &mut dyn Write) -> std::io::Result<()> {
     let table = |table: &&ViewTable| {
-        let meta = &table.meta;
-        Object::bare()
-            .field("number", meta.number)
-            .field("bytes", meta.bytes)
-            .field("entries", meta.entries)
-            .field("deletes", meta.deletes)
-            .object("first", key_object(&meta.first))
-            .object("last", key_object(&meta.last))
+        figures(Object::bare().field("number", table.meta.number), &table.meta)
     };
     for level in levels {
         let object = Object::new("level")

@@ -9,7 +9,7 @@ use crate::cli::exit::Exit;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
 use crate::storage::LogPosition;
-use crate::storage::offline::{Edit, ManifestFile, ManifestItem};
+use crate::storage::offline::{Edit, ManifestFile, ManifestItem, TableMeta};
 use crate::storage::vfs::Real;
 
 use super::entry::key_object;
@@ -84,14 +84,7 @@ fn walk(
 
 fn object(offset: u64, edit: &Edit) -> Object {
     let added = edit.added.iter().map(|meta| {
-        Object::bare()
-            .field("number", meta.number)
-            .field("level", meta.level)
-            .field("bytes", meta.bytes)
-            .field("entries", meta.entries)
-            .field("deletes", meta.deletes)
-            .object("first", key_object(&meta.first))
-            .object("last", key_object(&meta.last))
+        figures(Object::bare().field("number", meta.number).field("level", meta.level), meta)
     });
     Object::new("edit")
         .field("offset", offset)
@@ -101,4 +94,14 @@ fn object(offset: u64, edit: &Edit) -> Object {
         .maybe("floor_segment", edit.floor.map(|(segment, _)| segment))
         .maybe("floor_position", edit.floor.map(|(_, position)| position.get()))
         .maybe("synced", edit.synced.map(LogPosition::get))
+}
+
+/// What a table holds, behind what `object` says of it already.
+pub(super) fn figures(object: Object, meta: &TableMeta) -> Object {
+    object
+        .field("bytes", meta.bytes)
+        .field("entries", meta.entries)
+        .field("deletes", meta.deletes)
+        .object("first", key_object(&meta.first))
+        .object("last", key_object(&meta.last))
 }

@@ -65,7 +65,7 @@ fn of_table(
     report: &mut Report<'_>,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let output = if args.dry_run { None } else { Some(Output::open(&args.output)?) };
+    let output = Output::unless(args.dry_run, &args.output)?;
     let mut builder: Option<TableBuilder> = output.as_ref().map(builder).transpose()?;
     let mut take = |entry: &Entry| match &mut builder {
         Some(builder) => builder.add(&entry.key, entry.value.as_deref()),
@@ -103,7 +103,7 @@ fn of_log(
     report: &mut Report<'_>,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let output = if args.dry_run { None } else { Some(Output::open(&args.output)?) };
+    let output = Output::unless(args.dry_run, &args.output)?;
     if let Some(name) = args.file.file_name().and_then(|name| name.to_str()) {
         free(&args.output, name)?;
     }

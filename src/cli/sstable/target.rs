@@ -195,6 +195,13 @@ pub(super) struct Output {
 }
 
 impl Output {
+    /// [`Self::open`], or nothing for a dry run.
+    /// # Errors
+    /// As there.
+    pub(super) fn unless(is_dry_run: bool, dir: &Path) -> anyhow::Result<Option<Self>> {
+        (!is_dry_run).then(|| Self::open(dir)).transpose()
+    }
+
     /// Creates and locks it; refuses one that a node runs on, and one inside of it.
     /// # Errors
     /// Exit 75 naming the holder; 73 where the directory cannot be used.

@@ -11,7 +11,7 @@ use super::{Memory, Store};
 const LEVEL0_TABLES_MAX: usize = 20;
 /// The debt from which on writers are slowed, in thousandths.
 const SLOWED_FROM: u64 = 500;
-/// The debt at which writes are refused, in thousandths.
+/// The debt at which writers are slowest, in thousandths. Writes are refused once no further memtable may wait.
 const DEBT_FULL: u64 = 1_000;
 /// What each byte costs when the debt is full: so slow that any disk catches up.
 const NANOS_PER_BYTE_MAX: u64 = 1_000;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Failed, Store, lock};
 use crate::storage::log::LogPosition;
-use crate::storage::log::writer::{Unsynced, Writer};
+use crate::storage::log::writer::Writer;
 use crate::storage::options::SyncMode;
 use crate::storage::space::Writes;
 
@@ -57,15 +57,10 @@ impl Store {
             let (end, _) = self.write_log(&mut log)?;
             (end, log.take_unsynced())
         };
-        self.sync_files(&unsynced)?;
-        raise(&self.synced, end);
-        Ok(raise(&self.durable, end))
-    }
-
-    fn sync_files(&self, unsynced: &Unsynced) -> Result<(), Failed> {
         unsynced.sync().map_err(|error| self.fail("cannot sync the commit log", &error))?;
         self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        raise(&self.synced, end);
+        Ok(raise(&self.durable, end))
     }
 
     /// Hands all that is buffered to the system. Its end, and up to where it must be synced before it counts.
