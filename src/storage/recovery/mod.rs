@@ -11,6 +11,7 @@
 //!
 //! Damage is found in 1 to 3, before anything on the disk is changed.
 
+mod gathered;
 mod replay;
 
 use std::collections::BTreeSet;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::gathered::Gathered;
 use super::{Cut, Observe, OpenError, segment_path};
 use crate::storage::batch::{self, Change};
 use crate::storage::directory::{Directory, log_number};
@@ -17,10 +18,9 @@ use crate::storage::levels::Live;
 use crate::storage::log::LogPosition;
 use crate::storage::log::reader::{BadRecord, OpenSegmentError, Record, SegmentReader};
 use crate::storage::manifest::{State, TableMeta};
-use crate::storage::memtable::Memtable;
 use crate::storage::options::Options;
 use crate::storage::space::{Space, Writes};
-use crate::storage::store::fill;
+use crate::storage::table::Entry;
 use crate::storage::table::builder::{Builder, TableOptions};
 use crate::storage::vfs::Vfs;
 
@@ -44,7 +44,7 @@ pub(super) struct Replay<'a> {
     directory: &'a Directory,
     options: &'a Options,
     space: &'a Space,
-    memtable: Memtable,
+    gathered: Gathered,
     replayed: Replayed,
 }
 
@@ -57,8 +57,8 @@ struct Walked {
     bad: Option<(u64, String)>,
     /// Up to where its records know the log to have been synced.
     proven: LogPosition,
-    /// Bytes of the file.
-    bytes: u64,
+    /// Where its last byte ends that is not zero, if it is bad.
+    written_end: u64,
 }
 
 impl<'a> Replay<'a> {
@@ -70,7 +70,7 @@ impl<'a> Replay<'a> {
         next_number: u64,
     ) -> Self {
         let replayed = Replayed { next_number, ..Replayed::default() };
-        Self { vfs, directory, options, space, memtable: Memtable::default(), replayed }
+        Self { vfs, directory, options, space, gathered: Gathered::default(), replayed }
     }
 
     /// Two passes: the first finds where the log ends or that it is damaged, the second applies it. So damage is found
@@ -172,6 +172,7 @@ impl<'a> Replay<'a> {
             if position < proven {
                 return Err(damaged(file, offset, reason));
             }
+            let bytes = reader.written_end(offset).map_err(io)? - offset;
             while reader.skip_to_sound().map_err(io)? {
                 if let Some(Ok(later)) = reader.next().map_err(io)?
                     && position < later.synced
@@ -179,7 +180,6 @@ impl<'a> Replay<'a> {
                     return Err(damaged(file, offset, reason));
                 }
             }
-            let bytes = reader.length() - offset;
             self.replayed.cut = Some(Cut { file, offset, bytes, reason });
             return Ok(position);
         }
@@ -210,7 +210,8 @@ impl<'a> Replay<'a> {
             }
             self.replayed.dropped =
                 later.into_iter().map(|number| segment_path(self.directory, number)).collect();
-            self.replayed.cut = Some(Cut { file, offset, bytes: found.bytes - offset, reason });
+            self.replayed.cut =
+                Some(Cut { file, offset, bytes: found.written_end - offset, reason });
             break;
         }
         if end < state.synced {
@@ -235,7 +236,6 @@ impl<'a> Replay<'a> {
                 SegmentReader::open_headless(&**self.vfs, &file, number).map_err(io)?
             }
         };
-        walked.bytes = reader.length();
         let header = reader.header();
         if walked.bad.is_none() && (header.segment != number || header.first_position != start) {
             let reason = format!(
@@ -243,6 +243,9 @@ impl<'a> Replay<'a> {
                 header.segment, header.first_position
             );
             walked.bad = Some((0, reason));
+        }
+        if walked.bad.is_some() {
+            walked.written_end = reader.written_end(0).map_err(io)?;
         }
         loop {
             match reader.next().map_err(io)?.map(|next| next.and_then(sound_batch)) {
@@ -254,7 +257,10 @@ impl<'a> Replay<'a> {
                     }
                 }
                 Some(Err(bad)) => {
-                    walked.bad.get_or_insert((bad.offset, bad.reason));
+                    if walked.bad.is_none() {
+                        walked.written_end = reader.written_end(bad.offset).map_err(io)?;
+                        walked.bad = Some((bad.offset, bad.reason));
+                    }
                     if !reader.skip_to_sound().map_err(io)? {
                         return Ok(walked);
                     }
@@ -277,16 +283,19 @@ impl<'a> Replay<'a> {
             self.replayed.bytes += reader.offset() - record.offset;
             for change in batch::changes(&record.payload) {
                 let change = change.map_err(|_| changed(record.offset))?;
-                match change {
-                    Change::Put(key, value) => observe(key, Some(value)),
-                    Change::Delete(key) => observe(key, None),
+                let (key, value) = match change {
+                    Change::Put(key, value) => (key, Some(value)),
+                    Change::Delete(key) => (key, None),
                     Change::XorLeaf(slot, bits) => {
                         *self.replayed.leaves.entry(slot).or_default() ^= bits;
+                        continue;
                     }
-                }
-                self.memtable.apply(change, record.end);
+                };
+                observe(key, value);
+                let share = |bytes| record.payload.slice_ref(bytes);
+                self.gathered.push(Entry { key: share(key), value: value.map(share) });
             }
-            if self.options.memtable_bytes <= self.memtable.bytes() {
+            if self.options.memtable_bytes <= self.gathered.bytes() {
                 self.finish_table()?;
             }
         }
@@ -295,8 +304,8 @@ impl<'a> Replay<'a> {
 
     /// Writes what was gathered as a table of level 0; its directory is synced at the end.
     fn finish_table(&mut self) -> Result<(), OpenError> {
-        let memtable = std::mem::take(&mut self.memtable);
-        if memtable.entries() == 0 {
+        let gathered = std::mem::take(&mut self.gathered);
+        if gathered.bytes() == 0 {
             return Ok(());
         }
         let number = self.replayed.next_number;
@@ -307,7 +316,9 @@ impl<'a> Replay<'a> {
             let vfs = Arc::clone(self.vfs);
             let mut builder =
                 Builder::create(vfs, &self.directory.tables, number, options.clone())?;
-            fill(&mut builder, &memtable)?;
+            for entry in gathered.sorted() {
+                builder.add(&entry.key, entry.value.as_deref())?;
+            }
             builder.finish()
         });
         let written = written.map_err(|source| OpenError::Io { path: path.clone(), source })?;

@@ -176,6 +176,6 @@ impl Store {
 }
 
 /// Puts all entries of a memtable into a table.
-pub(in crate::storage) fn fill(builder: &mut Builder, table: &Memtable) -> io::Result<()> {
+fn fill(builder: &mut Builder, table: &Memtable) -> io::Result<()> {
     table.iter().try_for_each(|(key, value)| builder.add(key, value))
 }

@@ -44,7 +44,6 @@ use super::table::reader::{Blocks, Lookup};
 use super::vfs::Vfs;
 
 pub use error::{Failed, JobError, SnapshotError, WriteError};
-pub(super) use flush::fill;
 use primitives::lock;
 pub use scan::{Scan, ScanSlice};
 pub use scrub::Scrubbed;
@@ -295,6 +294,8 @@ impl Store {
     /// [`Failed`].
     pub fn close(&self) -> Result<(), Failed> {
         let synced = self.sync_all()?;
+        let trimmed = lock(&self.log).trim();
+        trimmed.map_err(|error| self.fail("cannot cut the commit log to its length", &error))?;
         let mut manifest = lock(&self.manifest);
         if manifest.state().synced == synced {
             return Ok(());

@@ -19,9 +19,12 @@ impl Store {
     /// [`Failed`]: a write or sync of the log failed. It is never tried again; the store takes no more writes.
     pub fn sync(&self, upto: LogPosition) -> Result<LogPosition, Failed> {
         if self.options.sync != SyncMode::Always {
+            self.check_failure()?;
+            if upto <= self.durable() {
+                return Ok(self.durable());
+            }
             let (end, wanted) = {
                 let mut log = lock(&self.log);
-                self.check_failure()?;
                 if upto <= self.durable() {
                     return Ok(self.durable());
                 }
@@ -31,7 +34,7 @@ impl Store {
                 return Ok(raise(&self.durable, end));
             }
         }
-        self.sync_in_turn(|| upto <= self.durable())
+        self.sync_in_turn(upto, || upto <= self.durable())
     }
 
     /// Writes and `fdatasync`s all that was taken, in every mode.
@@ -39,16 +42,23 @@ impl Store {
     /// As [`Store::sync`].
     pub fn sync_all(&self) -> Result<LogPosition, Failed> {
         let appended = self.appended();
-        self.sync_in_turn(|| appended <= self.synced())
+        self.sync_in_turn(appended, || appended <= self.synced())
     }
 
     /// Syncs all that was taken, or waits until another did what this caller wants.
-    fn sync_in_turn(&self, is_done: impl Fn() -> bool) -> Result<LogPosition, Failed> {
+    fn sync_in_turn(
+        &self,
+        wanted: LogPosition,
+        is_done: impl Fn() -> bool,
+    ) -> Result<LogPosition, Failed> {
         let look = || match self.check_failure() {
             Ok(()) => is_done().then(|| Ok(self.durable())),
             Err(failed) => Some(Err(failed)),
         };
-        self.turn.find_or_work(look, || self.write_and_sync())
+        let reached = |result: &Result<LogPosition, Failed>| {
+            result.as_ref().map_or(u64::MAX, |reached| reached.get())
+        };
+        self.turn.find_or_work(wanted.get(), look, || self.write_and_sync(), reached)
     }
 
     fn write_and_sync(&self) -> Result<LogPosition, Failed> {

@@ -1,60 +1,85 @@
-//! A turn: work that one caller at a time does, for all who want it. Who comes meanwhile waits, and mostly finds what it
-//! wants done; else it goes next, for all of them (group commit).
+//! A turn: work that one caller at a time does, for all who want it. It reaches up to somewhere; who wants no more than
+//! that is done, and whoever comes meanwhile waits, for a later turn (group commit).
+//!
+//! Each waits by itself: a turn's end wakes whom it served, who then need no lock, and one of the others, to go next.
 //!
 //! Promises, which `proofs/loom/` holds against every order of steps: no two work at once, no wake-up is lost, and every
 //! caller returns with what `look` found or with its own work's result.
 
-use super::primitives::{Condvar, Mutex, lock, wait};
+use super::primitives::{Mutex, Thread, current_thread, lock, park, unpark};
 
 /// Whose turn it is.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     state: Mutex<State>,
-    over: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     is_taken: bool,
-    waiting: usize,
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    wanted: u64,
+    thread: Thread,
 }
 
 /// A turn that is taken; given back when dropped, by a panic too.
-struct Taken<'a>(&'a Turn);
+struct Taken<'a> {
+    turn: &'a Turn,
+    /// Who wants no more is woken. All, unless the work came to its end.
+    reached: u64,
+}
 
 impl Turn {
-    /// What `look` finds, as soon as it finds something: at once, or when another's turn is over. If there is nothing to
-    /// find and nobody to wait for, does `work`.
+    /// What `look` finds, as soon as it finds something: at once, or when a turn is over that reached `wanted` or failed.
+    /// If there is nothing to find and nobody to wait for, does `work`; `reached` says of its result how far it came,
+    /// `u64::MAX` when nobody needs to wait any more.
     pub(super) fn find_or_work<T>(
         &self,
+        wanted: u64,
         look: impl Fn() -> Option<T>,
         work: impl FnOnce() -> T,
+        reached: impl FnOnce(&T) -> u64,
     ) -> T {
-        let mut state = lock(&self.state);
         loop {
             if let Some(found) = look() {
                 return found;
             }
+            let mut state = lock(&self.state);
+            // A turn may have ended since.
+            if let Some(found) = look() {
+                return found;
+            }
             if !state.is_taken {
+                state.is_taken = true;
                 break;
             }
-            state.waiting += 1;
-            state = wait(&self.over, state);
-            state.waiting -= 1;
+            state.waiting.push(Waiting { wanted, thread: current_thread() });
+            drop(state);
+            park();
         }
-        state.is_taken = true;
-        drop(state);
-        let _taken = Taken(self);
-        work()
+        let mut taken = Taken { turn: self, reached: u64::MAX };
+        let result = work();
+        taken.reached = reached(&result);
+        result
     }
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        let mut state = lock(&self.0.state);
-        state.is_taken = false;
-        if state.waiting > 0 {
-            self.0.over.notify_all();
-        }
+        let (next, served) = {
+            let mut state = lock(&self.turn.state);
+            state.is_taken = false;
+            let (served, rest) = std::mem::take(&mut state.waiting)
+                .into_iter()
+                .partition::<Vec<_>, _>(|waiting| waiting.wanted <= self.reached);
+            state.waiting = rest;
+            (state.waiting.pop(), served)
+        };
+        // The next turn begins before those who are done are told.
+        next.into_iter().chain(served).for_each(|waiting| unpark(&waiting.thread));
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::super::vfs::simulated::{Disk, Fault, Unsynced};
 use super::super::*;
 use super::history::{open, open_in};
-use super::{put, small, value};
+use super::{put, small, value, written_length};
 
 /// No run syncs as often as this.
 const SYNCS_MAX: u64 = 10_000;
@@ -343,9 +343,10 @@ fn a_torn_end_of_the_log_is_cut_reported_and_kept() {
     put(&store, "b", "2");
     store.sync_all().unwrap();
     drop(store);
-    let (log, length) =
+    let (log, _) =
         disk.files().into_iter().find(|(path, _)| path.starts_with("store/log")).unwrap();
     disk.power_loss(Unsynced::Kept);
+    let length = written_length(&disk, &log);
     disk.truncate(&log, length - 1).unwrap();
     let (store, recovery) = Store::open(
         std::sync::Arc::new(disk.clone()),

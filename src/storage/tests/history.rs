@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::super::vfs::is_full;
 use super::super::vfs::simulated::{Disk, Unsynced};
 use super::super::*;
-use super::DIR;
+use super::{DIR, written_length};
 
 /// Slots whose leaves the script changes.
 pub(super) const SLOTS: u16 = 12;
@@ -233,8 +233,8 @@ impl Script {
         let log = disk.files().into_iter().rfind(|(path, length)| {
             path.starts_with("store/log") && log::HEADER_BYTES as u64 + 8 < *length
         });
-        let Some((path, length)) = log else { return Ok(()) };
-        disk.truncate(&path, length - 1).unwrap();
+        let Some((path, _)) = log else { return Ok(()) };
+        disk.truncate(&path, written_length(&disk, &path) - 1).unwrap();
         match during(Activity::Recover, || open(&disk, &self.options)) {
             Err(OpenError::Damaged { .. }) => Ok(()),
             other => Err(format!("{} was cut short after a clean stop: {other:?}", path.display())),

@@ -53,6 +53,12 @@ fn value(store: &Store, key: &str) -> Option<String> {
     store.get(key.as_bytes()).unwrap().value.map(|value| String::from_utf8(value.to_vec()).unwrap())
 }
 
+/// Where a file's last byte ends that is not zero. A log may be longer: it is given length ahead of its records.
+fn written_length(disk: &Disk, path: &Path) -> u64 {
+    let bytes = vfs::read_whole(disk, path, u64::MAX).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+}
+
 fn run_jobs(store: &Store) {
     while let Some(job) = store.next_job() {
         store.run(job).unwrap();

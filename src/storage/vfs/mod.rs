@@ -104,6 +104,12 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
     /// # Errors
     /// The system's; `StorageFull` when they are not there.
     fn preallocate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Makes the file `length` bytes long. What was never written reads as zeros and takes no space; what is behind the
+    /// new end is gone.
+    /// # Errors
+    /// The system's.
+    fn set_length(&self, length: u64) -> io::Result<()>;
 }
 
 /// A held lock.

@@ -145,6 +145,10 @@ impl VfsFile for RealFile {
             Err(errno) => Err(errno.into()),
         }
     }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
 }
 
 fn fill_with_zeros(file: &File, bytes: u64) -> io::Result<()> {

@@ -480,6 +480,12 @@ impl VfsFile for DiskFile {
         self.inode(&mut state)?.preallocate(bytes);
         Ok(())
     }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        let mut state = self.enter()?;
+        self.inode(&mut state)?.set_length(length);
+        Ok(())
+    }
 }
 
 impl LockGuard for DiskLock {}

@@ -19,6 +19,8 @@ pub(super) struct Inode {
     synced_length: usize,
     overwritten: Vec<(usize, Vec<u8>)>,
     preallocated: u64,
+    /// Where the last byte ends that was ever written: what is behind takes no space.
+    written_length: usize,
     /// A sync failed.
     is_lost: bool,
     handles: Arc<()>,
@@ -31,7 +33,7 @@ impl Inode {
 
     /// Bytes taken on the disk.
     pub(super) fn size(&self) -> u64 {
-        self.length().max(self.preallocated)
+        self.preallocated.max(self.written_length as u64)
     }
 
     pub(super) fn handle(&self) -> Arc<()> {
@@ -52,14 +54,26 @@ impl Inode {
     pub(super) fn write(&mut self, bytes: &[u8], offset: u64) {
         let start = usize::try_from(offset).expect("a simulated file fits in memory");
         let end = start + bytes.len();
-        if start < self.synced_length {
-            let old = &self.live[start..end.min(self.synced_length)];
+        let synced = self.synced_length.min(self.live.len());
+        if start < synced {
+            let old = &self.live[start..end.min(synced)];
             self.overwritten.push((start, old.to_vec()));
         }
         if self.live.len() < end {
             self.live.resize(end, 0);
         }
         self.live[start..end].copy_from_slice(bytes);
+        self.written_length = self.written_length.max(end);
+    }
+
+    pub(super) fn set_length(&mut self, length: u64) {
+        let length = usize::try_from(length).expect("a simulated file fits in memory");
+        let synced = self.synced_length.min(self.live.len());
+        if length < synced {
+            self.overwritten.push((length, self.live[length..synced].to_vec()));
+        }
+        self.live.resize(length, 0);
+        self.written_length = self.written_length.min(length);
     }
 
     pub(super) fn sync(&mut self) {
@@ -90,6 +104,7 @@ impl Inode {
             self.is_lost = false;
             self.sync();
         }
+        self.written_length = self.written_length.min(self.live.len());
         self.handles = Arc::new(());
     }
 
@@ -100,6 +115,7 @@ impl Inode {
             synced_length: self.synced_length,
             overwritten: self.overwritten.clone(),
             preallocated: self.preallocated,
+            written_length: self.written_length,
             is_lost: self.is_lost,
             handles: Arc::new(()),
         }
@@ -113,12 +129,14 @@ impl Inode {
 
     pub(super) fn truncate(&mut self, length: u64) {
         self.live.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        self.written_length = self.written_length.min(self.live.len());
         self.is_lost = false;
         self.sync();
     }
 
     fn synced(&self) -> Vec<u8> {
         let mut bytes = self.live.clone();
+        bytes.resize(bytes.len().max(self.synced_length), 0);
         for (offset, old) in self.overwritten.iter().rev() {
             bytes[*offset..offset + old.len()].copy_from_slice(old);
         }
@@ -132,9 +150,10 @@ impl Inode {
         if bytes == self.live {
             return;
         }
-        bytes.resize(random.random_range(bytes.len()..=self.live.len()), 0);
-        let length = bytes.len();
-        for (sector, live) in self.live[..length].chunks(SECTOR_BYTES).enumerate() {
+        let lengths = bytes.len().min(self.live.len())..=bytes.len().max(self.live.len());
+        bytes.resize(random.random_range(lengths), 0);
+        let changed = bytes.len().min(self.live.len());
+        for (sector, live) in self.live[..changed].chunks(SECTOR_BYTES).enumerate() {
             if random.random() {
                 let start = sector * SECTOR_BYTES;
                 bytes[start..start + live.len()].copy_from_slice(live);
