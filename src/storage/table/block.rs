@@ -3,7 +3,8 @@
 #![warn(clippy::indexing_slicing)]
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -168,13 +169,14 @@ pub(crate) struct DataBlock(Arc<Content>);
 
 #[derive(Debug)]
 struct Content {
-    /// What the file holds, and behind it a [`TaggedOffset`] an entry, if they were asked for.
     payload: Bytes,
     /// Where the offsets start.
     entries_end: usize,
     count: usize,
-    /// Where the tagged offsets start.
-    tags: usize,
+    /// A key was looked up. Who comes second finds that more may follow.
+    was_searched: AtomicBool,
+    /// One an entry, from the second lookup on; none where an offset is beyond their reach.
+    tags: OnceLock<Box<[TaggedOffset]>>,
 }
 
 /// An entry's offset in the lower 24 bits, and a byte of its key's hash above: what a lookup needs stands side by side.
@@ -198,38 +200,17 @@ impl DataBlock {
         if count == 0 {
             return Err(BlockError::Malformed("a data block without entries".to_owned()));
         }
-        let tags = payload.len();
-        Ok(Self(Arc::new(Content { payload, entries_end, count, tags })))
-    }
-
-    /// With a byte of each key's hash, which makes [`Self::get`] look at few keys. Worth it for a block that is kept.
-    pub(crate) fn tagged(payload: Bytes) -> Result<Self, BlockError> {
-        let plain = Self::new(payload)?;
-        let tagged = (0..plain.count()).map(|index| {
-            let offset = plain.0.offset(index)?;
-            let Stored { key, .. } = plain.0.parts_at(offset)?;
-            Ok(TaggedOffset::new(KeyHash::new(key).tag(), offset))
-        });
-        let tagged = tagged.collect::<Result<Option<Vec<TaggedOffset>>, BlockError>>()?;
-        // In a block beyond their reach a search halves the keys.
-        let Some(tagged) = tagged else { return Ok(plain) };
-        let Some(mut content) = Arc::into_inner(plain.0) else { unreachable!("it was just made") };
-        let mut bytes = Vec::from(std::mem::take(&mut content.payload));
-        // A vector that grows by itself doubles, and a cache is full of these.
-        bytes.reserve_exact(tagged.len() * size_of::<TaggedOffset>());
-        bytes.extend(tagged.iter().flat_map(|tagged| tagged.0.to_le_bytes()));
-        bytes.shrink_to_fit();
-        content.payload = bytes.into();
-        Ok(Self(Arc::new(content)))
+        let (was_searched, tags) = (AtomicBool::new(false), OnceLock::new());
+        Ok(Self(Arc::new(Content { payload, entries_end, count, was_searched, tags })))
     }
 
     pub(crate) fn count(&self) -> usize {
         self.0.count
     }
 
-    /// Bytes in memory.
+    /// Bytes in memory, those included that a second lookup takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.0.payload.len() + size_of::<Content>()
+        self.0.payload.len() + self.0.count * size_of::<TaggedOffset>() + size_of::<Content>()
     }
 
     pub(crate) fn entry(&self, index: usize) -> Result<Entry, BlockError> {
@@ -259,22 +240,34 @@ impl DataBlock {
 }
 
 impl Content {
-    /// The key's entry.
+    /// The key's entry. The first lookup halves the keys; from the second on a byte of each key's hash stands beside its
+    /// offset, and few keys are looked at. With a cache much smaller than the data most blocks see one lookup only.
     fn find(&self, key: &[u8], hash: KeyHash) -> Result<Option<Stored<'_>>, BlockError> {
-        let (tagged, []) = self.payload.get(self.tags..).unwrap_or_default().as_chunks() else {
-            return Ok(None);
+        let tags = match self.tags.get() {
+            Some(tags) => tags,
+            None if self.was_searched.swap(true, Relaxed) => self.tags.get_or_init(|| self.tag()),
+            None => &[][..],
         };
-        if tagged.is_empty() {
+        if tags.is_empty() {
             return self.search(key)?.ok().map(|index| self.parts(index)).transpose();
         }
-        let tagged = tagged.iter().map(|bytes| TaggedOffset(u32::from_le_bytes(*bytes)));
-        for tagged in tagged.filter(|tagged| tagged.tag() == hash.tag()) {
+        for tagged in tags.iter().filter(|tagged| tagged.tag() == hash.tag()) {
             let stored = self.parts_at(tagged.offset())?;
             if stored.key == key {
                 return Ok(Some(stored));
             }
         }
         Ok(None)
+    }
+
+    /// The entries' tags; none if an offset is beyond their reach, or an entry cannot be read, which a search will tell.
+    fn tag(&self) -> Box<[TaggedOffset]> {
+        let tagged = (0..self.count).map(|index| {
+            let offset = self.offset(index).ok()?;
+            let key = self.parts_at(offset).ok()?.key;
+            TaggedOffset::new(KeyHash::new(key).tag(), offset)
+        });
+        tagged.collect::<Option<Box<[TaggedOffset]>>>().unwrap_or_default()
     }
 
     /// The index of the key's entry, or the one it would have.
@@ -384,15 +377,14 @@ mod tests {
         for number in (0..900).step_by(3) {
             builder.push(&key(number), (number % 5 != 0).then(|| value(number)).as_deref());
         }
-        let payload = Bytes::from(builder.finish());
-        let plain = DataBlock::new(payload.clone()).unwrap();
-        let tagged = DataBlock::tagged(payload).unwrap();
-        for number in 0..900 {
-            let key = key(number);
-            let held = (number % 5 != 0).then(|| Bytes::from(value(number)));
-            let expected = if number % 3 == 0 { Lookup::Entry(held) } else { Lookup::Absent };
-            for block in [&plain, &tagged] {
+        let block = DataBlock::new(builder.finish().into()).unwrap();
+        for lookup in 0..3 {
+            for number in 0..900 {
+                let key = key(number);
+                let held = (number % 5 != 0).then(|| Bytes::from(value(number)));
+                let expected = if number % 3 == 0 { Lookup::Entry(held) } else { Lookup::Absent };
                 assert_eq!(block.get(&key, KeyHash::new(&key)).unwrap(), expected, "{number}");
+                assert_eq!(block.0.tags.get().is_some(), (lookup, number) > (0, 0));
             }
         }
     }
@@ -402,10 +394,11 @@ mod tests {
         fn any_bytes_open_without_panic(bytes: Vec<u8>, key: Vec<u8>) {
             let bytes = Bytes::from(bytes);
             let _ = open(&bytes, Kind::Data, PLACE);
-            let _ = DataBlock::tagged(bytes.clone());
             if let Ok(block) = DataBlock::new(bytes) {
                 let _ = block.seek(&key);
-                let _ = block.get(&key, KeyHash::new(&key));
+                for _ in 0..2 {
+                    let _ = block.get(&key, KeyHash::new(&key));
+                }
                 for index in 0..block.count().min(100) {
                     let _ = block.entry(index);
                 }

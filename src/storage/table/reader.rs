@@ -149,11 +149,10 @@ impl Table {
         // A flip on the way from the disk passes: a block is read twice before it is called corrupt.
         let payload = self.read_data(number, handle).or_else(|_| self.read_data(number, handle))?;
         let malformed = |error| self.corrupt(number, error);
-        let Blocks::Keep(cache) = blocks else {
-            return DataBlock::new(payload).map(Some).map_err(malformed);
-        };
-        let block = DataBlock::tagged(payload).map_err(malformed)?;
-        cache.insert(self.number, handle.offset, block.clone());
+        let block = DataBlock::new(payload).map_err(malformed)?;
+        if let Blocks::Keep(cache) = blocks {
+            cache.insert(self.number, handle.offset, block.clone());
+        }
         Ok(Some(block))
     }
 
