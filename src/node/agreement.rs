@@ -244,6 +244,7 @@ impl Core {
 
     fn health_changed(&mut self, node: NodeId, health: Health, effects: &mut Vec<Effect>) {
         self.health_since.insert(node, self.now);
+        self.note_reachability(node, effects);
         let name = self.name_of(node);
         let (severity, what) = match health {
             Health::Unknown => (Severity::Info, "unknown"),

@@ -14,6 +14,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(1);
 pub const DEADLINE_MAX: Duration = Duration::from_secs(15);
 /// Key and value together, bytes, unless configured.
 pub const PAIR_BYTES_MAX: u32 = 10_240;
+/// Bytes of hints kept for other nodes, unless configured.
+const HINTS_BYTES_MAX: u64 = 1 << 30;
 
 const _: () = assert!(
     2 * DEADLINE_MAX.as_secs() <= crate::replication::MEMORY_SPAN.as_secs(),
@@ -37,6 +39,8 @@ pub struct CoreConfig {
     pub gossip_interval: Duration,
     /// What may be in flight.
     pub limits: Limits,
+    /// Bytes of hints kept for other nodes; past them none is taken.
+    pub hints_bytes_max: u64,
     /// Bytes free and total where the data lies; asked when somebody asks for [`Info`](crate::wire::client::Info).
     pub disk_space: DiskSpace,
 }
@@ -66,6 +70,7 @@ impl CoreConfig {
             pair_max: PAIR_BYTES_MAX,
             gossip_interval: HEARTBEAT_INTERVAL,
             limits: Limits::default(),
+            hints_bytes_max: HINTS_BYTES_MAX,
             disk_space: Arc::new(|| (0, 0)),
         }
     }
@@ -87,6 +92,7 @@ impl fmt::Debug for CoreConfig {
             .field("pair_max", &self.pair_max)
             .field("gossip_interval", &self.gossip_interval)
             .field("limits", &self.limits)
+            .field("hints_bytes_max", &self.hints_bytes_max)
             .finish_non_exhaustive()
     }
 }

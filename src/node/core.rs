@@ -39,6 +39,7 @@ use super::config::{CoreConfig, DEADLINE_MAX};
 use super::event::{Effect, Event, Severity};
 use super::figures::Figures;
 use super::forwarding::Forwards;
+use super::hints::Hints;
 use super::key_queue::KeyQueue;
 use super::key_work::KeyWork;
 use super::lineage::Lineage;
@@ -90,6 +91,7 @@ pub struct Core {
     pub(super) wakes: BTreeSet<u64>,
     pub(super) calls: Calls,
     pub(super) forwards: Forwards,
+    pub(super) hints: Hints,
     pub(super) next_op: u64,
     pub(super) figures: Figures,
     /// The last [`Effect::Wake`].
@@ -159,6 +161,7 @@ impl Core {
             membership::Config { interval: config.gossip_interval, seeds: config.seeds.clone() };
         let register = Register::new(now, me, opened.register, &mut rng);
         let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
+        let hints = Hints::open(&store, now, &mut rng)?;
         let next_op = rng.random_range(0..1 << FIRST_OP_BITS);
         Ok(Self {
             me,
@@ -189,6 +192,7 @@ impl Core {
             wakes: BTreeSet::new(),
             calls: Calls::default(),
             forwards: Forwards::default(),
+            hints,
             next_op,
             figures: Figures::default(),
             woken: 0,
@@ -389,7 +393,7 @@ impl Core {
         }
     }
 
-    fn note_epoch(&mut self, why: &str, effects: &mut Vec<Effect>) {
+    pub(super) fn note_epoch(&mut self, why: &str, effects: &mut Vec<Effect>) {
         self.figures.counters.epochs += 1;
         let counter = self.lineage.actor().epoch.counter;
         effects.push(Effect::Log(Severity::Info, format!("epoch {counter} begins: {why}")));
@@ -433,6 +437,7 @@ impl Core {
         }
         self.expire_forwards(effects);
         self.expire_fenced();
+        self.hints_timer(effects);
     }
 
     fn ask_to_be_woken(&mut self, effects: &mut Vec<Effect>) {
@@ -440,7 +445,7 @@ impl Core {
             return;
         }
         let agreement = self.agreement_wake().monotonic;
-        let rest = [self.wakes.first().copied(), self.forwards.wake_at()];
+        let rest = [self.wakes.first().copied(), self.forwards.wake_at(), self.hints.wake_at()];
         let next = rest.into_iter().flatten().fold(agreement, u64::min).max(self.now.monotonic + 1);
         if next < self.woken || self.woken <= self.now.monotonic {
             self.woken = next;

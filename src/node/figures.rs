@@ -32,6 +32,8 @@ pub(super) struct Counters {
     pub(super) expired: u64,
     pub(super) overloads: u64,
     pub(super) epochs: u64,
+    pub(super) hints_stored: u64,
+    pub(super) hints_sent: u64,
 }
 
 impl Figures {
@@ -70,6 +72,8 @@ impl Counters {
             expired,
             overloads,
             epochs,
+            hints_stored,
+            hints_sent,
         } = *self;
         let named = [
             ("gets", gets),
@@ -85,6 +89,8 @@ impl Counters {
             ("expired", expired),
             ("overloads", overloads),
             ("epochs", epochs),
+            ("hints_stored", hints_stored),
+            ("hints_sent", hints_sent),
         ];
         named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
     }

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::node_id::NodeId;
+use crate::replication::hinted_handoff::Hint;
 use crate::replication::{
     Answer, Envelope, FailedWhy, Input, Local, Mint, MintAnswer, OpId, Refusal, Request, Step,
     replica,
 };
 use crate::ring::Token;
 use crate::storage::{Cached, Found, LogPosition, ReadError, WriteBatch, WriteError};
-use crate::version::Siblings;
+use crate::version::{Dot, Siblings};
 use crate::wire::peer::PeerMessage;
 
 use super::core::{Core, Parked};
@@ -45,6 +46,24 @@ pub(super) enum KeyWork {
     },
     /// A write of the own coordinator.
     Mint { op: OpId, mint: Mint },
+    /// A state to be held for an owner that cannot be reached: work on the hint.
+    Hold { asker: Asker, key: Bytes, target: NodeId, request: Request, deadline: u64 },
+    /// What is held of a key that this node does not own, gathered from one place after the other.
+    Gather(Gathering),
+    /// The target has what was sent: the hint may go.
+    Forget { target: NodeId, key: Bytes, sent: Hint },
+}
+
+/// The states of a key that this node does not own, on the way to an answer.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    pub(super) asker: Asker,
+    pub(super) deadline: u64,
+    /// Storage keys still to be read, the next one last.
+    pub(super) places: Vec<Bytes>,
+    pub(super) merged: Siblings,
+    /// Up to where what was read has to be durable.
+    pub(super) position: LogPosition,
 }
 
 /// A key's state as it stands while work on it runs.
@@ -60,10 +79,15 @@ enum Appended {
 }
 
 impl KeyWork {
-    fn key(&self) -> &Bytes {
+    /// The storage key that it works on.
+    fn stored(&self) -> Bytes {
         match self {
-            Self::Answer { key, .. } => key,
-            Self::Mint { mint, .. } => &mint.key,
+            Self::Answer { key, .. } => keys::data(key),
+            Self::Mint { mint, .. } => keys::data(&mint.key),
+            Self::Hold { target, key, .. } | Self::Forget { target, key, .. } => {
+                keys::hint(*target, key)
+            }
+            Self::Gather(gathering) => gathering.places.last().cloned().unwrap_or_default(),
         }
     }
 }
@@ -71,7 +95,7 @@ impl KeyWork {
 impl Core {
     /// Does `work` now, or queues it behind the disk read of its key.
     pub(super) fn key_work(&mut self, work: KeyWork, effects: &mut Vec<Effect>) {
-        let stored = keys::data(work.key());
+        let stored = work.stored();
         if self.queue.is_reading(&stored) {
             self.queue_up(stored, work, effects);
             return;
@@ -115,6 +139,9 @@ impl Core {
         found: Result<Found, ReadError>,
         effects: &mut Vec<Effect>,
     ) {
+        if stored.first() == Some(&keys::HINT) {
+            return self.run_on_hint(stored, work, found, effects);
+        }
         let standing = found.map_err(|error| error.to_string()).and_then(|found| {
             let state = found.value.as_ref().map_or(Ok(Siblings::new()), Siblings::decode);
             let position = found.position;
@@ -154,6 +181,12 @@ impl Core {
                 }
             }
             KeyWork::Mint { op, mint } => self.run_mint(stored, op, &mint, standing, effects),
+            KeyWork::Gather(gathering) => {
+                self.gather(gathering, &standing.state, standing.position, effects);
+            }
+            KeyWork::Hold { .. } | KeyWork::Forget { .. } => {
+                unreachable!("hints have keys of their own")
+            }
         }
     }
 
@@ -167,8 +200,11 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         match request {
-            Request::Merge { .. } => self.figures.counters.merges += 1,
-            Request::Read { .. } | Request::Recall { .. } | Request::ReadRange { .. } => {
+            Request::Merge { .. } | Request::Hold { .. } => self.figures.counters.merges += 1,
+            Request::Read { .. }
+            | Request::ReadHeld { .. }
+            | Request::Recall { .. }
+            | Request::ReadRange { .. } => {
                 self.figures.counters.reads += 1;
             }
         }
@@ -234,12 +270,7 @@ impl Core {
         standing: &mut Standing,
         effects: &mut Vec<Effect>,
     ) -> (A, Appended) {
-        for dot in step.alarms {
-            self.alarm(
-                format!("dot {dot:?} names two values: one directory ran twice, or a disk forgot"),
-                effects,
-            );
-        }
+        self.raise_alarms(&step.alarms, effects);
         if step.actor_ahead {
             self.raise_epoch("a peer knows writes of this node that it has lost", effects);
         }
@@ -293,9 +324,21 @@ impl Core {
         self.once_durable(position, parked, effects);
     }
 
-    fn refuse(&mut self, work: &KeyWork, refusal: &Refusal, effects: &mut Vec<Effect>) {
+    /// Two values were met under one dot.
+    pub(super) fn raise_alarms(&mut self, dots: &[Dot], effects: &mut Vec<Effect>) {
+        for dot in dots {
+            let why = "one directory ran twice, or a disk forgot";
+            self.alarm(format!("dot {dot:?} names two values: {why}"), effects);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, work: &KeyWork, refusal: &Refusal, effects: &mut Vec<Effect>) {
         match work {
-            KeyWork::Answer { asker, .. } => {
+            // It is sent again in a later round.
+            KeyWork::Forget { .. } => {}
+            KeyWork::Answer { asker, .. }
+            | KeyWork::Hold { asker, .. }
+            | KeyWork::Gather(Gathering { asker, .. }) => {
                 self.answer(*asker, Answer::Refused(refusal.clone()), LogPosition::ZERO, effects);
             }
             KeyWork::Mint { op, .. } => {

@@ -73,6 +73,25 @@ pub fn parse_hint(bytes: &[u8]) -> Result<(NodeId, &[u8]), DecodeError> {
     Ok((target, key))
 }
 
+/// The first storage key of all hints, and the one behind the last.
+pub fn hints() -> (Bytes, Bytes) {
+    (Bytes::from_static(&[HINT]), Bytes::from_static(&[HINT + 1]))
+}
+
+/// The first storage key of the hints held for `target`, and the first that is none of them.
+pub fn hints_of(target: NodeId) -> (Bytes, Bytes) {
+    let start = [&[HINT], &target.as_bytes()[..]].concat();
+    let mut end = start.clone();
+    // The keyspace's byte is no 0xff: the carry ends there at the latest.
+    for byte in end.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            break;
+        }
+    }
+    (start.into(), end.into())
+}
+
 /// The storage key of the meta entry `name`.
 pub fn meta(name: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(1 + name.len());

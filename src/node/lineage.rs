@@ -11,7 +11,7 @@ use rand::Rng;
 
 use crate::node_id::NodeId;
 use crate::storage::WriteBatch;
-use crate::version::{Actor, Epoch};
+use crate::version::{Actor, AfterDrop, Epoch, Floor, Siblings};
 
 use super::meta::{self, ActorRecord};
 
@@ -85,6 +85,23 @@ impl Lineage {
         }
     }
 
+    /// Before a state is dropped, in whose batch [`Lineage::record`] must have its say: see [`Floor::drop_state`].
+    /// Returns whether a new epoch began.
+    pub(super) fn drop_state(&mut self, state: &Siblings, rng: &mut impl Rng) -> bool {
+        let mut floor = Floor::at(self.actor, self.floor);
+        match floor.drop_state(state) {
+            AfterDrop::Unchanged => false,
+            AfterDrop::FloorRose => {
+                (self.floor, self.is_recorded) = (floor.counter(), false);
+                false
+            }
+            AfterDrop::EpochMustRise => {
+                self.rise(rng);
+                true
+            }
+        }
+    }
+
     /// Adds the present epoch to `batch` where the store does not hold it yet.
     pub(super) fn record(&self, batch: &mut WriteBatch) {
         if !self.is_recorded {
@@ -109,6 +126,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
+    use crate::version::{Basis, Content, RequestId, Timestamp, Version};
 
     const NODE: NodeId = NodeId::from_bytes([1; 16]);
     const LAST: Epoch = Epoch { counter: 3, random: 99 };
@@ -127,6 +145,34 @@ mod tests {
         assert_eq!((hasty.actor().epoch.counter, hasty.floor()), (4, 0));
         hasty.confirm();
         assert!(!hasty.settle(&mut rng), "a new epoch needs nobody's word");
+    }
+
+    #[test]
+    fn a_dropped_state_raises_the_floor_durably_or_begins_an_epoch() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut lineage = Lineage::begun(NODE, LAST, &mut rng);
+        lineage.recorded();
+        let (actor, other) =
+            (lineage.actor(), Actor { node: NodeId::from_bytes([2; 16]), ..lineage.actor() });
+        let write = |state: &mut Siblings, actor, floor| {
+            let (timestamp, request) =
+                (Timestamp::from_bits(0), RequestId { session: 1, counter: 1 });
+            let content = Content::Value(bytes::Bytes::from_static(b"x"));
+            state
+                .write(actor, &Basis::Own, floor, Version { timestamp, request, content })
+                .unwrap();
+        };
+        let mut state = Siblings::new();
+        write(&mut state, actor, 4);
+        write(&mut state, other, 0);
+        assert!(!lineage.drop_state(&state, &mut rng));
+        assert_eq!((lineage.actor(), lineage.floor()), (actor, 5));
+        let mut batch = WriteBatch::new();
+        lineage.record(&mut batch);
+        assert!(!batch.is_empty());
+        write(&mut state, actor, 0);
+        assert!(lineage.drop_state(&state, &mut rng));
+        assert_ne!(lineage.actor(), actor);
     }
 
     #[test]

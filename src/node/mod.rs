@@ -12,6 +12,7 @@ mod event;
 mod figures;
 mod forwarding;
 mod handshake;
+mod hints;
 mod key_queue;
 mod key_work;
 pub mod keys;

@@ -52,7 +52,7 @@ impl Core {
             PeerMessage::Request { deadline, envelope } => {
                 self.peer_request(from, deadline, envelope, effects);
             }
-            PeerMessage::Answer(envelope) => self.peer_answer(from, envelope),
+            PeerMessage::Answer(envelope) => self.peer_answer(from, envelope, effects),
             PeerMessage::Forward { op, request } => self.forwarded(from, op, &request, effects),
             PeerMessage::Forwarded { op, reply } => self.forward_done(from, op, *reply, effects),
             PeerMessage::Gossip(message) => {
@@ -86,6 +86,8 @@ impl Core {
                 let key = key.clone();
                 self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
             }
+            Request::Hold { .. } => self.hold(asker, request, deadline, effects),
+            Request::ReadHeld { key } => self.read_held(asker, &key, deadline, effects),
             Request::ReadRange { slots, after, prefix, bytes_max } => {
                 let partitions = [slots.0, slots.1].map(|slot| slot.partition(self.layout.now.q));
                 if partitions[0] == partitions[1] && self.owns(slots.0) && slots.0 <= slots.1 {
@@ -123,6 +125,7 @@ impl Core {
     pub(super) fn peer_connected(&mut self, peer: NodeId, sent: u64, effects: &mut Vec<Effect>) {
         self.peers.connected(peer, sent, self.now);
         self.membership_event(membership::Event::Heard(peer), effects);
+        self.note_reachability(peer, effects);
         if self.confirmation.verdict() == start::Verdict::Pending {
             let message = start::Message::Record { start: self.start };
             self.send(peer, PeerMessage::Start(message), effects);
@@ -133,6 +136,7 @@ impl Core {
     pub(super) fn peer_unreachable(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
         self.peers.unreachable(peer);
         self.coordinate(Input::Unreachable(peer));
+        self.note_reachability(peer, effects);
         self.forwards_unreachable(peer, effects);
     }
 
@@ -198,7 +202,7 @@ impl Core {
             Request::Read { key, .. }
             | Request::Merge { key, .. }
             | Request::Recall { key, .. } => self.check_fence(asker, key),
-            Request::ReadRange { .. } => Ok(()),
+            Request::Hold { .. } | Request::ReadHeld { .. } | Request::ReadRange { .. } => Ok(()),
         };
         match checked {
             Ok(()) => self.replica_request(asker, request, deadline, effects),
@@ -209,8 +213,11 @@ impl Core {
     }
 
     /// An answer counts only under the layout in force: an operation that goes on under a newer one starts anew.
-    fn peer_answer(&mut self, from: NodeId, envelope: Envelope<Answer>) {
+    fn peer_answer(&mut self, from: NodeId, envelope: Envelope<Answer>, effects: &mut Vec<Effect>) {
         let Envelope { layout, op, body: answer } = envelope;
+        if self.hint_answered(layout, op, &answer, effects) {
+            return;
+        }
         match answer {
             Answer::Refused(Refusal::Layout { .. }) => {
                 let why = FailedWhy::Layout;

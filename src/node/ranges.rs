@@ -60,6 +60,14 @@ enum Progress {
     Open,
 }
 
+impl Ranges {
+    /// A number for a further slice.
+    pub(super) const fn next_token(&mut self) -> ScanToken {
+        self.next_token += 1;
+        ScanToken(self.next_token)
+    }
+}
+
 impl Core {
     /// Starts to read a page.
     pub(super) fn read_range(
@@ -96,7 +104,7 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let Some(mut range) = self.ranges.by_token.remove(&token) else {
-            return;
+            return self.hints_read(token, result, effects);
         };
         if range.deadline <= self.now.monotonic {
             self.figures.counters.expired += 1;
@@ -125,8 +133,7 @@ impl Core {
     }
 
     fn read_slice(&mut self, range: Range, start: Bytes, effects: &mut Vec<Effect>) {
-        let token = ScanToken(self.ranges.next_token);
-        self.ranges.next_token += 1;
+        let token = self.ranges.next_token();
         effects.push(Effect::Scan {
             token,
             start,

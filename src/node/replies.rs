@@ -66,28 +66,37 @@ impl Core {
         let coordinator = self.me;
         match outcome {
             Outcome::Got(got) => {
-                let replication::Got { state, answered, absent, needed, stale, guarantee } = got;
+                let replication::Got {
+                    state,
+                    answered,
+                    stand_ins,
+                    absent,
+                    needed,
+                    stale,
+                    guarantee,
+                } = got;
                 ReplyBody::Got(Got {
                     state,
                     answered,
                     absent,
                     needed,
                     stale,
-                    stand_ins: Vec::new(),
+                    stand_ins,
                     guarantee,
                     coordinator,
                     micros,
                 })
             }
             Outcome::Done(done) => {
-                let replication::Done { dot, clock, siblings, acked, needed, guarantee } = done;
+                let replication::Done { dot, clock, siblings, acked, stand_ins, needed, guarantee } =
+                    done;
                 ReplyBody::Done(Done {
                     dot,
                     clock,
                     siblings,
                     acked,
                     needed,
-                    stand_ins: Vec::new(),
+                    stand_ins,
                     guarantee,
                     coordinator,
                     micros,

@@ -59,7 +59,7 @@ impl Core {
             sync: stats.sync.to_string(),
             keys: self.store.keys_estimate(keys::DATA),
             data: stats.table_bytes + stats.log_bytes,
-            hints: 0,
+            hints: self.hints.held().map(|(_, count)| count).sum(),
             disk: (self.config.disk_space)(),
             get_p99: self.figures.gets.p99(self.now),
             put_p99: self.figures.puts.p99(self.now),

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::node_id::NodeId;
 use crate::ring::Slot;
 use crate::version::{Digest, Dot, RequestId, Siblings};
 
@@ -39,6 +40,25 @@ pub enum Request {
         state: Siblings,
         /// The put it stems from.
         put: Option<PutTag>,
+    },
+    /// Keep this state durably for an owner that cannot be reached (hinted handoff); asked of members that do not own the
+    /// key, and of the own node.
+    Hold {
+        /// The key.
+        key: Bytes,
+        /// The coordinator's merged state.
+        state: Siblings,
+        /// The put it stems from.
+        put: Option<PutTag>,
+        /// For whom.
+        target: NodeId,
+        /// Of how many acknowledgements it is one; 0 where it counts for none.
+        w: u8,
+    },
+    /// What a member that does not own the key holds of it: left-over data, and hints for its owners.
+    ReadHeld {
+        /// The key.
+        key: Bytes,
     },
     /// Whether the replica knows this put, and the key's state: before a retry or a conditional put is written.
     Recall {
@@ -85,7 +105,7 @@ pub struct PutTag {
 /// What a replica answers, once all it speaks of is as durable as the sync mode promises.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
-    /// To a read of the state; the empty state for a key never written.
+    /// To a read of the state, or of what is held; the empty state for a key never written.
     State(Siblings),
     /// To a read of the digest; `absent` when no value stands.
     Digest {
@@ -94,7 +114,7 @@ pub enum Answer {
         /// Whether the key has no value here.
         absent: bool,
     },
-    /// To a merge.
+    /// To a merge, or to a state to be held.
     Merged(Acknowledgement),
     /// To a recall.
     Recalled {

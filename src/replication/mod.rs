@@ -1,6 +1,7 @@
 //! Replication: what a coordinator asks, what a replica answers (DESIGN §4, §6).
 
 mod coordinator;
+pub mod hinted_handoff;
 mod message;
 mod outcome;
 mod quorum;

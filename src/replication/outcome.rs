@@ -25,6 +25,8 @@ pub struct Got {
     pub state: Siblings,
     /// Owners that answered.
     pub answered: Vec<NodeId>,
+    /// Owners that could not be asked, and who answered in their stead.
+    pub stand_ins: Vec<(NodeId, NodeId)>,
     /// How many answered that they hold no value.
     pub absent: u8,
     /// How many had to answer.
@@ -46,6 +48,8 @@ pub struct Done {
     pub siblings: u32,
     /// Owners that hold it durably.
     pub acked: Vec<NodeId>,
+    /// Owners that could not be reached, and who holds it durably in their stead.
+    pub stand_ins: Vec<(NodeId, NodeId)>,
     /// How many had to.
     pub needed: u8,
     /// What this write promises.

@@ -22,7 +22,7 @@ pub enum Level {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Consistency {
-    /// Owners, and healthy members standing in for unreachable ones. Until hinted handoff comes: owners only.
+    /// Owners, and healthy members standing in for those that cannot be reached.
     Sloppy,
     /// Owners only, r and w never below the layout's.
     Strict,
@@ -133,9 +133,18 @@ impl Terms {
         self.n < self.r + self.layout_w
     }
 
-    /// What a put promises.
-    pub(super) const fn of_write(&self) -> Guarantee {
-        if self.n < self.w + self.layout_r { Guarantee::Strict } else { Guarantee::Eventual }
+    /// What a put promises of whose acknowledgements so many were stand-ins'.
+    pub(super) const fn of_write(&self, stand_ins: usize) -> Guarantee {
+        match (self.n < self.w + self.layout_r, stand_ins) {
+            (false, _) => Guarantee::Eventual,
+            (true, 0) => Guarantee::Strict,
+            (true, _) => Guarantee::Overlap,
+        }
+    }
+
+    /// Whether others may stand in for owners that cannot be reached.
+    pub(super) fn takes_stand_ins(&self) -> bool {
+        self.consistency == Consistency::Sloppy
     }
 
     fn of_layout(ring: &Ring, consistency: Option<Consistency>) -> Self {
@@ -201,7 +210,7 @@ mod tests {
                 for named in 1..=n {
                     let level = Some(Level::Count(u8::try_from(named).unwrap()));
                     let put = Terms::of_put(&ring, level, None, None).unwrap();
-                    assert_eq!(put.of_write() == Guarantee::Strict, always_meet(n, named, r));
+                    assert_eq!(put.of_write(0) == Guarantee::Strict, always_meet(n, named, r));
                     let get = Terms::of_get(&ring, level, None).unwrap();
                     for holders in 1..=n {
                         let seen = always_meet(n, named, w);

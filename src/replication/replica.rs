@@ -107,7 +107,8 @@ pub enum MintAnswer {
     Refused(MintError),
 }
 
-/// Answers a read, a recall or a merge of one key. A range has no single state: it is `node`'s to answer.
+/// Answers a read, a recall or a merge of one key; for a state to be held, `own` is the hint that stands, and for what
+/// is held all of it, merged. A range has no single state: it is `node`'s to answer.
 pub fn answer(key: &[u8], own: &Siblings, request: &Request, mut local: Local<'_>) -> Step<Answer> {
     match request {
         Request::Read { want: ReadWant::State, .. } => unchanged(Answer::State(own.clone())),
@@ -119,7 +120,10 @@ pub fn answer(key: &[u8], own: &Siblings, request: &Request, mut local: Local<'_
             known: !known_under(key, own, *request, *plain, local.memory).is_empty(),
             memory: micros(local.memory.reach(local.now)),
         }),
-        Request::Merge { state, put, .. } => merge(key, own, state, put.as_ref(), &mut local),
+        Request::Merge { state, put, .. } | Request::Hold { state, put, .. } => {
+            merge(key, own, state, put.as_ref(), &mut local)
+        }
+        Request::ReadHeld { .. } => unchanged(Answer::State(own.clone())),
         Request::ReadRange { .. } => unreachable!("a range is read by node, key by key"),
     }
 }

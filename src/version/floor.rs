@@ -37,6 +37,11 @@ impl Floor {
         Self { actor, counter: 0 }
     }
 
+    /// The floor that was kept.
+    pub const fn at(actor: Actor, counter: u64) -> Self {
+        Self { actor, counter }
+    }
+
     /// Whose floor it is.
     pub const fn actor(&self) -> Actor {
         self.actor

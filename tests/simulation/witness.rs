@@ -53,11 +53,13 @@ impl Witness {
     pub fn message(&mut self, message: &PeerMessage) {
         match message {
             PeerMessage::Request { envelope, .. } => match &envelope.body {
-                Request::Merge { key, state, .. } => {
+                Request::Merge { key, state, .. } | Request::Hold { key, state, .. } => {
                     self.asked.insert(envelope.op.0, key.clone());
                     self.state(key, state);
                 }
-                Request::Read { key, .. } | Request::Recall { key, .. } => {
+                Request::Read { key, .. }
+                | Request::ReadHeld { key }
+                | Request::Recall { key, .. } => {
                     self.asked.insert(envelope.op.0, key.clone());
                 }
                 Request::ReadRange { .. } => {}

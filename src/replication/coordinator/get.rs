@@ -37,6 +37,8 @@ pub(super) struct Get {
 struct Reading {
     terms: Terms,
     panel: Panel,
+    /// Who may stand in for an owner, nearest first; nobody in a strict get.
+    fallbacks: Vec<NodeId>,
     heard: BTreeMap<NodeId, Heard>,
     /// Owners that were asked for their state.
     asked_state: BTreeSet<NodeId>,
@@ -90,13 +92,15 @@ impl Get {
                 return Progress::Finished(Err(Failure::refused(FailureKind::Usage(text), None)));
             }
         };
-        let owners = preferences.of_slot(crate::ring::Token::of(&self.key).slot()).owners();
-        let panel = Panel::new(&scene.view(), owners);
-        let (heard, asked_state) = (BTreeMap::new(), BTreeSet::new());
-        let reading = Reading { terms, panel, heard, asked_state, phase: Phase::Reading };
+        let walk = preferences.of_slot(crate::ring::Token::of(&self.key).slot());
+        let panel = Panel::new(&scene.view(), walk.owners());
+        let fallbacks =
+            if terms.takes_stand_ins() { walk.fallbacks().collect() } else { Vec::new() };
+        let (heard, asked_state, phase) = (BTreeMap::new(), BTreeSet::new(), Phase::Reading);
+        let reading = Reading { terms, panel, fallbacks, heard, asked_state, phase };
         let reading = self.reading.insert(reading);
         scene.next_round();
-        if reading.panel.possible(&scene.view()) < terms.get_answers() {
+        if reading.possible(scene) < terms.get_answers() {
             return reading.unmet(scene);
         }
         for _ in 0..terms.get_answers() {
@@ -156,7 +160,20 @@ impl Reading {
         if let Some(owner) = self.panel.next_idle(&scene.view()) {
             self.panel.set(owner, Standing::Asked);
             self.ask(key, scene, owner, want);
+        } else if self.panel.possible(&scene.view()) < self.terms.get_answers() {
+            let fallbacks = self.fallbacks.iter().copied();
+            for (node, _) in self.panel.seat_stand_ins(&scene.view(), fallbacks) {
+                self.asked_state.insert(node);
+                scene.ask(node, Request::ReadHeld { key: key.clone() });
+            }
         }
+    }
+
+    /// For how many owners an answer is there or may come, theirs or a stand-in's that could be asked.
+    fn possible(&self, scene: &Scene<'_>) -> usize {
+        let mut panel = self.panel.clone();
+        panel.seat_stand_ins(&scene.view(), self.fallbacks.iter().copied());
+        panel.possible(&scene.view())
     }
 
     /// Asks another owner for its state where the one that was to tell it is silent.
@@ -218,7 +235,9 @@ impl Reading {
                 self.heard_of(key, scene, from, Heard::Digest { digest, absent })
             }
             Answer::Merged(_) => self.written_back(scene, from),
-            Answer::Refused(Refusal::Layout { .. }) => self.behind(key, scene, from),
+            Answer::Refused(Refusal::Layout { .. }) if self.panel.stands_in_for(from).is_none() => {
+                self.behind(key, scene, from)
+            }
             Answer::Refused(refusal) => self.failed(key, scene, from, FailedWhy::from(&refusal)),
             Answer::Recalled { .. } | Answer::Range(_) => Progress::Waiting,
         }
@@ -239,7 +258,8 @@ impl Reading {
             }
             Phase::WritingBack { .. } => Progress::Waiting,
             Phase::Answered { merged } => {
-                if heard.digest() != merged.digest() {
+                let is_owner = self.panel.stands_in_for(from).is_none();
+                if is_owner && heard.digest() != merged.digest() {
                     scene.ask_aside(from, repair(key, merged));
                 }
                 self.linger()
@@ -268,7 +288,7 @@ impl Reading {
         for owner in unexplained.into_iter().take(begin_with) {
             self.ask(key, scene, owner, ReadWant::State);
         }
-        if self.panel.possible(&scene.view()) < self.terms.get_answers() {
+        if self.possible(scene) < self.terms.get_answers() {
             return self.unmet(scene);
         }
         Progress::Waiting
@@ -295,10 +315,11 @@ impl Reading {
         {
             found.answered.push(*owner);
             found.absent += usize::from(heard.is_absent());
-            if heard.digest() == digest {
-                found.holders.insert(*owner);
-            } else {
-                found.stale.push(*owner);
+            // A stand-in answers for an owner; it is no holder, and never repaired.
+            match (self.panel.stands_in_for(*owner), heard.digest() == digest) {
+                (Some(_), _) => {}
+                (None, true) => drop(found.holders.insert(*owner)),
+                (None, false) => found.stale.push(*owner),
             }
         }
         found
@@ -446,6 +467,7 @@ impl Reading {
         Got {
             state: found.merged.clone(),
             answered: found.answered.clone(),
+            stand_ins: self.panel.stood_in(),
             absent: count(found.absent),
             needed: count(self.terms.get_answers()),
             stale: found.stale.clone(),

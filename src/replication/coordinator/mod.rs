@@ -306,7 +306,10 @@ impl Coordinator {
         let rounds = &mut in_flight.rounds;
         let mut scene = Scene::new(*view, op, deadline, round, rounds, &mut timer, effects);
         let progress = match happening {
-            Happening::Timer if deadline <= view.now && finished => Progress::Over,
+            Happening::Timer if deadline <= view.now && finished => {
+                in_flight.machine.abandoned(&mut scene);
+                Progress::Over
+            }
             Happening::Timer if deadline <= view.now => {
                 Progress::Finished(in_flight.machine.expired(&mut scene))
             }

@@ -1,4 +1,8 @@
-//! The owners of a key, and what became of asking each.
+//! The owners of a key and who stands in for them, and what became of asking each.
+//!
+//! An owner that cannot be asked, or that failed, may be stood in for by the next member of the walk that can be reached
+//! and owns nothing of the key (sloppy quorum; Dynamo §4.6). The two have one voice: an owner and its stand-in count
+//! once.
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
@@ -9,6 +13,16 @@ use crate::replication::{FailedWhy, Reachability, View};
 pub(super) struct Panel {
     /// This node first where it is an owner, then in preference order.
     seats: Vec<(NodeId, Standing)>,
+    /// In the order in which they were asked.
+    stand_ins: Vec<StandIn>,
+}
+
+/// A member that stands in for an owner.
+#[derive(Clone, Copy, Debug)]
+struct StandIn {
+    node: NodeId,
+    owner: NodeId,
+    standing: Standing,
 }
 
 /// What became of asking one owner.
@@ -31,7 +45,7 @@ impl Panel {
     pub(super) fn new(view: &View<'_>, owners: impl Iterator<Item = NodeId>) -> Self {
         let mut seats: Vec<_> = owners.map(|owner| (owner, Standing::Idle)).collect();
         seats.sort_by_key(|(owner, _)| *owner != view.me);
-        Self { seats }
+        Self { seats, stand_ins: Vec::new() }
     }
 
     /// The owners in the order they are asked.
@@ -44,20 +58,88 @@ impl Panel {
         self.seats.iter().filter(move |(_, standing)| *standing == wanted).map(|(owner, _)| *owner)
     }
 
-    /// How many answered.
+    /// For how many owners they themselves, or their stand-ins, answered.
     pub(super) fn answered(&self) -> usize {
-        self.standing(Standing::Answered).count()
+        let has = |(owner, standing): &&(NodeId, Standing)| {
+            *standing == Standing::Answered
+                || self.is_stood_in(*owner, |stands| stands == Standing::Answered)
+        };
+        self.seats.iter().filter(has).count()
     }
 
-    /// Notes how `owner` stands now; false when it is no owner.
-    pub(super) fn set(&mut self, owner: NodeId, standing: Standing) -> bool {
-        let seat = self.seats.iter_mut().find(|(seat, _)| *seat == owner);
-        seat.map(|seat| seat.1 = standing).is_some()
+    /// Notes how an owner or a stand-in stands now; false when it is neither.
+    pub(super) fn set(&mut self, node: NodeId, standing: Standing) -> bool {
+        let owner = self.seats.iter_mut().find(|(seat, _)| *seat == node).map(|seat| &mut seat.1);
+        let stand_in = self.stand_ins.iter_mut().find(|stand_in| stand_in.node == node);
+        let place = owner.or(stand_in.map(|stand_in| &mut stand_in.standing));
+        place.map(|place| *place = standing).is_some()
     }
 
-    /// Whether `owner` was asked and may still answer.
-    pub(super) fn is_pending(&self, owner: NodeId) -> bool {
-        self.seats.iter().any(|(seat, standing)| *seat == owner && standing.is_pending())
+    /// Whether an owner or a stand-in was asked and may still answer.
+    pub(super) fn is_pending(&self, node: NodeId) -> bool {
+        let owner =
+            self.seats.iter().any(|(seat, standing)| *seat == node && standing.is_pending());
+        owner || self.stand_ins.iter().any(|seat| seat.node == node && seat.standing.is_pending())
+    }
+
+    /// Seats the next member of `fallbacks` that can be asked as the stand-in of each owner that needs one: that cannot
+    /// be asked or has failed, and whose stand-in so far, if any, has failed too. Returns the new pairs, stand-in first.
+    pub(super) fn seat_stand_ins(
+        &mut self,
+        view: &View<'_>,
+        mut fallbacks: impl Iterator<Item = NodeId>,
+    ) -> Vec<(NodeId, NodeId)> {
+        let mut seated = Vec::new();
+        for (owner, standing) in self.seats.clone() {
+            let is_absent = match standing {
+                Standing::Idle => view.reachability(owner) != Reachability::Up,
+                Standing::Failed(_) => true,
+                Standing::Asked | Standing::Behind | Standing::Answered => false,
+            };
+            if !is_absent || self.is_stood_in(owner, |standing| !standing.has_failed()) {
+                continue;
+            }
+            let next = fallbacks.find(|node| {
+                view.reachability(*node) == Reachability::Up
+                    && self.stand_ins.iter().all(|stand_in| stand_in.node != *node)
+            });
+            let Some(node) = next else { break };
+            self.stand_ins.push(StandIn { node, owner, standing: Standing::Asked });
+            seated.push((node, owner));
+        }
+        seated
+    }
+
+    /// Owners and stand-ins that were asked and may still answer.
+    pub(super) fn pending(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let stand_ins = self.stand_ins.iter().map(|seat| (seat.node, seat.standing));
+        let all = self.seats.iter().copied().chain(stand_ins);
+        all.filter(|(_, standing)| standing.is_pending()).map(|(node, _)| node)
+    }
+
+    /// For whom `node` stands in.
+    pub(super) fn stands_in_for(&self, node: NodeId) -> Option<NodeId> {
+        self.stand_ins.iter().find(|stand_in| stand_in.node == node).map(|stand_in| stand_in.owner)
+    }
+
+    /// The owners for whom a stand-in answered, and who that was.
+    pub(super) fn stood_in(&self) -> Vec<(NodeId, NodeId)> {
+        let answered = self.stand_ins.iter().filter(|seat| seat.standing == Standing::Answered);
+        answered.map(|seat| (seat.owner, seat.node)).collect()
+    }
+
+    /// Owners that will not answer, by the present view.
+    pub(super) fn absent(&self, view: &View<'_>) -> Vec<NodeId> {
+        let is_absent = |(owner, standing): &&(NodeId, Standing)| match standing {
+            Standing::Idle => view.reachability(*owner) != Reachability::Up,
+            Standing::Failed(_) => true,
+            Standing::Asked | Standing::Behind | Standing::Answered => false,
+        };
+        self.seats.iter().filter(is_absent).map(|(owner, _)| *owner).collect()
+    }
+
+    fn is_stood_in(&self, owner: NodeId, so: impl Fn(Standing) -> bool) -> bool {
+        self.stand_ins.iter().any(|stand_in| stand_in.owner == owner && so(stand_in.standing))
     }
 
     /// The next owner that can be asked and was not.
@@ -65,12 +147,14 @@ impl Panel {
         self.standing(Standing::Idle).find(|owner| view.reachability(*owner) == Reachability::Up)
     }
 
-    /// How many have answered or still may, by the present view.
+    /// For how many owners they or their stand-ins have answered or still may, by the present view.
     pub(super) fn possible(&self, view: &View<'_>) -> usize {
         let may = |(owner, standing): &&(NodeId, Standing)| match standing {
-            Standing::Idle => view.reachability(*owner) == Reachability::Up,
+            Standing::Idle if view.reachability(*owner) == Reachability::Up => true,
             Standing::Asked | Standing::Behind | Standing::Answered => true,
-            Standing::Failed(_) => false,
+            Standing::Idle | Standing::Failed(_) => {
+                self.is_stood_in(*owner, |standing| !standing.has_failed())
+            }
         };
         self.seats.iter().filter(may).count()
     }
@@ -95,6 +179,11 @@ impl Panel {
 }
 
 impl Standing {
+    /// Whether no answer will come.
+    const fn has_failed(self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+
     /// Whether an answer may still come.
     pub(super) const fn is_pending(self) -> bool {
         match self {

@@ -61,9 +61,13 @@ pub(super) struct Put {
 struct Writing {
     terms: Terms,
     panel: Panel,
+    /// Who may stand in for an owner, nearest first; nobody in a strict put.
+    fallbacks: Vec<NodeId>,
     phase: Phase,
     /// Whether a version of this put was minted here.
     minted: bool,
+    /// The client has its reply; owners may still answer.
+    finished: bool,
 }
 
 #[derive(Debug)]
@@ -121,21 +125,24 @@ impl Put {
 
     fn begin(&mut self, scene: &mut Scene<'_>) -> Progress {
         let wanted = &self.wanted;
-        let (terms, panel) = match wanted.resolve(scene) {
+        let (terms, panel, fallbacks) = match wanted.resolve(scene) {
             Ok(resolved) => resolved,
             Err(failure) => return Progress::Finished(Err(failure)),
         };
         let nothing = Recalled { state: Siblings::new(), known: false, memory: Duration::MAX };
         let phase = Phase::Recalling(nothing);
-        let writing = self.writing.insert(Writing { terms, panel, phase, minted: false });
+        let (minted, finished) = (false, false);
+        let writing = Writing { terms, panel, fallbacks, phase, minted, finished };
+        let writing = self.writing.insert(writing);
         scene.next_round();
-        if writing.panel.possible(&scene.view()) < writing.needed(wanted) {
+        if writing.possible(scene) < writing.needed(wanted) {
             return writing.unmet(wanted, scene);
         }
         if !wanted.is_recalled() {
             return writing.mint(wanted, scene, wanted.first_mint());
         }
         writing.ask_all(scene, &wanted.recall());
+        writing.ask_stand_ins(wanted, scene);
         Progress::Waiting
     }
 
@@ -146,7 +153,9 @@ impl Put {
             return self.begin(scene);
         };
         match wanted.resolve(scene) {
-            Ok((terms, panel)) => (writing.terms, writing.panel) = (terms, panel),
+            Ok((terms, panel, fallbacks)) => {
+                (writing.terms, writing.panel, writing.fallbacks) = (terms, panel, fallbacks);
+            }
             Err(failure) => {
                 let outcome = Some(writing.outcome(wanted));
                 return Progress::Finished(Err(Failure { outcome, ..failure }));
@@ -168,6 +177,9 @@ impl Machine for Put {
             Happening::Begun => self.begin(scene),
             Happening::LayoutChanged => self.start_over(scene),
             Happening::Minted(answer) => writing.minted(wanted, scene, answer),
+            Happening::MintDurable if writing.finished => {
+                writing.linger(wanted, scene, scene.view().me, Standing::Answered)
+            }
             Happening::MintDurable => writing.mint_durable(wanted, scene),
             Happening::Failed { why, .. } if writing.is_minting_under(scene.came_under()) => {
                 writing.mint_failed(wanted, scene, why)
@@ -178,6 +190,19 @@ impl Machine for Put {
             Happening::Answered { .. } | Happening::Failed { .. } if !scene.is_present() => {
                 Progress::Waiting
             }
+            Happening::Answered { from, answer: Answer::Merged(_) } if writing.finished => {
+                writing.linger(wanted, scene, from, Standing::Answered)
+            }
+            Happening::Answered { from, answer: Answer::Refused(refusal) } if writing.finished => {
+                writing.linger(wanted, scene, from, Standing::Failed(FailedWhy::from(&refusal)))
+            }
+            Happening::Failed { from, why } if writing.finished => {
+                writing.linger(wanted, scene, from, Standing::Failed(why))
+            }
+            Happening::Unreachable(node) if writing.finished && writing.panel.is_pending(node) => {
+                writing.linger(wanted, scene, node, Standing::Failed(FailedWhy::Unreachable))
+            }
+            Happening::Timer if writing.finished => Progress::Waiting,
             Happening::Answered { from, answer } => writing.answered(wanted, scene, from, answer),
             Happening::Failed { from, why } => writing.failed(wanted, scene, from, why),
             Happening::Unreachable(node) if writing.panel.is_pending(node) => {
@@ -193,6 +218,14 @@ impl Machine for Put {
         let not_begun =
             || Failure::refused(FailureKind::QuorumUnmet, Some(wanted.outcome_before()));
         Err(writing.as_ref().map_or_else(not_begun, |writing| writing.failure(wanted, scene)))
+    }
+
+    fn abandoned(&mut self, scene: &mut Scene<'_>) {
+        let Some(writing) = &self.writing else { return };
+        for node in writing.panel.pending().collect::<Vec<_>>() {
+            let owner = writing.panel.stands_in_for(node).unwrap_or(node);
+            writing.hold(&self.wanted, scene, owner);
+        }
     }
 }
 
@@ -215,7 +248,7 @@ impl Wanted {
         if self.is_retry() { WriteOutcome::Unknown } else { WriteOutcome::NotApplied }
     }
 
-    fn resolve(&self, scene: &Scene<'_>) -> Result<(Terms, Panel), Failure> {
+    fn resolve(&self, scene: &Scene<'_>) -> Result<(Terms, Panel, Vec<NodeId>), Failure> {
         let view = scene.view();
         let refused = |kind| Failure::refused(kind, Some(self.outcome_before()));
         let terms = Terms::of_put(view.preferences.ring(), self.w, self.r, self.consistency)
@@ -224,7 +257,9 @@ impl Wanted {
         if !walk.owns(view.me) {
             return Err(refused(FailureKind::NotCoordinator));
         }
-        Ok((terms, Panel::new(&view, walk.owners())))
+        let fallbacks =
+            if terms.takes_stand_ins() { walk.fallbacks().collect() } else { Vec::new() };
+        Ok((terms, Panel::new(&view, walk.owners()), fallbacks))
     }
 
     fn recall(&self) -> Request {
@@ -311,6 +346,87 @@ impl Writing {
                 scene.ask(owner, request.clone());
             }
         }
+    }
+
+    /// Has others stand in for the owners that cannot be reached or have failed, as far as the quorum wants them.
+    fn ask_stand_ins(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) {
+        if self.needed(wanted) <= self.panel.possible(&scene.view())
+            || self.question(wanted).is_none()
+        {
+            return;
+        }
+        let fallbacks = self.fallbacks.iter().copied();
+        for (node, owner) in self.panel.seat_stand_ins(&scene.view(), fallbacks) {
+            if let Some(request) = self.question_in_stead_of(wanted, owner) {
+                scene.ask(node, request);
+            }
+        }
+    }
+
+    /// For how many owners an answer is there or may come, theirs or a stand-in's that could be asked.
+    fn possible(&self, scene: &Scene<'_>) -> usize {
+        let mut panel = self.panel.clone();
+        panel.seat_stand_ins(&scene.view(), self.fallbacks.iter().copied());
+        panel.possible(&scene.view())
+    }
+
+    /// What this phase asks of who stands in for `owner`.
+    fn question_in_stead_of(&self, wanted: &Wanted, owner: NodeId) -> Option<Request> {
+        let key = wanted.key.clone();
+        match &self.phase {
+            Phase::Recalling(_) => Some(Request::ReadHeld { key }),
+            Phase::Spreading(spread) => {
+                let (state, put) = (spread.state.clone(), spread.tag(wanted));
+                Some(Request::Hold { key, state, put, target: owner, w: count(self.terms.w) })
+            }
+            Phase::Minting { .. } => None,
+        }
+    }
+
+    /// Keeps a hint here for an owner that has not answered and that nobody stands in for. It counts for nothing.
+    fn hold(&self, wanted: &Wanted, scene: &mut Scene<'_>, owner: NodeId) {
+        let Phase::Spreading(spread) = &self.phase else { return };
+        if owner == scene.view().me
+            || self.panel.stood_in().iter().any(|(absent, _)| *absent == owner)
+        {
+            return;
+        }
+        let (key, state) = (wanted.key.clone(), spread.state.clone());
+        let hold = Request::Hold { key, state, put: None, target: owner, w: 0 };
+        scene.keep_hint(hold);
+    }
+
+    /// The client has its reply: hints for who will not answer, patience for the others.
+    fn finish(&mut self, wanted: &Wanted, scene: &mut Scene<'_>, done: Done) -> Progress {
+        for owner in self.panel.absent(&scene.view()) {
+            self.hold(wanted, scene, owner);
+        }
+        self.finished = true;
+        let result = Ok(Outcome::Done(done));
+        if self.is_awaited() { Progress::Lingering(result) } else { Progress::Finished(result) }
+    }
+
+    /// An owner or a stand-in answered, or failed, after the client had its reply.
+    fn linger(
+        &mut self,
+        wanted: &Wanted,
+        scene: &mut Scene<'_>,
+        from: NodeId,
+        standing: Standing,
+    ) -> Progress {
+        self.panel.set(from, standing);
+        match standing {
+            Standing::Failed(_) => {
+                let owner = self.panel.stands_in_for(from).unwrap_or(from);
+                self.hold(wanted, scene, owner);
+            }
+            Standing::Idle | Standing::Asked | Standing::Behind | Standing::Answered => {}
+        }
+        if self.is_awaited() { Progress::Waiting } else { Progress::Over }
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.panel.pending().next().is_some()
     }
 
     fn mint(
@@ -427,7 +543,9 @@ impl Writing {
         answer: Answer,
     ) -> Progress {
         match (&mut self.phase, answer) {
-            (_, Answer::Refused(Refusal::Layout { .. })) => {
+            (_, Answer::Refused(Refusal::Layout { .. }))
+                if self.panel.stands_in_for(from).is_none() =>
+            {
                 self.panel.set(from, Standing::Behind);
                 scene.wake_after(CATCH_UP_AFTER);
                 return Progress::Waiting;
@@ -440,6 +558,12 @@ impl Writing {
                 recalled.state.merge(&state, &mut Vec::new());
                 recalled.known |= known;
                 recalled.memory = recalled.memory.min(Duration::from_micros(memory));
+            }
+            (Phase::Recalling(recalled), Answer::State(state)) => {
+                // A stand-in remembers no puts but by the states that it holds.
+                recalled.known |= state.dot_of(wanted.request).is_some();
+                recalled.state.merge(&state, &mut Vec::new());
+                recalled.memory = Duration::ZERO;
             }
             (Phase::Spreading(spread), Answer::Merged(acknowledgement)) => {
                 if let Some(state) = spread.acknowledged(acknowledgement) {
@@ -480,7 +604,7 @@ impl Writing {
     /// Goes on once enough owners answered; ends once they cannot.
     fn advance(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
         if self.panel.answered() < self.needed(wanted) {
-            if self.panel.possible(&scene.view()) < self.needed(wanted) {
+            if self.possible(scene) < self.needed(wanted) {
                 return self.unmet(wanted, scene);
             }
             // An owner may have become reachable since the round began.
@@ -489,6 +613,7 @@ impl Writing {
             {
                 self.ask_all(scene, &request);
             }
+            self.ask_stand_ins(wanted, scene);
             return Progress::Waiting;
         }
         match &self.phase {
@@ -506,7 +631,10 @@ impl Writing {
             }
             Phase::Spreading(spread) => match spread.fold() {
                 Some(mint) => self.mint(wanted, scene, mint),
-                None => Progress::Finished(Ok(Outcome::Done(self.done(wanted, spread)))),
+                None => {
+                    let done = self.done(wanted, spread);
+                    self.finish(wanted, scene, done)
+                }
             },
         }
     }
@@ -519,7 +647,8 @@ impl Writing {
             siblings: u32::try_from(spread.state.siblings()).unwrap_or(u32::MAX),
             acked: self.panel.standing(Standing::Answered).collect(),
             needed: count(self.terms.w),
-            guarantee: self.terms.of_write(),
+            stand_ins: self.panel.stood_in(),
+            guarantee: self.terms.of_write(self.panel.stood_in().len()),
         }
     }
 
@@ -551,12 +680,16 @@ impl Writing {
 
 impl Spread {
     fn question(&self, wanted: &Wanted) -> Request {
-        let put = self.minted.map(|version| PutTag {
+        let (key, state) = (wanted.key.clone(), self.state.clone());
+        Request::Merge { key, state, put: self.tag(wanted) }
+    }
+
+    fn tag(&self, wanted: &Wanted) -> Option<PutTag> {
+        self.minted.map(|version| PutTag {
             request: wanted.request,
             dot: version.dot,
             plain: version.kind == Minting::Foldable,
-        });
-        Request::Merge { key: wanted.key.clone(), state: self.state.clone(), put }
+        })
     }
 
     /// Takes note of one acknowledgement; returns the state of an owner that knew the put under another name.

@@ -14,6 +14,8 @@ use super::panel::Panel;
 
 /// Low bits of an address that hold the round.
 const ROUND_BITS: u32 = 8;
+/// How long a hint of the own coordinator may take to be stored.
+const HINT_PATIENCE: Duration = Duration::from_secs(1);
 /// The round of repairs on the side.
 const ASIDE: u8 = 0;
 
@@ -24,6 +26,9 @@ pub(super) trait Machine: std::fmt::Debug + Send {
 
     /// Ends it, as its deadline has passed.
     fn expired(&mut self, scene: &mut Scene<'_>) -> Result<Outcome, Failure>;
+
+    /// Takes leave of those who have not answered at its deadline, after [`Progress::Lingering`].
+    fn abandoned(&mut self, _: &mut Scene<'_>) {}
 }
 
 /// What can happen to an operation.
@@ -64,7 +69,7 @@ pub(super) enum Progress {
     Waiting,
     /// It ended.
     Finished(Result<Outcome, Failure>),
-    /// It ended, but late answers may show owners to be repaired; until the deadline.
+    /// It ended, but late answers may show owners to be repaired, or silence one to keep a hint for; until the deadline.
     Lingering(Result<Outcome, Failure>),
     /// Nothing is left to wait for after [`Progress::Lingering`].
     Over,
@@ -152,6 +157,13 @@ impl<'a> Scene<'a> {
     /// Has `to` do something whose answer nobody waits for.
     pub(super) fn ask_aside(&mut self, to: NodeId, request: Request) {
         self.ask_in(ASIDE, to, request);
+    }
+
+    /// Has this node keep a hint, which is wanted after the operation's deadline too.
+    pub(super) fn keep_hint(&mut self, request: Request) {
+        let (to, op) = (self.view.me, address(self.op, ASIDE));
+        let deadline = self.view.now.after(HINT_PATIENCE);
+        self.effects.push(Effect::Ask { to, op, request, deadline });
     }
 
     /// Mints, under a round of its own, which is returned.

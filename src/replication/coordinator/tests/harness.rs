@@ -32,6 +32,8 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     actor: Actor,
     pub(super) states: BTreeMap<Bytes, Siblings>,
+    /// By target and key, and of how many acknowledgements each is one.
+    pub(super) hints: BTreeMap<(NodeId, Bytes), (Siblings, u8)>,
     pub(super) memory: RequestMemory,
     clock: HybridClock,
     pub(super) coordinator: Coordinator,
@@ -56,6 +58,16 @@ pub(super) fn key_in_order(preferences: &Preferences) -> Bytes {
     let keys = (0..).map(|number| Bytes::from(format!("key{number}")));
     let in_order = |key: &Bytes| preferences.of_slot(Token::of(key).slot()).owners().is_sorted();
     keys.into_iter().find(in_order).unwrap()
+}
+
+/// As [`key_in_order`], where `next` is the first fallback.
+pub(super) fn key_in_order_before(preferences: &Preferences, next: &str) -> Bytes {
+    let keys = (0..).map(|number| Bytes::from(format!("key{number}")));
+    let mut in_order = keys.into_iter().filter(|key| {
+        let walk = preferences.of_slot(Token::of(key).slot());
+        walk.owners().is_sorted() && walk.fallbacks().next() == Some(node(next))
+    });
+    in_order.next().unwrap()
 }
 
 pub(super) fn preferences(nodes: usize, (n, r, w): (u8, u8, u8)) -> Preferences {
@@ -108,6 +120,7 @@ impl Cluster {
             id: node(name),
             actor: actor(name),
             states: BTreeMap::new(),
+            hints: BTreeMap::new(),
             memory: RequestMemory::new(born),
             clock: HybridClock::default(),
             coordinator: Coordinator::new(),
@@ -132,6 +145,13 @@ impl Cluster {
     pub(super) fn state(&self, name: &str, key: &Bytes) -> Siblings {
         let found = self.nodes.iter().find(|found| found.id == node(name)).unwrap();
         found.states.get(key).cloned().unwrap_or_default()
+    }
+
+    /// For whom `name` holds hints of `key`, and what each counted for.
+    pub(super) fn hints(&self, name: &str, key: &Bytes) -> Vec<(NodeId, u8)> {
+        let found = self.nodes.iter().find(|found| found.id == node(name)).unwrap();
+        let of_key = found.hints.iter().filter(|((_, of), _)| of == key);
+        of_key.map(|((target, _), (_, w))| (*target, *w)).collect()
     }
 
     /// What is left of a key once all replicas have met.
@@ -302,6 +322,23 @@ impl Cluster {
             Request::Read { key, .. }
             | Request::Recall { key, .. }
             | Request::Merge { key, .. } => key,
+            Request::Hold { key, target, w, .. } => {
+                let (own, held) =
+                    node.hints.get(&(*target, key.clone())).cloned().unwrap_or_default();
+                let step = replica::answer(key, &own, request, node.local(now));
+                let hint = (step.state.unwrap_or(own), held.max(*w));
+                node.hints.insert((*target, key.clone()), hint);
+                return step.answer;
+            }
+            Request::ReadHeld { key } => {
+                let mut held = node.states.get(key).cloned().unwrap_or_default();
+                for ((_, of), (hint, _)) in &node.hints {
+                    if of == key {
+                        held.merge(hint, &mut Vec::new());
+                    }
+                }
+                return Answer::State(held);
+            }
             Request::ReadRange { after, bytes_max, .. } => {
                 return Answer::Range(node.page(after.as_ref(), *bytes_max as usize));
             }

@@ -5,3 +5,4 @@ mod harness;
 mod puts;
 mod random;
 mod scans;
+mod stand_ins;
