@@ -60,6 +60,7 @@ impl Core {
             keys: self.store.keys_estimate(keys::DATA),
             data: stats.table_bytes + stats.log_bytes,
             hints: self.hints.held().map(|(_, count)| count).sum(),
+            hints_for: self.hints.held().collect(),
             disk: (self.config.disk_space)(),
             get_p99: self.figures.gets.p99(self.now),
             put_p99: self.figures.puts.p99(self.now),

@@ -57,6 +57,8 @@ pub struct Options {
     pub pair_max: u32,
     /// How often the heartbeat rises.
     pub gossip_interval: Duration,
+    /// Bytes of hints kept for other nodes.
+    pub hints_bytes_max: u64,
     /// Most clients at once.
     pub connections: usize,
     /// Largest frame, bytes.

@@ -325,6 +325,9 @@ pub struct Info {
     pub data: u64,
     /// Hints held for others.
     pub hints: u64,
+    /// For whom, and how many for each.
+    #[serde(default)]
+    pub hints_for: BTreeMap<NodeId, u64>,
     /// Bytes free and total where the data lies.
     pub disk: (u64, u64),
     /// 99th percentile of this node's coordinated gets, microseconds, recent; `None` without any.

@@ -17,7 +17,12 @@ pub(crate) struct Live {
 impl Live {
     /// Three nodes that are ready.
     pub(crate) fn start() -> Result<Self> {
-        let live = Self { cluster: DevCluster::start(3)? };
+        Self::start_nodes(3)
+    }
+
+    /// So many nodes that are ready; three hold each key.
+    pub(crate) fn start_nodes(nodes: u16) -> Result<Self> {
+        let live = Self { cluster: DevCluster::start(nodes)? };
         live.kvctl(&["wait", "ready"]).assert().success();
         Ok(live)
     }
@@ -27,6 +32,12 @@ impl Live {
         let mut command = tool("kvctl");
         command.args(arguments).env("KVCTL_HOSTS", self.hosts());
         command
+    }
+
+    /// What a successful `kvring` prints.
+    pub(crate) fn kvring(&self, arguments: &[&str]) -> String {
+        let mut command = tool("kvring");
+        stdout(&command.args(arguments).env("KVCTL_HOSTS", self.hosts()).assert().success())
     }
 
     /// `kvctl`, to be spawned and watched.

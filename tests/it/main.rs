@@ -4,6 +4,7 @@ mod corpus;
 mod ctl_offline;
 mod exit_codes;
 mod full_disk;
+mod handoff;
 mod layers;
 mod live;
 mod live_ctl;

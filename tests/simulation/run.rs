@@ -123,6 +123,8 @@ impl Run {
             ("puts not applied", writes.values().filter(|write| write.is_not_applied).count()),
             ("gets", reads.len()),
             ("gets of siblings", with_siblings.count()),
+            ("states held by stand-ins", self.world.witness.held),
+            ("hints handed over", self.world.witness.handed_over),
             ("restarts", usize::try_from(starts).expect("few") - self.world.replicas.len()),
             ("disk reads", self.world.disk_reads),
             ("layout changes", usize::try_from(self.world.layout.version).expect("few") - 1),
@@ -329,6 +331,7 @@ impl Run {
         broken.extend(oracle::judge_reads(history));
         broken.append(&mut world.witness.broken);
         broken.append(&mut world.witness.alarms);
+        broken.extend(hints_left(world));
         broken.extend(leaves_differ(world, &preferences));
     }
 }
@@ -338,6 +341,17 @@ fn held(world: &World, node: Node, key: &Bytes) -> Siblings {
     let life = world.replicas[node].life.as_ref().expect("all run after healing");
     let found = life.store.get(&keys::data(key)).expect("nothing is damaged");
     found.value.map_or_else(Siblings::new, |bytes| Siblings::decode(&bytes).expect("a state"))
+}
+
+/// Nodes that still hold hints.
+fn hints_left(world: &World) -> Vec<String> {
+    let (start, end) = keys::hints();
+    let left = |(node, replica): (Node, &crate::replica::Replica)| {
+        let life = replica.life.as_ref().expect("all run after healing");
+        let hints = life.store.scan(&start, Some(&end)).count();
+        (hints > 0).then(|| format!("node {node} holds {hints} hints after healing"))
+    };
+    world.replicas.iter().enumerate().filter_map(left).collect()
 }
 
 /// Slots whose leaves differ between owners.

@@ -25,6 +25,9 @@ pub struct Witness {
     pub refusals: BTreeSet<(Node, Node)>,
     /// Alarms of nodes.
     pub alarms: Vec<String>,
+    /// States given to a stand-in, and states that a holder of hints sent to their target.
+    pub held: usize,
+    pub handed_over: usize,
 }
 
 impl Witness {
@@ -54,6 +57,8 @@ impl Witness {
         match message {
             PeerMessage::Request { envelope, .. } => match &envelope.body {
                 Request::Merge { key, state, .. } | Request::Hold { key, state, .. } => {
+                    self.held += usize::from(matches!(envelope.body, Request::Hold { .. }));
+                    self.handed_over += usize::from(envelope.op.0 >> 63 == 1);
                     self.asked.insert(envelope.op.0, key.clone());
                     self.state(key, state);
                 }

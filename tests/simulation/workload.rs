@@ -94,7 +94,8 @@ impl Client {
     fn begin(&mut self, world: &mut World, history: &mut History) {
         let key = self.keys[world.rng.random_range(0..self.keys.len())].clone();
         let body = if world.rng.random_bool(0.45) {
-            RequestBody::Get(Get { key, r: None, consistency: Some(Consistency::Strict) })
+            let consistency = Some(consistency_of(world, &key));
+            RequestBody::Get(Get { key, r: None, consistency })
         } else {
             self.put(world, history, key)
         };
@@ -114,6 +115,7 @@ impl Client {
             _ if is_contextual(&key) => (PutBasis::Blind, Basis::Blind),
             _ => (PutBasis::Present, Basis::Present),
         };
+        let consistency = consistency_of(world, &key);
         let is_delete = world.rng.random_bool(0.15);
         let value = format!(
             "{}-{}-{}",
@@ -130,7 +132,7 @@ impl Client {
             tries: 0,
             acknowledged: None,
             is_not_applied: false,
-            is_strict: true,
+            is_strict: consistency == Consistency::Strict,
         };
         history.writes.insert(request, write);
         RequestBody::Put(Put {
@@ -139,7 +141,7 @@ impl Client {
             basis: wire,
             w: None,
             r: None,
-            consistency: Some(Consistency::Strict),
+            consistency: Some(consistency),
             request,
             age: 0,
         })
@@ -202,7 +204,9 @@ impl Client {
     }
 
     fn got(&mut self, world: &mut World, history: &mut History, running: &Running, got: Got) {
-        let RequestBody::Get(Get { key, .. }) = &running.body else { panic!("a put got {got:?}") };
+        let RequestBody::Get(Get { key, consistency, .. }) = &running.body else {
+            panic!("a put got {got:?}")
+        };
         let seen = history.past_of(&got.state);
         self.contexts.insert(key.clone(), (got.state.clock().clone(), seen));
         world.witness.state(key, &got.state);
@@ -211,7 +215,7 @@ impl Client {
             began: running.began,
             ended: world.now,
             state: got.state,
-            is_strict: true,
+            is_strict: *consistency == Some(Consistency::Strict),
         });
     }
 
@@ -250,5 +254,14 @@ impl Client {
     /// Whether it waits for nothing.
     pub fn is_idle(&self) -> bool {
         self.running.is_none()
+    }
+}
+
+/// Clients' own keys are for strict requests alone: only those promise a client its own order.
+fn consistency_of(world: &mut World, key: &Bytes) -> Consistency {
+    if !key.starts_with(b"po") && world.rng.random_bool(0.4) {
+        Consistency::Sloppy
+    } else {
+        Consistency::Strict
     }
 }

@@ -3,6 +3,7 @@
 mod choice;
 mod context;
 mod export;
+mod hints;
 mod import;
 mod import_source;
 mod inspect;
@@ -51,6 +52,9 @@ enum Command {
     Live(Live),
     /// Wait until the cluster is ready, converged or free of hints
     Wait(wait::WaitArgs),
+    /// What nodes keep for others that could not be reached
+    #[command(subcommand)]
+    Hints(hints::HintsCommand),
     /// Look into context tokens
     #[command(subcommand)]
     Context(context::ContextCommand),
@@ -139,6 +143,10 @@ kvctl export -r all > /dev/null && kvctl wait converged",
                 live.run(&session, &common, out).await
             }),
             Command::Wait(args) => block_on(wait::wait(args, &connect, &common, out)),
+            Command::Hints(hints::HintsCommand::List) => block_on(async {
+                let session = connect.open(PROGRAM, TIMEOUT_DEFAULT).await?;
+                hints::list(&session, &common, out).await
+            }),
             Command::Context(context::ContextCommand::Decode(args)) => {
                 context::decode(args, &common, out)
             }

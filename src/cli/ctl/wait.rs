@@ -125,7 +125,7 @@ async fn look(
     let sight = Sight::take(session).await?;
     match goal {
         Goal::Ready => ready(session, &sight).await,
-        Goal::Converged => match handed_off(&sight) {
+        Goal::Converged => match none_due(&sight) {
             Look::Yes => converged(session, &sight).await,
             not_yet @ Look::NotYet(_) => Ok(not_yet),
         },
@@ -168,6 +168,17 @@ async fn ready(session: &Session, sight: &Sight) -> Result<Look, Failure> {
 fn handed_off(sight: &Sight) -> Look {
     let hints: u64 = sight.infos.values().map(|info| info.hints).sum();
     if hints == 0 { Look::Yes } else { Look::NotYet(format!("{hints} hints are held")) }
+}
+
+/// Whether no hint waits for a member that is up.
+fn none_due(sight: &Sight) -> Look {
+    let targets = sight.infos.values().flat_map(|info| &info.hints_for);
+    let due: u64 = targets.filter(|(target, _)| sight.is_up(**target)).map(|(_, hints)| hints).sum();
+    if due == 0 {
+        Look::Yes
+    } else {
+        Look::NotYet(format!("{due} hints are held for members that are up"))
+    }
 }
 
 async fn converged(session: &Session, sight: &Sight) -> Result<Look, Failure> {

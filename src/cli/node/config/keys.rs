@@ -125,7 +125,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("storage.memory", Form::Size, "1GiB", "budget: cache, memtables, indexes, filters"),
     key("gossip.interval", Form::Span, "1s", "how often a node raises its heartbeat"),
     later("hints.ttl", Form::Span, "3h", "how long a hint waits", "hinted handoff"),
-    later("hints.max", Form::Size, "1GiB", "space for hints", "hinted handoff"),
+    key("hints.max", Form::Size, "1GiB", "space for hints"),
     later("repair.rate", Form::Size, "32MiB/s", "of background repair", "anti-entropy repair"),
     key("limits.connections", Form::Count(1, 1_000_000), "10000", "clients at once"),
     key("limits.frame", Form::Size, "8MiB", "largest message"),

@@ -59,6 +59,8 @@ pub struct Config {
     pub bloom_bits: u32,
     /// How often a node raises its heartbeat.
     pub gossip_interval: Duration,
+    /// Bytes of hints kept for other nodes.
+    pub hints_max: u64,
     /// Clients at once.
     pub connections: usize,
     /// Largest message, bytes.
@@ -171,6 +173,7 @@ impl Config {
                 .choice("storage.compression", &[Compression::Lz4, Compression::None]),
             bloom_bits: fields.count("storage.bloom_bits"),
             gossip_interval: fields.span("gossip.interval"),
+            hints_max: fields.size("hints.max"),
             connections: fields.count("limits.connections"),
             frame: fields.size("limits.frame"),
             requests_memory: fields.size("limits.memory"),
