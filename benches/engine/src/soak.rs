@@ -12,9 +12,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -25,6 +25,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::keys::{KEY_BYTES, Values, key};
+use crate::measure::Usage;
 
 /// Shares of the minutes: overwriting without syncs, with syncs, and the reads before and after a scan.
 const OVERWRITE_SHARE: f64 = 0.6;
@@ -46,7 +47,10 @@ pub(crate) struct SoakArguments {
     /// Size of the store whose opening is timed; 0 leaves that out.
     #[arg(long, value_name = "N", default_value_t = 10)]
     gib: u64,
-    /// Where the stores go for the time of the run: 3 GiB, or what `--gib` says and a fifth more.
+    /// Live data of the overwriting without syncs.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    live_gib: u64,
+    /// Where the stores go for the time of the run: four times the live data, or a fifth more than `--gib` says.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
     /// Which keys are drawn.
@@ -80,6 +84,8 @@ struct Soak<'a> {
 struct Running {
     store: Arc<Store>,
     workers: Workers,
+    /// How often a write was refused, and tried again.
+    refusals: AtomicU64,
 }
 
 /// Runs all parts; 1 when a bound is broken.
@@ -92,7 +98,7 @@ pub(crate) fn run(arguments: &SoakArguments, out: &mut dyn Write) -> Result<Exit
     let work = tempfile::Builder::new().prefix("engine-soak-").tempdir_in(&arguments.dir)?;
     let soak = Soak { dir: work.path(), seed: arguments.seed, interrupted };
     let span = |share: f64| Duration::from_secs_f64(arguments.minutes * 60.0 * share);
-    let mut findings = overwrite::unsynced(&soak, span(OVERWRITE_SHARE))?;
+    let mut findings = overwrite::unsynced(&soak, span(OVERWRITE_SHARE), arguments.live_gib << 30)?;
     findings.extend(overwrite::synced(&soak, span(SYNCED_SHARE))?);
     findings.extend(zipf::around_a_scan(&soak, span(ZIPF_SHARE))?);
     if arguments.gib > 0 {
@@ -128,7 +134,7 @@ impl Running {
             // The next write or the end of the run meets it as an error.
             let _ = writeln!(io::stderr(), "cannot {}: {}", failure.job, failure.error);
         })?;
-        Ok(Self { store, workers })
+        Ok(Self { store, workers, refusals: AtomicU64::new(0) })
     }
 
     /// Writes as a node does: it waits where the store is behind, and as long as the store asks for.
@@ -141,7 +147,10 @@ impl Running {
                     thread::sleep(self.store.delay(batch.bytes()));
                     return Ok(());
                 }
-                Err(WriteError::Overloaded { .. }) => self.store.wait_for_bell(heard, PATIENCE),
+                Err(WriteError::Overloaded { .. }) => {
+                    self.refusals.fetch_add(1, Ordering::Relaxed);
+                    self.store.wait_for_bell(heard, PATIENCE);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -164,23 +173,18 @@ impl Running {
         Ok(())
     }
 
-    /// Waits until no flush and no merge is due or under way, with no write to help; how long that took.
-    #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+    /// Waits until no flush and no merge is due or under way, with no write to help; how long that took. A store does not
+    /// say that a job is due while a thread works at one, but then something is written.
     fn settle(&self, soak: &Soak<'_>, most: Duration) -> Result<Duration> {
-        let look = || {
-            let stats = self.store.stats();
-            (stats.flushes, stats.compactions, stats.tables_by_level, stats.memtables_frozen)
-        };
-        let start = std::time::Instant::now();
-        let (mut since, mut last) = (start, look());
+        let start = Instant::now();
+        let (mut since, mut last) = (start, Usage::now()?.written_bytes);
         loop {
             soak.check_interrupt()?;
             thread::sleep(SETTLE_LOOK);
-            let now = look();
-            let due =
-                self.store.next_flush().is_some() || self.store.next_compaction().is_some();
+            let now = Usage::now()?.written_bytes;
+            let due = self.store.next_flush().is_some() || self.store.next_compaction().is_some();
             if due || now != last {
-                (since, last) = (std::time::Instant::now(), now);
+                (since, last) = (Instant::now(), now);
             }
             if since.elapsed() >= SETTLED_AFTER || start.elapsed() >= most {
                 return Ok(since.duration_since(start));
@@ -201,7 +205,11 @@ fn minutes(text: &str) -> Result<f64, String> {
 
 fn print(findings: &[Finding], as_json: bool, out: &mut dyn Write) -> Result<()> {
     if !as_json {
-        writeln!(out, "{:<18} {:<38} {:>12} {:>12}  verdict", "part", "figure", "value", "at most")?;
+        writeln!(
+            out,
+            "{:<18} {:<38} {:>12} {:>12}  verdict",
+            "part", "figure", "value", "at most"
+        )?;
     }
     for finding in findings {
         let Finding { part, what, value, unit, most } = finding;
@@ -251,6 +259,6 @@ mod tests {
         assert!(!open::opening(&soak, 16 << 20).unwrap().is_empty());
         assert!(!zipf::around_a_scan(&soak, little).unwrap().is_empty());
         soak.interrupted.store(true, Ordering::Relaxed);
-        assert!(overwrite::unsynced(&soak, little).is_err());
+        assert!(overwrite::unsynced(&soak, little, 1 << 20).is_err());
     }
 }

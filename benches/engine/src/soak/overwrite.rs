@@ -17,8 +17,7 @@ use crate::keys::{KEY_BYTES, Random, Values, key};
 use crate::measure::{disk_bytes, resident_bytes_peak};
 
 const VALUE_BYTES: usize = 1 << 10;
-/// Live data. With syncs on there are fewer writes, and so less to overwrite.
-const LIVE_BYTES: u64 = 1 << 30;
+/// Live data with syncs on: there are fewer writes then, and so less to overwrite.
 const LIVE_BYTES_SYNCED: u64 = 128 << 20;
 const WRITERS: u64 = 2;
 const WRITERS_SYNCED: u64 = 8;
@@ -30,6 +29,8 @@ const WRITE_MAX: Duration = Duration::from_millis(50);
 const SPACE_MAX: f64 = 1.6;
 /// Longest that flushes and merges go on without new writes.
 const SETTLE_MAX: Duration = Duration::from_mins(2);
+/// What a thread sleeps that does nothing else: how much longer that takes is the machine's doing.
+const NAP: Duration = Duration::from_millis(1);
 /// How often space is looked at.
 const SPACE_LOOK: Duration = Duration::from_millis(500);
 /// Pause between two raw syncs, and bytes written before each.
@@ -46,27 +47,29 @@ struct Seen {
     writes: Histogram<u64>,
     space_max: u64,
     raw_sync_max: Duration,
+    nap_max: Duration,
 }
 
 /// Sync mode `never`: nobody waits for the disk.
-pub(super) fn unsynced(soak: &Soak<'_>, span: Duration) -> Result<Vec<Finding>> {
+pub(super) fn unsynced(soak: &Soak<'_>, span: Duration, live_bytes: u64) -> Result<Vec<Finding>> {
     const PART: &str = "overwrite";
     let dir = soak.dir.join(PART);
-    let running = begin(soak, &dir, SyncMode::Never, LIVE_BYTES)?;
+    let running = begin(soak, &dir, SyncMode::Never, live_bytes)?;
     fs::write(CLEAR_REFS, RESET_PEAK).context("resetting the peak of the resident size")?;
-    let seen = overwrite(soak, &running, &dir, LIVE_BYTES, WRITERS, span)?;
+    let seen = overwrite(soak, &running, &dir, live_bytes, WRITERS, span)?;
     let resident = resident_bytes_peak()?;
-    // What stands in the memtable is the only thing that may stay.
     let settling = running.settle(soak, SETTLE_MAX)?;
     let settled = disk_bytes(&dir)?;
     let level0 = running.store.stats().tables_by_level.first().copied().unwrap_or(0);
     let level0_max = Options::default().level0_tables;
+    let refusals = running.refusals.load(Ordering::Relaxed);
     running.close()?;
     fs::remove_dir_all(&dir)?;
-    let mut findings = writes(PART, &seen.writes, WRITE_MAX, span);
+    let mut findings = writes(PART, &seen, WRITE_MAX, span);
     let finding = |what, value, unit, most| Finding { part: PART, what, value, unit, most };
-    let space = |bytes| mebibytes(bytes) / mebibytes(LIVE_BYTES);
+    let space = |bytes| mebibytes(bytes) / mebibytes(live_bytes);
     findings.extend([
+        finding("refusals for overload", f64::from(u32::try_from(refusals)?), "", None),
         finding("space for live data, at most", space(seen.space_max), "", Some(SPACE_MAX)),
         finding("space for live data, settled", space(settled), "", Some(SPACE_MAX)),
         finding("peak memory", mebibytes(resident), " MiB", Some(mebibytes(MEMORY_BYTES))),
@@ -95,7 +98,7 @@ pub(super) fn synced(soak: &Soak<'_>, span: Duration) -> Result<Vec<Finding>> {
     running.close()?;
     fs::remove_dir_all(&dir)?;
     let raw = seen.raw_sync_max;
-    let mut findings = writes(PART, &seen.writes, WRITE_MAX + raw, span);
+    let mut findings = writes(PART, &seen, WRITE_MAX + raw, span);
     let value = raw.as_secs_f64() * 1e3;
     let what = "slowest raw write and fdatasync";
     findings.push(Finding { part: PART, what, value, unit: " ms", most: None });
@@ -135,8 +138,12 @@ fn overwrite(
     let end = Instant::now() + span;
     let is_over = AtomicBool::new(false);
     let is_due = || Instant::now() < end && !is_over.load(Ordering::Relaxed);
-    let mut seen =
-        Seen { writes: histogram()?, space_max: 0, raw_sync_max: Duration::ZERO };
+    let mut seen = Seen {
+        writes: histogram()?,
+        space_max: 0,
+        raw_sync_max: Duration::ZERO,
+        nap_max: Duration::ZERO,
+    };
     thread::scope(|scope| {
         let writers: Vec<_> = (0..writers)
             .map(|writer| {
@@ -147,6 +154,7 @@ fn overwrite(
             })
             .collect();
         let raw = scope.spawn(|| slowest_raw_sync(&soak.dir.join("raw"), is_due));
+        let naps = scope.spawn(|| longest_nap(is_due));
         let space = watch_space(soak, dir, is_due);
         // Also when it failed: nobody waits for the end of the minutes.
         is_over.store(true, Ordering::Relaxed);
@@ -154,6 +162,7 @@ fn overwrite(
         for writer in writers {
             seen.writes.add(writer.join().map_err(|_| gone())??)?;
         }
+        seen.nap_max = naps.join().map_err(|_| gone())?;
         seen.raw_sync_max = raw.join().map_err(|_| gone())??;
         seen.space_max = space?;
         Ok(seen)
@@ -191,6 +200,16 @@ fn watch_space(soak: &Soak<'_>, dir: &Path, is_due: impl Fn() -> bool) -> Result
     Ok(most)
 }
 
+fn longest_nap(is_due: impl Fn() -> bool) -> Duration {
+    let mut most = Duration::ZERO;
+    while is_due() {
+        let start = Instant::now();
+        thread::sleep(NAP);
+        most = most.max(start.elapsed());
+    }
+    most
+}
+
 fn slowest_raw_sync(path: &Path, is_due: impl Fn() -> bool) -> Result<Duration> {
     let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     let mut most = Duration::ZERO;
@@ -210,19 +229,17 @@ fn histogram() -> Result<Histogram<u64>> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn writes(
-    part: &'static str,
-    writes: &Histogram<u64>,
-    most: Duration,
-    span: Duration,
-) -> Vec<Finding> {
+fn writes(part: &'static str, seen: &Seen, most: Duration, span: Duration) -> Vec<Finding> {
     let finding = |what, value, unit, most| Finding { part, what, value, unit, most };
     let millis = |micros: u64| micros as f64 / 1e3;
-    let slow = writes.count_between(u64::try_from(WRITE_MAX.as_micros()).unwrap_or(u64::MAX), u64::MAX);
+    let writes = &seen.writes;
+    let slow =
+        writes.count_between(u64::try_from(WRITE_MAX.as_micros()).unwrap_or(u64::MAX), u64::MAX);
     vec![
         finding("writes a second", writes.len() as f64 / span.as_secs_f64(), "", None),
         finding("write, p99.9", millis(writes.value_at_quantile(0.999)), " ms", None),
         finding("write, slowest", millis(writes.max()), " ms", Some(most.as_secs_f64() * 1e3)),
         finding("writes of more than 50 ms", slow as f64, "", None),
+        finding("a sleep of 1 ms, longest", seen.nap_max.as_secs_f64() * 1e3, " ms", None),
     ]
 }

@@ -61,9 +61,8 @@ pub(super) fn around_a_scan(soak: &Soak<'_>, span: Duration) -> Result<Vec<Findi
     let is_over = AtomicBool::new(false);
     let during = thread::scope(|scope| {
         let scan = scope.spawn(|| {
-            let found = running.store.scan(b"", None).try_fold(0, |count, entry| {
-                entry.map(|_| count + 1)
-            });
+            let found =
+                running.store.scan(b"", None).try_fold(0, |count, entry| entry.map(|_| count + 1));
             is_over.store(true, Ordering::Release);
             found
         });
