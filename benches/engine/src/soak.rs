@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use kvkit::runtime::Workers;
 use kvkit::storage::vfs::Real;
@@ -117,13 +117,15 @@ impl Finding {
 
 impl Soak<'_> {
     fn check_interrupt(&self) -> Result<()> {
-        if self.interrupted.load(Ordering::Relaxed) { bail!("interrupted") } else { Ok(()) }
+        ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted");
+        Ok(())
     }
+}
 
-    fn tell(&self, text: &str) {
-        // Who does not see it does not stop the work.
-        let _ = writeln!(io::stderr(), "{text}");
-    }
+/// Says what is being done.
+fn tell(text: &str) {
+    // Who does not see it does not stop the work.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 impl Running {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use kvkit::storage::{Compression, Options, SyncMode};
 
-use super::{Finding, Running, Soak};
+use super::{Finding, Running, Soak, tell};
 use crate::keys::KEY_BYTES;
 use crate::measure::disk_bytes;
 
@@ -27,7 +27,7 @@ pub(super) fn opening(soak: &Soak<'_>, bytes: u64) -> Result<Vec<Finding>> {
         reserve_bytes: 0,
         ..Options::default()
     };
-    soak.tell(&format!("open: loading {} MiB", bytes >> 20));
+    tell(&format!("open: loading {} MiB", bytes >> 20));
     let load = Running::open(&dir, options.clone())?;
     load.load(soak, bytes / (KEY_BYTES + VALUE_BYTES) as u64, VALUE_BYTES)?;
     load.store.freeze();

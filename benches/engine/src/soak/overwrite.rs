@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use kvkit::storage::{Compression, Options, SyncMode, WriteBatch};
 
 use super::open::mebibytes;
-use super::{Finding, Running, Soak};
+use super::{Finding, Running, Soak, tell};
 use crate::keys::{KEY_BYTES, Random, Values, key};
 use crate::measure::{disk_bytes, resident_bytes_peak};
 
@@ -115,11 +115,11 @@ fn begin(soak: &Soak<'_>, dir: &Path, sync: SyncMode, live_bytes: u64) -> Result
         reserve_bytes: 0,
         ..Options::default()
     };
-    soak.tell(&format!("overwrite in mode {sync}: loading"));
+    tell(&format!("overwrite in mode {sync}: loading"));
     let running = Running::open(dir, options)?;
     running.load(soak, entries(live_bytes), VALUE_BYTES)?;
     running.settle(soak, SETTLE_MAX)?;
-    soak.tell(&format!("overwrite in mode {sync}: writing"));
+    tell(&format!("overwrite in mode {sync}: writing"));
     Ok(running)
 }
 

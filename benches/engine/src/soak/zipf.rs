@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use kvkit::storage::{Cached, Compression, Options, Store, SyncMode};
 
-use super::{Finding, Running, Soak};
+use super::{Finding, Running, Soak, tell};
 use crate::keys::{KEY_BYTES, Random, Zipf, key};
 
 const PART: &str = "zipfian reads";
@@ -41,14 +41,14 @@ pub(super) fn around_a_scan(soak: &Soak<'_>, span: Duration) -> Result<Vec<Findi
         reserve_bytes: 0,
         ..Options::default()
     };
-    soak.tell("zipfian reads: loading");
+    tell("zipfian reads: loading");
     let entries = DATA_BYTES / (KEY_BYTES + VALUE_BYTES) as u64;
     let running = Running::open(&dir, options)?;
     running.load(soak, entries, VALUE_BYTES)?;
     // Nothing is to be read from a memtable.
     running.store.freeze();
     running.settle(soak, SETTLE_MAX)?;
-    soak.tell("zipfian reads: reading");
+    tell("zipfian reads: reading");
     let (zipf, random) = (Zipf::new(entries), Random::new(soak.seed, 0));
     let mut reader = Reader { store: &running.store, zipf, random };
     let window = span.mul_f64((1.0 - WARM_UP_SHARE) / 2.0);
@@ -60,14 +60,14 @@ pub(super) fn around_a_scan(soak: &Soak<'_>, span: Duration) -> Result<Vec<Findi
     })?;
     let is_over = AtomicBool::new(false);
     let during = thread::scope(|scope| {
-        let scan = scope.spawn(|| {
+        let scanner = scope.spawn(|| {
             let found =
                 running.store.scan(b"", None).try_fold(0, |count, entry| entry.map(|_| count + 1));
             is_over.store(true, Ordering::Release);
             found
         });
         let during = reader.hit_rate(soak, |_, _| !is_over.load(Ordering::Acquire))?;
-        let found: u64 = scan.join().ok().context("the scan panicked")??;
+        let found: u64 = scanner.join().ok().context("the scan panicked")??;
         ensure!(found == entries, "the scan found {found} of {entries} entries");
         Ok(during)
     })?;
