@@ -8,6 +8,7 @@ mod layers;
 mod live;
 mod live_ctl;
 mod live_import;
+mod live_kills;
 mod lone_node;
 mod manual;
 mod node_config;

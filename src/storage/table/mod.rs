@@ -11,8 +11,10 @@
 //! footer     := magic:"KVKITSST" format:u32 reserved:u32 table:u64 filter index properties checksum:u64     80 bytes
 //!               filter, index, properties := offset:u64 length:u64, length without the trailer; 0 0 for no filter
 //! ```
-//! A block's checksum covers payload and trailer and is bound to table number and offset (`storage::checksum`); its
-//! payload is compressed when `codec` says so, and `raw_length` is its size before.
+//! A block's checksum covers payload and trailer and is bound to table number and offset (`storage::checksum`).
+//! `raw_length` is the payload's size before compression, and `codec` says what was done: 0 nothing; 1 LZ4; 2, of data
+//! blocks, LZ4 of the entries alone, for the offsets follow from them and hardly compress. Data is written with 2, and 1 is
+//! read. A codec that a program does not know is an error that names it.
 //!
 //! Invariants: keys ascend strictly. A file under its name is whole and synced. The manifest knows the footer's checksum
 //! and the length, so that a sound file of another store is not taken for this one.

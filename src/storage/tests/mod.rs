@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+mod compression;
 mod crash;
 mod faults;
 mod golden;
