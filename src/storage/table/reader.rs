@@ -191,40 +191,62 @@ pub(crate) fn successor(key: &[u8]) -> Bytes {
 #[derive(Debug)]
 pub(crate) struct Cursor {
     table: Arc<Table>,
-    block: Option<DataBlock>,
+    /// Where the first block is entered.
+    start: Bytes,
     number: usize,
+    block: Option<DataBlock>,
     entry: usize,
 }
 
 impl Cursor {
     /// Before the first entry whose key is at least `start`.
-    pub(crate) fn new(
-        table: Arc<Table>,
-        start: &[u8],
-        blocks: Blocks<'_>,
-    ) -> Result<Self, ReadError> {
-        let number = table.index.block_of(start);
-        let block = table.block(number, blocks)?;
-        let seek =
-            |block: &DataBlock| block.seek(start).map_err(|error| table.corrupt(number, error));
-        let entry = block.as_ref().map_or(Ok(0), seek)?;
-        Ok(Self { table, block, number, entry })
+    pub(crate) fn new(table: Arc<Table>, start: Bytes) -> Self {
+        let number = table.index.block_of(&start);
+        Self { table, start, number, block: None, entry: 0 }
     }
 
+    /// The next entry. After an error it goes on behind the keys that cannot be read.
     pub(crate) fn next(&mut self, blocks: Blocks<'_>) -> Result<Option<Entry>, ReadError> {
-        loop {
+        while self.number < self.table.index.len() {
+            if self.block.is_none() {
+                self.enter_block(blocks).inspect_err(|_| self.number += 1)?;
+            }
             let Some(block) = &self.block else { return Ok(None) };
             if self.entry < block.count() {
-                let entry = block
-                    .entry(self.entry)
-                    .map_err(|error| self.table.corrupt(self.number, error))?;
+                let entry = block.entry(self.entry).map_err(|error| self.corrupt(block, error));
                 self.entry += 1;
-                return Ok(Some(entry));
+                return entry.inspect_err(|_| self.leave_block()).map(Some);
             }
-            self.number += 1;
-            self.entry = 0;
-            self.block = self.table.block(self.number, blocks)?;
+            self.leave_block();
         }
+        Ok(None)
+    }
+
+    fn enter_block(&mut self, blocks: Blocks<'_>) -> Result<(), ReadError> {
+        let start = std::mem::take(&mut self.start);
+        self.block = self.table.block(self.number, blocks)?;
+        let seek = |block: &DataBlock| block.seek(&start);
+        let entry = self.block.as_ref().map_or(Ok(0), seek);
+        self.entry = entry.map_err(|error| {
+            self.block = None;
+            self.table.corrupt(self.number, error)
+        })?;
+        Ok(())
+    }
+
+    fn leave_block(&mut self) {
+        self.block = None;
+        self.number += 1;
+    }
+
+    /// An entry that makes no sense: what was given of the block before it is not lost.
+    fn corrupt(&self, block: &DataBlock, error: BlockError) -> ReadError {
+        let mut error = self.table.corrupt(self.number, error);
+        let before = self.entry.checked_sub(1).and_then(|before| block.entry(before).ok());
+        if let (Some(before), ReadError::Corrupt { keys, .. }) = (before, &mut error) {
+            keys.first = successor(&before.key).min(keys.last.clone());
+        }
+        error
     }
 }
 
@@ -308,8 +330,7 @@ mod tests {
         let table = table(0..100);
         for start in [0_u32, 1, 42, 99, 100] {
             let mut cursor =
-                Cursor::new(Arc::clone(&table), format!("{start:05}").as_bytes(), Blocks::Disk)
-                    .unwrap();
+                Cursor::new(Arc::clone(&table), format!("{start:05}").into());
             for key in start..100 {
                 assert_eq!(cursor.next(Blocks::Disk).unwrap().unwrap().key, format!("{key:05}"));
             }
