@@ -116,8 +116,7 @@ mod tests {
             let is_mended = text.contains('~');
             let (table, keys) = text.split_once([':', '~']).unwrap();
             let (first, last) = keys.split_once('-').unwrap();
-            let keys =
-                KeyRange { first: first.to_owned().into(), last: last.to_owned().into() };
+            let keys = KeyRange { first: first.to_owned().into(), last: last.to_owned().into() };
             Hole { lost_with: table.parse().unwrap(), is_mended, keys }
         };
         text.split_whitespace().map(hole).collect()

@@ -195,8 +195,7 @@ impl Merge {
                     }
                 }
                 Head::Hole(hole, damage) => {
-                    let hides =
-                        |cover: &Cover| cover.run < least && cover.keys.covers(&hole.keys);
+                    let hides = |cover: &Cover| cover.run < least && cover.keys.covers(&hole.keys);
                     if self.covers.iter().any(hides) {
                         self.hidden_damage.extend(damage.map(|damage| (hole.lost_with, damage)));
                     } else {

@@ -46,8 +46,8 @@ pub use options::{Compression, Options, OptionsError, ParseSyncModeError, SyncMo
 pub use plan::Plan;
 pub use recovery::{Cut, DamagedFile, Observe, OpenError, Recovery};
 pub use store::{
-    Cached, Failed, Found, Job, JobError, Scan, ScanSlice, Scrubbed, SetAside, SnapshotError, Stats,
-    Store, UnreadableKeys, WriteError,
+    Cached, Failed, Found, Job, JobError, Scan, ScanSlice, Scrubbed, SetAside, SnapshotError,
+    Stats, Store, UnreadableKeys, WriteError,
 };
 pub use table::{BlockError, KeyRange, ReadError};
 pub use vfs::Vfs;

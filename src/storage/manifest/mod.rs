@@ -269,7 +269,8 @@ impl Edit {
                 LOOSE_LOG => edit.is_log_loose = true,
                 HOLE => {
                     let hole = decode_hole(payload, &mut reader)?;
-                    let table = edit.added.last_mut().filter(|table| table.keys().covers(&hole.keys));
+                    let table =
+                        edit.added.last_mut().filter(|table| table.keys().covers(&hole.keys));
                     table.ok_or(DecodeError::OutOfRange("hole"))?.holes.push(hole);
                 }
                 SET_ASIDE => drop(edit.set_aside.insert(reader.varint()?)),
@@ -401,10 +402,7 @@ mod tests {
         let lost = Hole::lost(2, keys(b"a", b"d"));
         let mended = Hole { is_mended: true, ..Hole::lost(1, keys(b"c", b"z")) };
         state.apply(&Edit {
-            added: vec![
-                table.clone(),
-                TableMeta { number: 4, holes: vec![lost, mended], ..table },
-            ],
+            added: vec![table.clone(), TableMeta { number: 4, holes: vec![lost, mended], ..table }],
             set_aside: BTreeSet::from([1, 2]),
             ..Edit::default()
         });

@@ -13,10 +13,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::{Failed, Job, JobError, SetAside, Store, lock};
-use crate::storage::levels::{Levels, Live};
-use crate::storage::log::LogPosition;
 use crate::storage::directory::keep_damaged;
 use crate::storage::hole::{Hole, Holes};
+use crate::storage::levels::{Levels, Live};
+use crate::storage::log::LogPosition;
 use crate::storage::manifest::{Edit, TableMeta};
 use crate::storage::merge::{Item, Merge, Run};
 use crate::storage::plan::{self, Bounds, Plan};
@@ -302,9 +302,8 @@ impl Running {
 
     /// A hole for the tables being written; a mended one only where it hides something older than they are.
     fn keep(&mut self, hole: Hole) {
-        let overlaps = |older: &KeyRange| {
-            older.first <= hole.keys.last && hole.keys.first <= older.last
-        };
+        let overlaps =
+            |older: &KeyRange| older.first <= hole.keys.last && hole.keys.first <= older.last;
         if !hole.is_mended || self.older.iter().any(overlaps) {
             self.holes.push(hole);
         }

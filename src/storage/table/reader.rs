@@ -329,8 +329,7 @@ mod tests {
     fn a_cursor_walks_from_any_key_to_the_end() {
         let table = table(0..100);
         for start in [0_u32, 1, 42, 99, 100] {
-            let mut cursor =
-                Cursor::new(Arc::clone(&table), format!("{start:05}").into());
+            let mut cursor = Cursor::new(Arc::clone(&table), format!("{start:05}").into());
             for key in start..100 {
                 assert_eq!(cursor.next(Blocks::Disk).unwrap().unwrap().key, format!("{key:05}"));
             }

@@ -103,9 +103,8 @@ impl Expected {
                 Err(error) => lost.push(error.keys().clone()),
             }
         }
-        let is_told = |key: &String| {
-            seen.contains(key) || lost.iter().any(|keys| keys.holds(key.as_bytes()))
-        };
+        let is_told =
+            |key: &String| seen.contains(key) || lost.iter().any(|keys| keys.holds(key.as_bytes()));
         match self.values.keys().find(|key| !is_told(key)) {
             Some(key) => Err(format!("scan: {key} is missing")),
             None => Ok(()),
@@ -195,7 +194,10 @@ impl Script {
         self.disk.flip_bit(&table.path, offset, bit).unwrap();
         let bad = TableFile::verify(&self.disk, &table.path, Depth::Full).unwrap();
         let is_whole = bad.iter().any(|bad| bad.number.is_none());
-        if !is_whole && blocks < bad.len() {
+        // A merge under way may have passed the place.
+        let number = table.meta.number;
+        let is_being_merged = matches!(self.store.next_compaction(), Some(Job::Compact(plan)) if plan.inputs.contains(&number));
+        if !is_whole && blocks < bad.len() && !is_being_merged {
             self.expected.damaged.insert(table.path.clone());
         }
         let rank = |file: &Path| tables.iter().position(|table| *table.path == *file);
@@ -287,7 +289,9 @@ impl Script {
         assert!(self.expected.damaged.is_empty(), "{}: {:?}", self.what, self.expected.damaged);
         self.count_set_aside();
         self.store = open(&self.disk, &self.options).unwrap();
-        self.expected.check(&self.store).unwrap_or_else(|failure| panic!("{}: {failure}", self.what));
+        self.expected
+            .check(&self.store)
+            .unwrap_or_else(|failure| panic!("{}: {failure}", self.what));
         let view = DirectoryView::open(&self.disk, Path::new(DIR)).unwrap();
         for table in view.tables() {
             let bad = TableFile::verify(&self.disk, &table.path, Depth::Full).unwrap();
@@ -334,6 +338,7 @@ fn a_store_whose_tables_rot_gives_what_was_written_last_or_says_that_it_cannot()
         script.finish();
     }
     let tally = tally.lock().unwrap();
-    let seen = [tally.unreadable / 100, tally.set_aside / 50, tally.mended / 10, tally.crashes / 500];
+    let seen =
+        [tally.unreadable / 100, tally.set_aside / 50, tally.mended / 10, tally.crashes / 500];
     assert!(seen.iter().all(|count| *count > 0) && tally.finished_by_start > 10, "{tally:?}");
 }
