@@ -11,10 +11,10 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::offline::{Depth, DirectoryView, Place, TableFile};
-use super::super::vfs::simulated::{Disk, Fault, Unsynced};
+use super::super::vfs::simulated::{Disk, Unsynced};
 use super::super::*;
 use super::history::open;
-use super::{DIR, put, run_jobs, small, value};
+use super::{DIR, run_jobs, small};
 
 /// Scripts in an ordinary run, and operations of each.
 const SEEDS: u64 = 40;
