@@ -8,9 +8,9 @@ use clap::{Args, Subcommand};
 use crate::cli::exit::Exit;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
-use crate::storage::{Hole, LogPosition};
 use crate::storage::offline::{Edit, ManifestFile, ManifestItem, TableMeta};
 use crate::storage::vfs::Real;
+use crate::storage::{Hole, LogPosition};
 
 use super::entry::key_object;
 use super::report::{Report, of_offline};

@@ -318,7 +318,11 @@ impl DirectoryView {
             return Ok(Look::Overtaken(OfflineError::Malformed { file, reason }));
         }
         view.open_tables()?;
-        if view.state.is_log_loose { view.read_loose_log()? } else { view.read_log()? }
+        if view.state.is_log_loose {
+            view.read_loose_log()?
+        } else {
+            view.read_log()?
+        }
         Ok(Look::Taken(Box::new(view)))
     }
 

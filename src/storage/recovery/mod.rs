@@ -32,7 +32,7 @@ use super::manifest::writer::ManifestWriter;
 use super::manifest::{State, TableMeta};
 use super::options::{Options, OptionsError, SyncMode};
 use super::space::{Space, Writes};
-use super::store::{Parts, Store, make_directories};
+use super::store::{Parts, Store, make_directories, sync_parent};
 use super::table::ReadError;
 use super::vfs::{TEMPORARY_SUFFIX, Vfs};
 use replay::{Replay, Replayed};
@@ -130,7 +130,9 @@ impl Store {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
         };
-        make_directories(&*vfs, &directory).map_err(at(dir))?;
+        make_directories(&*vfs, &directory)
+            .and_then(|()| sync_parent(&*vfs, dir))
+            .map_err(at(dir))?;
         let found = read_state(&*vfs, &directory.manifest).map_err(OpenError::from)?;
         let founded = found.is_none();
         if founded {

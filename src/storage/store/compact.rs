@@ -86,13 +86,10 @@ impl Store {
         let mut compacting = lock(&self.compacting);
         self.check_failure()?;
         let levels = Arc::clone(&self.memory().levels);
-        let damaged = self.damaged_tables(&levels);
         let mut running = match compacting.running.take() {
             Some(running) => running,
-            None if let Some(moved) = moved(&levels, plan, &damaged) => {
-                return self.finish_move(plan, moved);
-            }
-            None => match start(&levels, plan, damaged) {
+            None if let Some(moved) = moved(&levels, plan) => return self.finish_move(plan, moved),
+            None => match start(&levels, plan, self.damaged_tables(&levels)) {
                 Some(running) => running,
                 None => return Ok(()),
             },
@@ -311,16 +308,14 @@ impl Running {
 }
 
 /// The inputs as they are in the target level, where none of them overlaps another or a table there: then nothing has to
-/// be merged. Keys that come in order are written once. A table with deletes is merged all the same, to be rid of them.
-fn moved(levels: &Levels, plan: &Plan, damaged: &BTreeSet<u64>) -> Option<Vec<Live>> {
+/// be merged. Keys that come in order are written once. A table with deletes is merged all the same, to be rid of them; a
+/// damaged one is written anew where it comes to lie.
+fn moved(levels: &Levels, plan: &Plan) -> Option<Vec<Live>> {
     let inputs = plan.inputs.iter().map(|number| levels.find(*number).cloned());
     let mut inputs = inputs.collect::<Option<Vec<Live>>>()?;
     inputs.sort_by(|left, right| left.meta.first.cmp(&right.meta.first));
     let is_apart = |pair: &[Live]| pair[0].meta.last < pair[1].meta.first;
-    let may_move = |live: &Live| {
-        let meta = &live.meta;
-        meta.level < plan.target && meta.deletes == 0 && !damaged.contains(&meta.number)
-    };
+    let may_move = |live: &Live| live.meta.level < plan.target && live.meta.deletes == 0;
     if !inputs.iter().all(may_move) || !inputs.windows(2).all(is_apart) {
         return None;
     }

@@ -49,7 +49,7 @@ pub(super) use flush::fill;
 use primitives::lock;
 pub use scan::{Scan, ScanSlice};
 pub use scrub::Scrubbed;
-pub(super) use snapshot::make_directories;
+pub(super) use snapshot::{make_directories, sync_parent};
 pub use stats::{SetAside, Stats, UnreadableKeys};
 
 /// An LSM store in one directory.

@@ -14,13 +14,15 @@ use super::super::offline::{Depth, DirectoryView, Place, TableFile};
 use super::super::vfs::simulated::{Disk, Unsynced};
 use super::super::*;
 use super::history::open;
-use super::{DIR, run_jobs, small};
+use super::{DIR, put, run_jobs, small, value};
 
 /// Scripts in an ordinary run, and operations of each.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 25;
 const STEPS: usize = 160;
 /// Keys of a script.
 const KEYS: u32 = 60;
+/// One in so many operations is followed by a look at the directory from outside.
+const VIEW_SAMPLE: u32 = 8;
 /// One in so many calls of a job or a start is crashed at.
 const CRASH_SAMPLE: u64 = 5;
 
@@ -111,6 +113,37 @@ impl Expected {
         }
     }
 
+    /// Beside the store, from its files: the same, but that a bad block of which no merge knows lets what is older through
+    /// where all entries are listed, and is told.
+    fn check_view(&self, disk: &Disk) -> Result<(), String> {
+        let view = DirectoryView::open(disk, Path::new(DIR)).map_err(|error| error.to_string())?;
+        for key in keys() {
+            let expected = self.values.get(&key).map(String::as_bytes);
+            match view.get(key.as_bytes()) {
+                Ok(found)
+                    if found.as_ref().and_then(|found| found.value.as_deref()) == expected => {}
+                Err(_) if self.doubtful.contains(&key) => {}
+                other => return Err(format!("view: {key}: {other:?}, expected {expected:?}")),
+            }
+        }
+        let (entries, bad): (Vec<_>, Vec<_>) = view.live().partition(Result::is_ok);
+        let bad: Vec<_> = bad.into_iter().filter_map(Result::err).collect();
+        let is_told = |key: &[u8]| {
+            let holds = |keys: &KeyRange| keys.holds(key);
+            bad.iter().any(|bad| {
+                bad.error != BlockError::SetAside && bad.keys.as_deref().is_none_or(holds)
+            })
+        };
+        for entry in entries.into_iter().flatten() {
+            let key = String::from_utf8(entry.key.to_vec()).unwrap();
+            let expected = self.values.get(&key).map(String::as_bytes);
+            if entry.value.as_deref() != expected && !is_told(key.as_bytes()) {
+                return Err(format!("view: {key} is listed as {:?}", entry.value));
+            }
+        }
+        Ok(())
+    }
+
     /// Every damaged table is still part of the store, or kept.
     fn check_kept(&self, disk: &Disk) -> Result<(), String> {
         let kept = |table: &PathBuf| {
@@ -162,6 +195,10 @@ impl Script {
         let unreadable = self.expected.check(&self.store);
         let unreadable = unreadable.unwrap_or_else(|failure| panic!("{}: {failure}", self.what));
         self.tally.lock().unwrap().unreadable += unreadable;
+        if self.random.random_ratio(1, VIEW_SAMPLE) {
+            let viewed = self.expected.check_view(&self.disk);
+            viewed.unwrap_or_else(|failure| panic!("{}: {failure}", self.what));
+        }
     }
 
     fn write(&mut self) {
@@ -322,6 +359,135 @@ fn check_crashed(
     checked.unwrap_or_else(|failure| panic!("{what}: {failure}"));
     tally.crashes += 1;
     tally.finished_by_start += kept() - before;
+}
+
+/// A value two levels deep, and a newer one of the same key above it whose block rots.
+fn newer_value_rots() -> (Disk, Options, Store) {
+    let disk = Disk::new(1);
+    let options = Options { level0_tables: 1, level1_bytes: 400, level_factor: 1000, ..small() };
+    let store = open(&disk, &options).unwrap();
+    let digits = |numbers: std::ops::Range<u32>| numbers.map(|number| number.to_string()).collect();
+    let values: [String; 2] = [digits(0..300), "newer".to_owned()];
+    for (level, value) in [2, 1].into_iter().zip(values) {
+        put(&store, "key", &value);
+        store.flush().unwrap();
+        run_jobs(&store);
+        assert_eq!(store.stats().tables_by_level[level], 1);
+    }
+    let newer = disk.files().into_iter().map(|(path, _)| path);
+    let newer = newer.filter(|path| path.starts_with("store/sst")).next_back().unwrap();
+    disk.flip_bit(&newer, 5, 0).unwrap();
+    (disk, options, store)
+}
+
+fn everything() -> KeyRange {
+    KeyRange { first: "a".into(), last: "z".into() }
+}
+
+#[track_caller]
+fn check_key(disk: &Disk, store: &Store, expected: Result<Option<&str>, ()>) {
+    let text = |value: Option<bytes::Bytes>| value.map(|value| value.escape_ascii().to_string());
+    let expected = expected.map(|value| value.map(str::to_owned));
+    let found = store.get(b"key").map(|found| text(found.value)).map_err(drop);
+    assert_eq!(found, expected, "get");
+    let scanned: Result<Option<String>, ()> =
+        store.scan(b"", None).next().map_or(Ok(None), |next| match next {
+            Ok((_, value)) => Ok(text(Some(value))),
+            Err(_) => Err(()),
+        });
+    assert_eq!(scanned, expected, "scan");
+    let view = DirectoryView::open(disk, Path::new(DIR)).unwrap();
+    let viewed = view.get(b"key").map(|found| text(found.and_then(|found| found.value)));
+    assert_eq!(viewed.map_err(drop), expected, "view");
+    let live = view.live().next().map_or(Ok(None), |next| match next {
+        Ok(entry) => Ok(text(entry.value)),
+        Err(_) => Err(()),
+    });
+    assert_eq!(live, expected, "listed");
+}
+
+#[test]
+fn a_hole_hides_what_is_older_until_it_is_written_again_and_a_mended_one_until_nothing_is() {
+    let (disk, options, store) = newer_value_rots();
+    assert!(store.scrub(1 << 20).is_round);
+    run_jobs(&store);
+    assert_eq!(store.stats().tables_by_level, [0, 1, 1], "written anew where it was");
+    check_key(&disk, &store, Err(()));
+    let store = open(&disk, &options).unwrap();
+    check_key(&disk, &store, Err(()));
+    // Only what lies inside is mended.
+    let others = KeyRange { first: "".into(), last: "kex".into() };
+    assert_eq!(store.mend(&others).unwrap(), 0);
+    assert_eq!(store.mend(&everything()).unwrap(), 1);
+    check_key(&disk, &store, Ok(None));
+    assert!(store.stats().unreadable.is_empty());
+    let store = open(&disk, &options).unwrap();
+    check_key(&disk, &store, Ok(None));
+    // A merge takes it along as long as something older may be under it, and no longer.
+    let around = |length: usize| {
+        put(&store, "kea", &"0123456789".repeat(length));
+        put(&store, "kez", &"0123456789".repeat(length));
+        store.flush().unwrap();
+        run_jobs(&store);
+        let view = DirectoryView::open(&disk, Path::new(DIR)).unwrap();
+        view.tables().map(|table| table.meta.holes.len()).sum::<usize>()
+    };
+    assert_eq!(around(1), 1);
+    assert_eq!((value(&store, "key"), store.stats().tables_by_level), (None, vec![0, 1, 1]));
+    assert_eq!(around(100), 0);
+    assert_eq!(value(&store, "key"), None);
+}
+
+#[test]
+fn what_was_brought_back_is_durable_when_its_hole_is_mended() {
+    let (disk, options, store) = newer_value_rots();
+    assert!(store.scrub(1 << 20).is_round);
+    run_jobs(&store);
+    put(&store, "key", "again");
+    assert_eq!(store.mend(&everything()).unwrap(), 1);
+    disk.power_loss(Unsynced::Dropped);
+    let store = open(&disk, &options).unwrap();
+    check_key(&disk, &store, Ok(Some("again")));
+}
+
+#[test]
+fn a_merge_under_way_does_not_undo_the_mending() {
+    let (disk, options, store) = newer_value_rots();
+    assert!(store.scrub(1 << 20).is_round);
+    run_jobs(&store);
+    drop(store);
+    let store = open(&disk, &Options { compaction_slice_bytes: 1, ..options }).unwrap();
+    put(&store, "kea", "1");
+    put(&store, "kez", "1");
+    store.flush().unwrap();
+    let job = store.next_compaction().unwrap();
+    store.run(job.clone()).unwrap();
+    assert_eq!(store.next_compaction(), Some(job), "it is under way");
+    assert_eq!(store.mend(&everything()).unwrap(), 1);
+    run_jobs(&store);
+    assert_eq!(store.stats().tables_by_level, [0, 1, 1]);
+    assert_eq!(value(&store, "key"), None);
+}
+
+/// The blocks could be read all the time; a start would have found a table that it cannot open.
+#[test]
+fn a_table_whose_index_rots_is_written_anew_and_nothing_is_lost() {
+    let disk = Disk::new(1);
+    let store = open(&disk, &small()).unwrap();
+    for key in keys() {
+        put(&store, &key, "value");
+    }
+    store.flush().unwrap();
+    let (table, length) =
+        disk.files().into_iter().find(|(path, _)| path.starts_with("store/sst")).unwrap();
+    disk.flip_bit(&table, length - 20, 0).unwrap();
+    assert_eq!(store.scrub(1 << 20).damaged.len(), 1);
+    run_jobs(&store);
+    let set_aside = store.set_aside();
+    let [SetAside { file, lost }] = &set_aside[..] else { panic!("{set_aside:?}") };
+    assert!(lost.is_empty() && disk.exists(file).unwrap());
+    let store = open(&disk, &small()).unwrap();
+    assert!(keys().all(|key| value(&store, &key).as_deref() == Some("value")));
 }
 
 #[test]
