@@ -64,14 +64,14 @@ struct Recent {
     offset: u64,
 }
 
-/// What a segment of a loose log was found to hold.
+/// What a segment was found to hold.
 #[derive(Debug, Default)]
-struct LooseSegment {
+struct WalkedSegment {
     /// Where the part ends that goes on soundly.
     end: LogPosition,
     /// Where it does not.
     bad: Option<BadRecord>,
-    /// Up to where its records know the log to have been synced.
+    /// Up to where it proves the log to have been synced.
     proven: LogPosition,
 }
 
@@ -318,11 +318,7 @@ impl DirectoryView {
             return Ok(Look::Overtaken(OfflineError::Malformed { file, reason }));
         }
         view.open_tables()?;
-        if view.state.is_log_loose {
-            view.read_loose_log()?
-        } else {
-            view.read_log()?
-        }
+        view.read_log()?;
         Ok(Look::Taken(Box::new(view)))
     }
 
@@ -379,15 +375,15 @@ impl DirectoryView {
         Ok(())
     }
 
-    /// A loose log ends at the first place where it does not go on soundly, unless a record or the manifest knows that
-    /// more was durable: recovery's rule (`recovery::replay`). Where that is broken, what there is is shown past the damage.
-    fn read_loose_log(&mut self) -> Result<(), OfflineError> {
+    /// The log ends at the first place where it does not go on soundly, unless something proves that more was durable:
+    /// recovery's rule (`recovery::replay`). Where it was, what there is is shown past the damage.
+    fn read_log(&mut self) -> Result<(), OfflineError> {
         let mut end = self.state.floor.first_position;
         let mut proven = self.state.synced;
         let mut stop = None;
         for index in 0..self.segments.len() {
             let goes_on_at = stop.is_none().then_some(end);
-            let walked = self.walk_loose(index, goes_on_at)?;
+            let walked = self.walk_segment(index, goes_on_at)?;
             proven = proven.max(walked.proven);
             if let Some(bad) = walked.bad.filter(|_| stop.is_none()) {
                 let counting = index + usize::from(end < walked.end);
@@ -397,7 +393,7 @@ impl DirectoryView {
         }
         if end < proven {
             self.recent.clear();
-            return self.read_log();
+            return self.read_past_damage();
         }
         if let Some((file, bad, counting)) = stop {
             self.torn = Some((file, bad));
@@ -406,16 +402,16 @@ impl DirectoryView {
         Ok(())
     }
 
-    /// Reads a segment of a loose log and takes its records as far as it goes on soundly: from this position on, or not at
-    /// all behind the log's end.
-    fn walk_loose(
+    /// Reads a segment and takes its records as far as the log goes on soundly: from this position on, or not at all behind
+    /// the log's end.
+    fn walk_segment(
         &mut self,
         index: usize,
         goes_on_at: Option<LogPosition>,
-    ) -> Result<LooseSegment, OfflineError> {
+    ) -> Result<WalkedSegment, OfflineError> {
         let path = self.segments[index].clone();
         let start = goes_on_at.unwrap_or(LogPosition::ZERO);
-        let mut walked = LooseSegment { end: start, ..LooseSegment::default() };
+        let mut walked = WalkedSegment { end: start, ..WalkedSegment::default() };
         let bad = |reason| BadRecord { offset: 0, position: start, reason };
         let number = path.file_name().and_then(|name| log_number(name.to_str()?)).unwrap_or(0);
         let mut file = match LogFile::open(&self.held, &path) {
@@ -434,6 +430,12 @@ impl DirectoryView {
                 "segment {segment} begins at position {position}, but the log ended at {start} before"
             )));
         }
+        // A segment of a log that is not loose has its name only with a sound header, and once all before is synced.
+        if !self.state.is_log_loose {
+            let is_sound = walked.bad.is_none() || goes_on_at.is_none();
+            walked.proven =
+                if is_sound { file.first_position() } else { LogPosition::new(u64::MAX) };
+        }
         while let Some(item) = file.next_item()? {
             match item {
                 LogItem::Record(record) => {
@@ -449,7 +451,8 @@ impl DirectoryView {
         Ok(walked)
     }
 
-    fn read_log(&mut self) -> Result<(), OfflineError> {
+    /// All of the log that can be read.
+    fn read_past_damage(&mut self) -> Result<(), OfflineError> {
         let mut end = self.state.floor.first_position;
         for index in 0..self.segments.len() {
             let path = self.segments[index].clone();
