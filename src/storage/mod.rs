@@ -6,7 +6,7 @@
 //! get   ─► memtable ─► frozen memtables ─► tables newest first: key range ─► bloom filter ─► index ─► block (cache, disk)
 //! ```
 //! What is where: formats in [`log`], [`table`], [`manifest`] and [`batch`], names in `directory`; the store and its jobs
-//! in `store`, the start in `recovery`, which tables merge next in `plan`; readers for files of a store that is not
+//! in `store`, the start in `recovery`, which tables merge next in `plan`, what damage costs in `hole`; readers for files of a store that is not
 //! running in [`offline`]; who owns a directory in [`identity`].
 //!
 //! Invariants. After a crash at any instant the store holds every write at or below a position that

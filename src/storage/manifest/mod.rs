@@ -422,6 +422,51 @@ mod tests {
         assert_eq!(copy.tables.keys().copied().collect::<Vec<_>>(), [4]);
     }
 
+    #[test]
+    fn the_bytes_of_holes_stay_what_they_are() {
+        let keys = |first, last| KeyRange {
+            first: Bytes::from_static(first),
+            last: Bytes::from_static(last),
+        };
+        let table = TableMeta {
+            number: 3,
+            level: 1,
+            bytes: 1000,
+            footer_checksum: 0x0102_0304_0506_0708,
+            entries: 9,
+            deletes: 2,
+            first: Bytes::from_static(b"a"),
+            last: Bytes::from_static(b"z"),
+            holes: vec![
+                Hole::lost(2, keys(b"a", b"d")),
+                Hole { is_mended: true, ..Hole::lost(1, keys(b"c", b"z")) },
+            ],
+        };
+        let edit = Edit {
+            added: vec![table],
+            removed: vec![2],
+            set_aside: BTreeSet::from([2]),
+            ..Edit::default()
+        };
+        let bytes = concat!(
+            "010301e807080706050403020109020161017a",
+            "08020001610164",
+            "0801010163017a",
+            "02020902",
+        );
+        let bytes = Bytes::from(data_encoding::HEXLOWER.decode(bytes.as_bytes()).unwrap());
+        assert_eq!(edit.encode(), bytes);
+        assert_eq!(Edit::decode(&bytes).as_ref(), Ok(&edit));
+        // A hole belongs to the table before it, and lies within its keys.
+        for (from, bad) in [(0, 0), (19, 0), (21, 2), (23, b'Z'), (25, b'{')] {
+            let mut bytes = bytes[if from == 0 { 19 } else { 0 }..].to_vec();
+            if from > 0 {
+                bytes[from] = bad;
+            }
+            assert!(Edit::decode(&bytes.into()).is_err(), "{bad} at byte {from}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_decode_without_panic(bytes: Vec<u8>) {
