@@ -124,7 +124,9 @@ mod tests {
 
     fn gathered(text: &str) -> Holes {
         let mut gathered = Holes::default();
-        holes(text).into_iter().for_each(|hole| gathered.push(hole));
+        for hole in holes(text) {
+            gathered.push(hole);
+        }
         gathered
     }
 

@@ -26,17 +26,17 @@ pub(crate) struct Run {
 #[derive(Debug)]
 enum Source {
     Memory(vec::IntoIter<Entry>),
-    Tables(Tables),
+    Tables(Disjoint),
 }
 
 /// Disjoint tables in key order.
 #[derive(Debug)]
-struct Tables {
+struct Disjoint {
     tables: Arc<[Live]>,
     /// Those that are still to come.
     rest: Range<usize>,
     /// The one before them.
-    current: Option<Current>,
+    current: Option<Box<Current>>,
     start: Bytes,
 }
 
@@ -95,7 +95,7 @@ impl Run {
 
     /// The entries from `start` on of those of `tables`, which are disjoint and in key order, that `range` names.
     pub(crate) const fn tables(tables: Arc<[Live]>, range: Range<usize>, start: Bytes) -> Self {
-        let source = Tables { tables, rest: range, current: None, start };
+        let source = Disjoint { tables, rest: range, current: None, start };
         Self { source: Source::Tables(source), head: None }
     }
 
@@ -119,14 +119,14 @@ impl Head {
     }
 }
 
-impl Tables {
+impl Disjoint {
     fn next(&mut self, blocks: Blocks<'_>) -> Option<Head> {
         loop {
             if let Some(head) = self.current.as_mut().and_then(|current| current.next(blocks)) {
                 return Some(head);
             }
             let index = self.rest.next()?;
-            self.current = Some(Current::new(self.tables.get(index)?, &self.start));
+            self.current = Some(Box::new(Current::new(self.tables.get(index)?, &self.start)));
         }
     }
 }

@@ -27,9 +27,9 @@ fn overwrite_the_middle(file: &Path) -> Result<u64> {
 
 /// Every key is read, by way of each node.
 fn check_all(live: &Live, expected: &BTreeMap<String, String>) {
-    let keys: String = expected.keys().map(|key| format!("{key}\0")).collect();
-    let lines = expected.iter().map(|(key, value)| format!("{key}\t{value}\n"));
-    let expected: String = lines.collect();
+    let keys = expected.keys().map(String::as_str).collect::<Vec<_>>().join("\0");
+    let lines = expected.iter().map(|(key, value)| format!("{key}\t{value}"));
+    let expected = lines.collect::<Vec<_>>().join("\n") + "\n";
     for node in &live.cluster.nodes {
         let mut mget = tool("kvctl");
         mget.args(["mget", "-0", "-r", "2", "--plain"]).env("KVCTL_HOSTS", &node.client);

@@ -228,11 +228,8 @@ impl Store {
         // Open handles go on working: a scan that began before finds what it needs.
         for number in &running.plan.inputs {
             let file = self.directory.table(*number);
-            let is_kept = match running.damaged.contains(number) {
-                true => self.set_aside_table(running, *number)?,
-                false => true,
-            };
-            if is_kept {
+            let is_damaged = running.damaged.contains(number);
+            if !is_damaged || self.set_aside_table(running, *number)? {
                 let removed = self.vfs.remove(&file);
                 removed.map_err(|error| self.fail("cannot remove an old table", &error))?;
             }

@@ -76,7 +76,7 @@ impl Expected {
         for key in keys() {
             let expected = self.values.get(&key).map(String::as_bytes);
             let cached = store.get_cached(key.as_bytes());
-            let found = store.get(key.as_bytes()).map(|found| Cached::Ready(found));
+            let found = store.get(key.as_bytes()).map(Cached::Ready);
             for found in [cached, found] {
                 match found {
                     Ok(Cached::NeedsDisk) => {}
@@ -374,8 +374,8 @@ fn newer_value_rots() -> (Disk, Options, Store) {
         run_jobs(&store);
         assert_eq!(store.stats().tables_by_level[level], 1);
     }
-    let newer = disk.files().into_iter().map(|(path, _)| path);
-    let newer = newer.filter(|path| path.starts_with("store/sst")).next_back().unwrap();
+    let mut newer = disk.files().into_iter().map(|(path, _)| path);
+    let newer = newer.rfind(|path| path.starts_with("store/sst")).unwrap();
     disk.flip_bit(&newer, 5, 0).unwrap();
     (disk, options, store)
 }
