@@ -51,14 +51,21 @@ struct Current {
     holes: VecDeque<Hole>,
 }
 
-/// What a run has next.
+/// A hole in a run.
+#[derive(Debug)]
+pub(crate) struct Gap {
+    pub(crate) hole: Hole,
+    /// The damage, where that was met just now.
+    pub(crate) damage: Option<ReadError>,
+}
+
+/// What a run has next; what is rare stands elsewhere, since each entry is moved several times.
 #[derive(Debug)]
 enum Head {
     Entry(Entry),
-    /// With the damage, where that was met just now.
-    Hole(Hole, Option<ReadError>),
+    Gap(Box<Gap>),
     /// The system would not read it.
-    Unreadable(ReadError),
+    Unreadable(Box<ReadError>),
 }
 
 /// What a merge gives.
@@ -66,8 +73,8 @@ enum Head {
 pub(crate) enum Item {
     /// A key's newest entry; it may lie in a hole that was given before, and is newer then.
     Entry(Entry),
-    /// Keys from here on whose older entries are not given; with the damage, where that was met just now.
-    Hole(Hole, Option<ReadError>),
+    /// Keys from here on whose older entries are not given.
+    Gap(Box<Gap>),
 }
 
 /// A hole that was given and has not been passed.
@@ -113,9 +120,15 @@ impl Head {
     fn key(&self) -> &[u8] {
         match self {
             Self::Entry(entry) => &entry.key,
-            Self::Hole(hole, _) => &hole.keys.first,
+            Self::Gap(gap) => &gap.hole.keys.first,
             Self::Unreadable(error) => &error.keys().first,
         }
+    }
+}
+
+impl Gap {
+    fn damaged(number: u64, keys: KeyRange, damage: ReadError) -> Head {
+        Head::Gap(Box::new(Self { hole: Hole::lost(number, keys), damage: Some(damage) }))
     }
 }
 
@@ -141,20 +154,27 @@ impl Current {
                 Self { number, cursor, ahead: None, holes: holes.collect() }
             }
             Err(error) => {
-                let ahead = Some(Head::Hole(Hole::lost(number, live.meta.keys()), Some(error)));
+                let ahead = Some(Gap::damaged(number, live.meta.keys(), error));
                 Self { number, cursor: None, ahead, holes: holes.collect() }
             }
         }
     }
 
     fn next(&mut self, blocks: Blocks<'_>) -> Option<Head> {
-        let ahead = self.ahead.take().or_else(|| self.read(blocks));
+        let ahead = match self.ahead.take() {
+            None => self.read(blocks),
+            ahead => ahead,
+        };
+        if self.holes.is_empty() {
+            return ahead;
+        }
         let is_hole_next = self.holes.front().is_some_and(|hole| {
             ahead.as_ref().is_none_or(|ahead| *hole.keys.first <= *ahead.key())
         });
         if is_hole_next {
             self.ahead = ahead;
-            return self.holes.pop_front().map(|hole| Head::Hole(hole, None));
+            let gap = self.holes.pop_front().map(|hole| Gap { hole, damage: None });
+            return gap.map(|gap| Head::Gap(Box::new(gap)));
         }
         ahead
     }
@@ -162,9 +182,9 @@ impl Current {
     fn read(&mut self, blocks: Blocks<'_>) -> Option<Head> {
         match self.cursor.as_mut()?.next(blocks) {
             Ok(entry) => entry.map(Head::Entry),
-            Err(error @ ReadError::Io { .. }) => Some(Head::Unreadable(error)),
+            Err(error @ ReadError::Io { .. }) => Some(Head::Unreadable(Box::new(error))),
             Err(error @ ReadError::Corrupt { .. }) => {
-                Some(Head::Hole(Hole::lost(self.number, error.keys().clone()), Some(error)))
+                Some(Gap::damaged(self.number, error.keys().clone(), error))
             }
         }
     }
@@ -194,16 +214,18 @@ impl Merge {
                         return Ok(Some(Item::Entry(entry)));
                     }
                 }
-                Head::Hole(hole, damage) => {
-                    let hides = |cover: &Cover| cover.run < least && cover.keys.covers(&hole.keys);
+                Head::Gap(gap) => {
+                    let keys = &gap.hole.keys;
+                    let hides = |cover: &Cover| cover.run < least && cover.keys.covers(keys);
                     if self.covers.iter().any(hides) {
+                        let Gap { hole, damage } = *gap;
                         self.hidden_damage.extend(damage.map(|damage| (hole.lost_with, damage)));
                     } else {
-                        self.covers.push(Cover { run: least, keys: hole.keys.clone() });
-                        return Ok(Some(Item::Hole(hole, damage)));
+                        self.covers.push(Cover { run: least, keys: keys.clone() });
+                        return Ok(Some(Item::Gap(gap)));
                     }
                 }
-                Head::Unreadable(error) => return Err(error),
+                Head::Unreadable(error) => return Err(*error),
             }
         }
     }
@@ -223,8 +245,8 @@ impl Merge {
                 Ordering::Greater => false,
                 // What is no entry goes first; what is newer hides what is older.
                 Ordering::Equal => match (before, head) {
-                    (Head::Entry(_), Head::Hole(..) | Head::Unreadable(_)) => true,
-                    (Head::Hole(..) | Head::Unreadable(_), _) => false,
+                    (Head::Entry(_), Head::Gap(_) | Head::Unreadable(_)) => true,
+                    (Head::Gap(_) | Head::Unreadable(_), _) => false,
                     (Head::Entry(_), Head::Entry(_)) => {
                         hidden = true;
                         false

@@ -18,7 +18,7 @@ use crate::storage::hole::{Hole, Holes};
 use crate::storage::levels::{Levels, Live};
 use crate::storage::log::LogPosition;
 use crate::storage::manifest::{Edit, TableMeta};
-use crate::storage::merge::{Item, Merge, Run};
+use crate::storage::merge::{Gap, Item, Merge, Run};
 use crate::storage::plan::{self, Bounds, Plan};
 use crate::storage::space::Writes;
 use crate::storage::table::builder::{Builder, TableOptions, Written};
@@ -122,7 +122,8 @@ impl Store {
                     self.finish_last(running)?;
                     return Ok(true);
                 }
-                Some(Item::Hole(hole, damage)) => {
+                Some(Item::Gap(gap)) => {
+                    let Gap { hole, damage } = *gap;
                     if let Some(damage) = damage {
                         self.bad_blocks.note(&damage);
                         running.damaged.insert(hole.lost_with);

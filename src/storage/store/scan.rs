@@ -10,7 +10,7 @@ use std::vec;
 use bytes::Bytes;
 
 use super::Store;
-use crate::storage::merge::{Item, Merge, Run};
+use crate::storage::merge::{Gap, Item, Merge, Run};
 use crate::storage::table::reader::{Blocks, successor};
 use crate::storage::table::{Entry, ReadError};
 
@@ -110,12 +110,14 @@ impl Store {
             match merge.next(Blocks::Pass(&self.cache))? {
                 None => return Ok(None),
                 Some(Item::Entry(entry)) => return Ok(Some(entry)),
-                Some(Item::Hole(hole, None)) if hole.is_mended => {}
-                Some(Item::Hole(hole, None)) => return Err(hole.error(&self.directory)),
-                Some(Item::Hole(_, Some(damage))) => {
-                    self.bad_blocks.note(&damage);
-                    return Err(damage);
-                }
+                Some(Item::Gap(gap)) => match *gap {
+                    Gap { damage: Some(damage), .. } => {
+                        self.bad_blocks.note(&damage);
+                        return Err(damage);
+                    }
+                    Gap { hole, damage: None } if hole.is_mended => {}
+                    Gap { hole, damage: None } => return Err(hole.error(&self.directory)),
+                },
             }
         }
     }
