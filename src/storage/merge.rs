@@ -108,10 +108,14 @@ impl Run {
 
     fn fill(&mut self, blocks: Blocks<'_>) {
         if self.head.is_none() {
-            self.head = match &mut self.source {
-                Source::Memory(entries) => entries.next().map(Head::Entry),
-                Source::Tables(tables) => tables.next(blocks),
+            let entry = match &mut self.source {
+                Source::Memory(entries) => entries.next(),
+                Source::Tables(tables) => match tables.next_plain(blocks) {
+                    None => return self.head = tables.next(blocks),
+                    entry => entry,
+                },
             };
+            self.head = entry.map(Head::Entry);
         }
     }
 }
@@ -133,9 +137,27 @@ impl Gap {
 }
 
 impl Disjoint {
+    /// The next entry where no hole is in sight and the table does not end: nearly always.
+    fn next_plain(&mut self, blocks: Blocks<'_>) -> Option<Entry> {
+        let current = self.current.as_mut()?;
+        if !current.holes.is_empty() || current.ahead.is_some() {
+            return None;
+        }
+        match current.cursor.as_mut()?.next(blocks) {
+            Ok(entry) => entry,
+            Err(error) => {
+                current.ahead = Some(current.head_of(error));
+                None
+            }
+        }
+    }
+
+    #[inline(never)]
     fn next(&mut self, blocks: Blocks<'_>) -> Option<Head> {
         loop {
-            if let Some(head) = self.current.as_mut().and_then(|current| current.next(blocks)) {
+            if let Some(current) = &mut self.current
+                && let Some(head) = current.next(blocks)
+            {
                 return Some(head);
             }
             let index = self.rest.next()?;
@@ -161,13 +183,7 @@ impl Current {
     }
 
     fn next(&mut self, blocks: Blocks<'_>) -> Option<Head> {
-        let ahead = match self.ahead.take() {
-            None => self.read(blocks),
-            ahead => ahead,
-        };
-        if self.holes.is_empty() {
-            return ahead;
-        }
+        let ahead = self.ahead.take().or_else(|| self.read(blocks));
         let is_hole_next = self.holes.front().is_some_and(|hole| {
             ahead.as_ref().is_none_or(|ahead| *hole.keys.first <= *ahead.key())
         });
@@ -182,10 +198,14 @@ impl Current {
     fn read(&mut self, blocks: Blocks<'_>) -> Option<Head> {
         match self.cursor.as_mut()?.next(blocks) {
             Ok(entry) => entry.map(Head::Entry),
-            Err(error @ ReadError::Io { .. }) => Some(Head::Unreadable(Box::new(error))),
-            Err(error @ ReadError::Corrupt { .. }) => {
-                Some(Gap::damaged(self.number, error.keys().clone(), error))
-            }
+            Err(error) => Some(self.head_of(error)),
+        }
+    }
+
+    fn head_of(&self, error: Box<ReadError>) -> Head {
+        match *error {
+            ReadError::Io { .. } => Head::Unreadable(error),
+            ReadError::Corrupt { .. } => Gap::damaged(self.number, error.keys().clone(), *error),
         }
     }
 }
@@ -198,16 +218,21 @@ impl Merge {
 
     /// The next key's newest entry, deletes included, or the next hole; by key, a hole before what lies in it. After an
     /// error, which is never damage, the merge is over: what lies between its first and last key is not to be read here.
-    pub(crate) fn next(&mut self, blocks: Blocks<'_>) -> Result<Option<Item>, ReadError> {
+    pub(crate) fn next(&mut self, blocks: Blocks<'_>) -> Result<Option<Item>, Box<ReadError>> {
         loop {
             let Some(least) = self.least(blocks) else { return Ok(None) };
-            let Some(head) = self.runs.get_mut(least).and_then(|run| run.head.take()) else {
-                return Ok(None);
-            };
+            let head = &mut self.runs[least].head;
+            // Of nearly all entries this is all: none is moved more than once.
+            if self.covers.is_empty()
+                && let Some(Head::Entry(entry)) = head
+            {
+                let entry =
+                    Entry { key: std::mem::take(&mut entry.key), value: entry.value.take() };
+                *head = None;
+                return Ok(Some(Item::Entry(entry)));
+            }
+            let Some(head) = head.take() else { return Ok(None) };
             match head {
-                Head::Entry(entry) if self.covers.is_empty() => {
-                    return Ok(Some(Item::Entry(entry)));
-                }
                 Head::Entry(entry) => {
                     self.covers.retain(|cover| *entry.key <= *cover.keys.last);
                     if !self.covers.iter().any(|cover| cover.run < least) {
@@ -225,7 +250,7 @@ impl Merge {
                         return Ok(Some(Item::Gap(gap)));
                     }
                 }
-                Head::Unreadable(error) => return Err(*error),
+                Head::Unreadable(error) => return Err(error),
             }
         }
     }

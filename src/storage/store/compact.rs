@@ -59,9 +59,9 @@ impl From<io::Error> for SliceError {
     }
 }
 
-impl From<ReadError> for SliceError {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error)
+impl From<Box<ReadError>> for SliceError {
+    fn from(error: Box<ReadError>) -> Self {
+        Self::Read(*error)
     }
 }
 

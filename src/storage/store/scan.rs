@@ -68,7 +68,7 @@ impl Store {
             let entry = match self.next_entry(&mut merge) {
                 Ok(entry) => entry,
                 Err(error) if *error.keys().first <= *start => {
-                    return Err(error);
+                    return Err(*error);
                 }
                 // The next slice begins with what cannot be read.
                 Err(error) => {
@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// The merge's next entry; an error where the next keys cannot be read.
-    fn next_entry(&self, merge: &mut Merge) -> Result<Option<Entry>, ReadError> {
+    fn next_entry(&self, merge: &mut Merge) -> Result<Option<Entry>, Box<ReadError>> {
         loop {
             match merge.next(Blocks::Pass(&self.cache))? {
                 None => return Ok(None),
@@ -113,10 +113,12 @@ impl Store {
                 Some(Item::Gap(gap)) => match *gap {
                     Gap { damage: Some(damage), .. } => {
                         self.bad_blocks.note(&damage);
-                        return Err(damage);
+                        return Err(Box::new(damage));
                     }
                     Gap { hole, damage: None } if hole.is_mended => {}
-                    Gap { hole, damage: None } => return Err(hole.error(&self.directory)),
+                    Gap { hole, damage: None } => {
+                        return Err(Box::new(hole.error(&self.directory)));
+                    }
                 },
             }
         }

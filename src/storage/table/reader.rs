@@ -206,31 +206,44 @@ impl Cursor {
     }
 
     /// The next entry. After an error it goes on behind the keys that cannot be read.
-    pub(crate) fn next(&mut self, blocks: Blocks<'_>) -> Result<Option<Entry>, ReadError> {
-        while self.number < self.table.index.len() {
-            if self.block.is_none() {
-                self.enter_block(blocks).inspect_err(|_| self.number += 1)?;
-            }
-            let Some(block) = &self.block else { return Ok(None) };
-            if self.entry < block.count() {
-                let entry = block.entry(self.entry).map_err(|error| self.corrupt(block, error));
+    pub(crate) fn next(&mut self, blocks: Blocks<'_>) -> Result<Option<Entry>, Box<ReadError>> {
+        loop {
+            if let Some(block) = &self.block
+                && self.entry < block.count()
+            {
+                let entry = match block.entry(self.entry) {
+                    Ok(entry) => entry,
+                    Err(error) => {
+                        let error = self.corrupt(block, error);
+                        self.leave_block();
+                        return Err(Box::new(error));
+                    }
+                };
                 self.entry += 1;
-                return entry.inspect_err(|_| self.leave_block()).map(Some);
+                return Ok(Some(entry));
             }
-            self.leave_block();
+            if self.block.is_some() {
+                self.leave_block();
+            }
+            if self.number == self.table.index.len() {
+                return Ok(None);
+            }
+            if let Err(error) = self.enter_block(blocks) {
+                self.leave_block();
+                return Err(Box::new(error));
+            }
+            if self.block.is_none() {
+                return Ok(None);
+            }
         }
-        Ok(None)
     }
 
     fn enter_block(&mut self, blocks: Blocks<'_>) -> Result<(), ReadError> {
         let start = std::mem::take(&mut self.start);
-        self.block = self.table.block(self.number, blocks)?;
-        let seek = |block: &DataBlock| block.seek(&start);
-        let entry = self.block.as_ref().map_or(Ok(0), seek);
-        self.entry = entry.map_err(|error| {
-            self.block = None;
-            self.table.corrupt(self.number, error)
-        })?;
+        let block = self.table.block(self.number, blocks)?;
+        let entry = block.as_ref().map_or(Ok(0), |block| block.seek(&start));
+        self.entry = entry.map_err(|error| self.table.corrupt(self.number, error))?;
+        self.block = block;
         Ok(())
     }
 
