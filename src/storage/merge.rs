@@ -222,17 +222,11 @@ impl Merge {
         loop {
             let Some(least) = self.least(blocks) else { return Ok(None) };
             let head = &mut self.runs[least].head;
-            // Of nearly all entries this is all: none is moved more than once.
-            if self.covers.is_empty()
-                && let Some(Head::Entry(entry)) = head
-            {
-                let entry =
-                    Entry { key: std::mem::take(&mut entry.key), value: entry.value.take() };
-                *head = None;
-                return Ok(Some(Item::Entry(entry)));
-            }
             let Some(head) = head.take() else { return Ok(None) };
             match head {
+                Head::Entry(entry) if self.covers.is_empty() => {
+                    return Ok(Some(Item::Entry(entry)));
+                }
                 Head::Entry(entry) => {
                     self.covers.retain(|cover| *entry.key <= *cover.keys.last);
                     if !self.covers.iter().any(|cover| cover.run < least) {

@@ -206,36 +206,38 @@ impl Cursor {
     }
 
     /// The next entry. After an error it goes on behind the keys that cannot be read.
+    #[inline]
     pub(crate) fn next(&mut self, blocks: Blocks<'_>) -> Result<Option<Entry>, Box<ReadError>> {
         loop {
             if let Some(block) = &self.block
                 && self.entry < block.count()
             {
-                let entry = match block.entry(self.entry) {
-                    Ok(entry) => entry,
-                    Err(error) => {
-                        let error = self.corrupt(block, error);
-                        self.leave_block();
-                        return Err(Box::new(error));
-                    }
-                };
                 self.entry += 1;
-                return Ok(Some(entry));
+                return match block.entry(self.entry - 1) {
+                    Ok(entry) => Ok(Some(entry)),
+                    Err(error) => Err(self.leave_corrupt(error)),
+                };
             }
-            if self.block.is_some() {
-                self.leave_block();
-            }
-            if self.number == self.table.index.len() {
-                return Ok(None);
-            }
-            if let Err(error) = self.enter_block(blocks) {
-                self.leave_block();
-                return Err(Box::new(error));
-            }
-            if self.block.is_none() {
+            if !self.next_block(blocks)? {
                 return Ok(None);
             }
         }
+    }
+
+    /// Goes on in the next block; false behind the last.
+    #[inline(never)]
+    fn next_block(&mut self, blocks: Blocks<'_>) -> Result<bool, Box<ReadError>> {
+        if self.block.is_some() {
+            self.leave_block();
+        }
+        if self.number == self.table.index.len() {
+            return Ok(false);
+        }
+        if let Err(error) = self.enter_block(blocks) {
+            self.leave_block();
+            return Err(Box::new(error));
+        }
+        Ok(self.block.is_some())
     }
 
     fn enter_block(&mut self, blocks: Blocks<'_>) -> Result<(), ReadError> {
@@ -252,14 +254,17 @@ impl Cursor {
         self.number += 1;
     }
 
-    /// An entry that makes no sense: what was given of the block before it is not lost.
-    fn corrupt(&self, block: &DataBlock, error: BlockError) -> ReadError {
+    /// The entry just passed makes no sense, and so no other of the block: what was given of it before is not lost.
+    #[cold]
+    fn leave_corrupt(&mut self, error: BlockError) -> Box<ReadError> {
         let mut error = self.table.corrupt(self.number, error);
-        let before = self.entry.checked_sub(1).and_then(|before| block.entry(before).ok());
+        let before = self.entry.checked_sub(2);
+        let before = before.and_then(|before| self.block.as_ref()?.entry(before).ok());
         if let (Some(before), ReadError::Corrupt { keys, .. }) = (before, &mut error) {
             keys.first = successor(&before.key).min(keys.last.clone());
         }
-        error
+        self.leave_block();
+        Box::new(error)
     }
 }
 
