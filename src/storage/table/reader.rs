@@ -215,7 +215,7 @@ impl Cursor {
                 self.entry += 1;
                 return match block.entry(self.entry - 1) {
                     Ok(entry) => Ok(Some(entry)),
-                    Err(error) => Err(self.leave_corrupt(error)),
+                    Err(error) => Err(Box::new(self.leave_corrupt(error))),
                 };
             }
             if !self.next_block(blocks)? {
@@ -256,7 +256,7 @@ impl Cursor {
 
     /// The entry just passed makes no sense, and so no other of the block: what was given of it before is not lost.
     #[cold]
-    fn leave_corrupt(&mut self, error: BlockError) -> Box<ReadError> {
+    fn leave_corrupt(&mut self, error: BlockError) -> ReadError {
         let mut error = self.table.corrupt(self.number, error);
         let before = self.entry.checked_sub(2);
         let before = before.and_then(|before| self.block.as_ref()?.entry(before).ok());
@@ -264,7 +264,7 @@ impl Cursor {
             keys.first = successor(&before.key).min(keys.last.clone());
         }
         self.leave_block();
-        Box::new(error)
+        error
     }
 }
 
