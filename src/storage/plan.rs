@@ -2,10 +2,10 @@
 //!
 //! Leveled: when level 0 holds enough tables, all of them go into level 1; when a deeper level is larger than its bound,
 //! the table of it that drags the fewest bytes along goes one deeper. What overlaps in the target level goes with it.
+//! A damaged table of level 0 takes that level down before it is full; a deeper one is written anew where it is.
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use serde::Serialize;
 
 use super::manifest::TableMeta;
@@ -43,28 +43,29 @@ impl Bounds {
     }
 }
 
-/// The next merge, or `None` while every level is within bounds. Tables in `unreadable` are left alone, and so is
-/// whatever cannot be merged without them. Reads no file.
+/// The next merge, or `None` while every level is within bounds and no table is known to be `damaged`: such a table goes
+/// first. Reads no file.
 pub(crate) fn choose(
     tables: &[&TableMeta],
     bounds: Bounds,
-    unreadable: &BTreeSet<u64>,
+    damaged: &BTreeSet<u64>,
 ) -> Option<Plan> {
     let at = |level| tables.iter().copied().filter(move |table| table.level == level);
-    let readable = |plan: &Plan| plan.inputs.iter().all(|number| !unreadable.contains(number));
-    if bounds.level0_tables <= at(0).count() {
+    let is_damaged = |table: &&TableMeta| damaged.contains(&table.number);
+    if bounds.level0_tables <= at(0).count() || at(0).any(|table| is_damaged(&table)) {
         let mut newest_first: Vec<_> = at(0).collect();
         newest_first.sort_by_key(|table| std::cmp::Reverse(table.number));
-        if let Some(plan) = Some(merge_down(tables, &newest_first, 0)).filter(readable) {
-            return Some(plan);
-        }
+        return Some(merge_down(tables, &newest_first, 0));
+    }
+    if let Some(table) = tables.iter().copied().find(is_damaged) {
+        return Some(Plan { inputs: vec![table.number], target: table.level, bytes: table.bytes });
     }
     let deepest = tables.iter().map(|table| table.level).max()?;
     (1..=deepest).find_map(|level| {
         let bytes: u64 = at(level).map(|table| table.bytes).sum();
         let full = bounds.level_bytes_max(level) < bytes;
         let plans = at(level).filter(|_| full).map(|table| merge_down(tables, &[table], level));
-        plans.filter(readable).min_by_key(|plan| plan.bytes)
+        plans.min_by_key(|plan| plan.bytes)
     })
 }
 
@@ -89,9 +90,9 @@ fn merge_down(tables: &[&TableMeta], chosen: &[&TableMeta], level: u64) -> Plan 
 }
 
 /// The key ranges of tables deeper than `target`: only where none of them may hold a key can its delete be forgotten.
-pub(crate) fn older(tables: &[&TableMeta], target: u64) -> Vec<(Bytes, Bytes)> {
+pub(crate) fn older(tables: &[&TableMeta], target: u64) -> Vec<KeyRange> {
     let deeper = tables.iter().filter(|table| target < table.level);
-    deeper.map(|table| (table.first.clone(), table.last.clone())).collect()
+    deeper.map(|table| table.keys()).collect()
 }
 
 #[cfg(test)]
@@ -115,16 +116,17 @@ mod tests {
                 deletes: 0,
                 first: first.to_owned().into(),
                 last: last.to_owned().into(),
+                holes: Vec::new(),
             }
         };
         text.split_whitespace().map(table).collect()
     }
 
     #[track_caller]
-    fn check(text: &str, unreadable: &[u64], expected: Option<(&[u64], u64)>) {
+    fn check(text: &str, damaged: &[u64], expected: Option<(&[u64], u64)>) {
         let tables = tables(text);
         let tables: Vec<_> = tables.iter().collect();
-        let plan = choose(&tables, BOUNDS, &unreadable.iter().copied().collect());
+        let plan = choose(&tables, BOUNDS, &damaged.iter().copied().collect());
         assert_eq!(plan.as_ref().map(|plan| (&*plan.inputs, plan.target)), expected, "{text}");
     }
 
@@ -134,21 +136,28 @@ mod tests {
         check("1:0:a-c", &[], None);
         check("1:0:a-c 2:0:b-d 3:1:d-e", &[], Some((&[2, 1, 3], 1)));
         check("1:0:a-c 2:0:b-d 3:1:e-g", &[], Some((&[2, 1], 1)));
-        check("1:0:a-c 2:0:b-d 3:1:d-e", &[1], None);
     }
 
     #[test]
     fn a_full_level_gives_the_cheapest_table_down() {
         check("1:1:a-c 2:1:d-f 3:2:a-b 4:2:c-d", &[], Some((&[2, 4], 2)));
-        check("1:1:a-c 2:1:d-f 3:2:a-b 4:2:c-d", &[2], Some((&[1, 3, 4], 2)));
         check("1:1:a-c 2:2:d-f 3:2:g-h 4:2:i-j", &[], None);
+    }
+
+    #[test]
+    fn a_damaged_table_goes_first() {
+        check("1:0:a-c 3:1:d-e", &[1], Some((&[1], 1)));
+        check("1:1:a-c 2:2:d-f", &[2], Some((&[2], 2)));
+        check("1:1:a-c 2:1:d-f 3:2:a-b 4:2:c-d", &[3], Some((&[3], 2)));
+        check("1:0:a-c 2:0:b-d 3:1:d-e", &[3], Some((&[2, 1, 3], 1)));
     }
 
     #[test]
     fn only_deeper_levels_are_older() {
         let tables = tables("1:0:a-z 2:1:b-c 3:2:d-e");
         let tables: Vec<_> = tables.iter().collect();
-        assert_eq!(older(&tables, 1), [(Bytes::from_static(b"d"), Bytes::from_static(b"e"))]);
+        let keys = KeyRange { first: "d".into(), last: "e".into() };
+        assert_eq!(older(&tables, 1), [keys]);
         assert_eq!(older(&tables, 2), []);
     }
 }

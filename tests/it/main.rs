@@ -2,6 +2,7 @@
 
 mod corpus;
 mod ctl_offline;
+mod damaged_table;
 mod exit_codes;
 mod full_disk;
 mod layers;

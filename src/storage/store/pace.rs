@@ -22,6 +22,9 @@ const DELAY_NANOS_MAX: u64 = 10_000_000;
 /// Most waiting that is owed, in nanoseconds; one huge write does not stop the others for longer.
 const OWED_NANOS_MAX: u64 = 1_000_000_000;
 
+/// Most looks at the disk between two tries of a merge that it failed.
+const MERGE_PAUSE_MAX: u64 = 512;
+
 /// What the store owes, and what its writers owe it.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -30,8 +33,12 @@ pub(super) struct Pace {
     /// Waiting that writers have not done yet, in nanoseconds.
     owed: AtomicU64,
     bell: Bell,
-    /// A table of level 0 cannot be read, so that no merge takes that level down: waiting would not help.
-    is_level0_stuck: AtomicBool,
+    /// The disk would not read what a merge needs, so that none takes level 0 down: waiting would not help.
+    is_stuck: AtomicBool,
+    /// Merges that the disk failed, one behind the other.
+    merges_failed: AtomicU64,
+    /// Looks at the disk before the next merge is tried.
+    merge_pause: AtomicU64,
 }
 
 impl Pace {
@@ -52,6 +59,19 @@ impl Pace {
         let due = owed.min(DELAY_NANOS_MAX);
         self.owed.store(owed - due, Ordering::Relaxed);
         Duration::from_nanos(due)
+    }
+}
+
+impl Pace {
+    /// One more look at the disk: merges that wait for it come nearer.
+    pub(super) fn tick_merges(&self) {
+        let less = |pause: u64| pause.checked_sub(1);
+        let _ = self.merge_pause.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Whether a merge may be tried.
+    pub(super) fn merges_may_run(&self) -> bool {
+        self.merge_pause.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -78,18 +98,24 @@ impl Store {
         self.pace.bell.ring();
     }
 
-    /// Notes that a merge met a table that cannot be read.
-    pub(super) fn note_unreadable(&self, level: u64) {
-        if level == 0 {
-            self.pace.is_level0_stuck.store(true, Ordering::Relaxed);
-            self.note_debt(&self.memory());
-        }
+    /// Notes that the disk failed a merge: the next is tried later, and each further one later still.
+    pub(super) fn note_failed_merge(&self) {
+        let failed = self.pace.merges_failed.fetch_add(1, Ordering::Relaxed);
+        let pause = MERGE_PAUSE_MAX.min(1 << failed.min(u64::from(MERGE_PAUSE_MAX.ilog2())));
+        self.pace.merge_pause.store(pause, Ordering::Relaxed);
+        self.pace.is_stuck.store(true, Ordering::Relaxed);
+        self.note_debt(&self.memory());
+    }
+
+    /// Notes that a merge came to its end; the debt is to be noted afterwards.
+    pub(super) fn note_merged(&self) {
+        self.pace.merges_failed.store(0, Ordering::Relaxed);
+        self.pace.is_stuck.store(false, Ordering::Relaxed);
     }
 
     /// Notes what is still to be done, whenever that changed.
     pub(super) fn note_debt(&self, memory: &Memory) {
-        let is_stuck = self.pace.is_level0_stuck.load(Ordering::Relaxed)
-            || memory.levels.level0().iter().any(|live| live.table.is_err());
+        let is_stuck = self.pace.is_stuck.load(Ordering::Relaxed);
         let trigger = self.options.level0_tables;
         let tables = if is_stuck { 0 } else { memory.levels.level0().len() };
         let level0 = tables.saturating_sub(trigger);

@@ -32,6 +32,7 @@ use std::io;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::checksum::checksum;
 use crate::encoding::{DecodeError, Reader};
@@ -88,10 +89,14 @@ pub enum BlockError {
     /// The checksum holds, or was not reached, but the bytes make no sense.
     #[error("{0}")]
     Malformed(String),
+    /// The table is no longer part of the store. What was lost with it has not been brought back; keys in the range that
+    /// were written since are served.
+    #[error("the table was set aside, and what was lost with it waits for repair")]
+    SetAside,
 }
 
 /// Keys from `first` to `last`, both included.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct KeyRange {
     /// The least key.
     pub first: Bytes,
@@ -124,6 +129,18 @@ pub enum ReadError {
         /// What is wrong with it.
         source: BlockError,
     },
+}
+
+impl KeyRange {
+    /// Whether the key is one of them.
+    pub fn holds(&self, key: &[u8]) -> bool {
+        *self.first <= *key && *key <= *self.last
+    }
+
+    /// Whether all of the other's are.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
 }
 
 impl ReadError {

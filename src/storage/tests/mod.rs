@@ -11,6 +11,7 @@ mod golden;
 mod history;
 mod model;
 mod mutation;
+mod quarantine;
 mod rot;
 mod threads;
 
