@@ -48,7 +48,7 @@ pub(crate) struct SoakArguments {
     #[arg(long, value_name = "N", default_value_t = 10)]
     gib: u64,
     /// Live data of the overwriting without syncs.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     live_gib: u64,
     /// Where the stores go for the time of the run: four times the live data, or a fifth more than `--gib` says.
     #[arg(long, default_value_os_t = std::env::temp_dir())]

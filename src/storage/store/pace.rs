@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use super::bell::Bell;
 use super::{Memory, Store};
+use crate::storage::plan::{Bounds, Fill};
 
 /// Tables in level 0 at which the debt is 1: reads would look into each of them.
-const LEVEL0_TABLES_MAX: usize = 20;
+const LEVEL0_TABLES_MAX: usize = 10;
+/// What part of all tables' bytes may wait to go deeper before the debt is 1: they take space beside what replaced them.
+const OVERDUE_DIVISOR: u64 = 8;
 /// The debt from which on writers are slowed, in thousandths.
 const SLOWED_FROM: u64 = 500;
 /// The debt at which writers are slowest, in thousandths. Writes are refused once no further memtable may wait.
@@ -120,9 +123,14 @@ impl Store {
         let tables = if is_stuck { 0 } else { memory.levels.level0().len() };
         let level0 = tables.saturating_sub(trigger);
         let level0_max = LEVEL0_TABLES_MAX.saturating_sub(trigger).max(1);
-        let share = |part: usize, whole: usize| part as u64 * DEBT_FULL / whole as u64;
-        let frozen = share(memory.frozen.len(), self.options.frozen_max);
-        self.pace.debt.store(frozen.max(share(level0, level0_max)), Ordering::Relaxed);
+        let share = |part: u64, whole: u64| part.saturating_mul(DEBT_FULL) / whole.max(1);
+        let frozen = share(memory.frozen.len() as u64, self.options.frozen_max as u64);
+        let level0 = share(level0 as u64, level0_max as u64);
+        let tables = memory.levels.tables().map(|live| &live.meta);
+        let fill = Fill::of(tables, Bounds::new(&self.options));
+        let overdue_max = (fill.total() / OVERDUE_DIVISOR).max(self.options.level1_bytes);
+        let overdue = if is_stuck { 0 } else { share(fill.overdue(), overdue_max) };
+        self.pace.debt.store(frozen.max(level0).max(overdue), Ordering::Relaxed);
     }
 }
 
