@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::storage::{Job, JobError, Store};
+use crate::storage::{Job, JobError, KeyRange, SetAside, Store};
 
 /// How often a worker looks for work and for space on a full disk although no bell rang.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
@@ -79,12 +79,18 @@ impl fmt::Debug for Workers {
 }
 
 fn work(store: &Store, next: Next, is_over: &AtomicBool, report: &impl Fn(JobFailure)) {
+    let mut told = 0;
     while !is_over.load(Ordering::Acquire) {
         let heard = store.bell();
         let failure = match next(store) {
             None => None,
             Some(job) => match store.run(job.clone()) {
-                Ok(()) => continue,
+                Ok(()) => {
+                    if matches!(job, Job::Compact(_)) {
+                        told = tell_set_aside(store, told);
+                    }
+                    continue;
+                }
                 Err(error) => Some(JobFailure { job, error }),
             },
         };
@@ -100,6 +106,25 @@ fn work(store: &Store, next: Next, is_over: &AtomicBool, report: &impl Fn(JobFai
             tracing::warn!("cannot tell how much space the disk has: {error}");
         }
     }
+}
+
+/// Logs the damaged tables that were set aside behind the first `told` ones; how many there are now.
+fn tell_set_aside(store: &Store, told: usize) -> usize {
+    let all = store.set_aside();
+    for SetAside { file, lost } in all.iter().skip(told) {
+        let file = file.display();
+        if lost.is_empty() {
+            tracing::warn!("{file}: a damaged table was set aside; nothing was lost with it");
+        }
+        for KeyRange { first, last } in lost {
+            tracing::error!(
+                "{file}: a damaged table was set aside; keys {} to {} were lost with it and wait for repair",
+                first.escape_ascii(),
+                last.escape_ascii()
+            );
+        }
+    }
+    all.len()
 }
 
 fn scrub(store: &Store, is_over: &AtomicBool) {

@@ -7,12 +7,15 @@
 //! sst/NNNNNNNN.sst                          the SSTables
 //! manifest/CURRENT                          the number of the manifest that counts
 //! manifest/NNNNNNNN.manifest                which tables and segments make up the store
-//! snapshots/                                hard-linked copies
-//! damaged/                                  files set aside; nothing deletes them
+//! snapshots/                                hard-linked copies; NAME.tmp is one that is not whole
+//! damaged/                                  logs and tables set aside, under their names; nothing deletes them
 //! ```
 //! Numbers of tables and segments come from one counter and are never used twice.
 
+use std::io;
 use std::path::{Path, PathBuf};
+
+use super::vfs::Vfs;
 
 /// Names in a data directory.
 pub(crate) const LOG: &str = "log";
@@ -53,9 +56,24 @@ impl Directory {
         self.tables.join(table_name(number))
     }
 
+    /// Where a damaged table is kept.
+    pub(crate) fn set_aside(&self, number: u64) -> PathBuf {
+        self.damaged.join(table_name(number))
+    }
+
     pub(crate) fn segment(&self, number: u64) -> PathBuf {
         self.log.join(log_name(number))
     }
+}
+
+/// Gives a damaged file a second name in `damaged/`, durably; the caller takes the first one away, then or later.
+pub(crate) fn keep_damaged(vfs: &dyn Vfs, directory: &Directory, file: &Path) -> io::Result<()> {
+    let name = file.file_name().unwrap_or_default();
+    match vfs.link(file, &directory.damaged.join(name)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    vfs.sync_dir(&directory.damaged)
 }
 
 pub(crate) fn log_name(number: u64) -> String {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::hole::{Hole, hole_at};
 use super::manifest::TableMeta;
 use super::merge::Run;
 use super::table::reader::Table;
@@ -75,6 +76,11 @@ impl Live {
         let whole = end.saturating_sub(table.index.block_of(&[keyspace]));
         let half = usize::from(last != Some(keyspace));
         (live * (2 * whole + half) as u64).checked_div(2 * blocks as u64).unwrap_or_default()
+    }
+
+    /// The hole that a key lies in which the table has no entry for.
+    pub(crate) fn hole_at(&self, key: &[u8]) -> Option<&Hole> {
+        hole_at(&self.meta.holes, key)
     }
 
     /// The open table.

@@ -6,7 +6,7 @@
 //! get   ─► memtable ─► frozen memtables ─► tables newest first: key range ─► bloom filter ─► index ─► block (cache, disk)
 //! ```
 //! What is where: formats in [`log`], [`table`], [`manifest`] and [`batch`], names in `directory`; the store and its jobs
-//! in `store`, the start in `recovery`, which tables merge next in `plan`; readers for files of a store that is not
+//! in `store`, the start in `recovery`, which tables merge next in `plan`, what damage costs in `hole`; readers for files of a store that is not
 //! running in [`offline`]; who owns a directory in [`identity`].
 //!
 //! Invariants. After a crash at any instant the store holds every write at or below a position that
@@ -19,6 +19,7 @@ pub mod batch;
 mod cache;
 mod checksum;
 pub(crate) mod directory;
+mod hole;
 pub mod identity;
 mod leaves;
 mod levels;
@@ -38,14 +39,15 @@ mod tests;
 pub mod vfs;
 
 pub use batch::{BATCH_BYTES_MAX, WriteBatch};
+pub use hole::Hole;
 pub use identity::{DirLock, Identity, IdentityEpoch, IdentityError, LockError};
 pub use log::LogPosition;
 pub use options::{Compression, Options, OptionsError, ParseSyncModeError, SyncMode};
 pub use plan::Plan;
 pub use recovery::{Cut, DamagedFile, Observe, OpenError, Recovery};
 pub use store::{
-    Cached, Failed, Found, Job, JobError, Scan, ScanSlice, Scrubbed, SnapshotError, Stats, Store,
-    UnreadableKeys, WriteError,
+    Cached, Failed, Found, Job, JobError, Scan, ScanSlice, Scrubbed, SetAside, SnapshotError,
+    Stats, Store, UnreadableKeys, WriteError,
 };
 pub use table::{BlockError, KeyRange, ReadError};
 pub use vfs::Vfs;

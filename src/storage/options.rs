@@ -39,6 +39,17 @@ pub enum Compression {
     Lz4,
 }
 
+impl Compression {
+    /// Bytes of entries to aim at in a data block. A block is what one read from the disk takes and what the cache keeps,
+    /// which speaks for small ones; a compressed block finds more repetitions when it is larger (`docs/benchmarks.md`).
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            Self::None => 4 << 10,
+            Self::Lz4 => 8 << 10,
+        }
+    }
+}
+
 /// A store's options. None of them is a promise about files written before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -63,7 +74,7 @@ pub struct Options {
     /// Bytes of disk kept back for what must go on when the disk is full: log writes already accepted, deletes,
     /// compaction, the manifest. 0 for none.
     pub reserve_bytes: u64,
-    /// Bytes of entries aimed at in a data block.
+    /// Bytes of entries aimed at in a data block; see [`Compression::block_bytes`].
     pub block_bytes: usize,
     /// Bytes aimed at in an SSTable that a compaction writes.
     pub table_bytes: u64,
@@ -104,7 +115,7 @@ impl Default for Options {
             log_segment_bytes: 64 << 20,
             manifest_edits_bytes: 4 << 20,
             reserve_bytes: 64 << 20,
-            block_bytes: 4 << 10,
+            block_bytes: Compression::Lz4.block_bytes(),
             table_bytes: 64 << 20,
             level0_tables: 4,
             level1_bytes: 256 << 20,

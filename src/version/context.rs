@@ -22,6 +22,8 @@ use super::{Actor, Dot, Epoch, VectorClock};
 
 /// What every token starts with: what it is, and the version of its form.
 const PREFIX: &str = "c1.";
+/// Room for the bytes of a token of two nodes, so that few of them grow.
+const TOKEN_BYTES_USUAL: usize = 80;
 
 /// `c1.` + base64url(vector clock with the nodes' names, 32-bit key hash, checksum).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +129,8 @@ fn encode(key_hash: u32, clock: &VectorClock, names: &BTreeMap<NodeId, String>) 
     let nodes = || clock.iter().map(|(actor, _)| actor.node);
     let first = |index: usize, node| index == 0 || nodes().nth(index - 1) != Some(node);
     let count = nodes().enumerate().filter(|(index, node)| first(*index, *node)).count();
-    let mut bytes = key_hash.to_le_bytes().to_vec();
+    let mut bytes = Vec::with_capacity(TOKEN_BYTES_USUAL);
+    bytes.extend_from_slice(&key_hash.to_le_bytes());
     put_varint(&mut bytes, count as u64);
     for (index, (actor, seen)) in clock.iter().enumerate() {
         if first(index, actor.node) {
@@ -141,7 +144,8 @@ fn encode(key_hash: u32, clock: &VectorClock, names: &BTreeMap<NodeId, String>) 
     }
     let checksum = low_half(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
-    let mut token = PREFIX.to_owned();
+    let mut token = String::with_capacity(PREFIX.len() + BASE64URL_NOPAD.encode_len(bytes.len()));
+    token.push_str(PREFIX);
     BASE64URL_NOPAD.encode_append(&bytes, &mut token);
     token
 }

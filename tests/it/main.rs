@@ -2,6 +2,7 @@
 
 mod corpus;
 mod ctl_offline;
+mod damaged_table;
 mod exit_codes;
 mod full_disk;
 mod handoff;
@@ -9,6 +10,7 @@ mod layers;
 mod live;
 mod live_ctl;
 mod live_import;
+mod live_kills;
 mod lone_node;
 mod manual;
 mod node_config;

@@ -3,6 +3,7 @@
 //! Each engine takes its settings from the same [`Knobs`]; what they become is in its file and, as a table, in the
 //! README. Bytes that are read are folded into a [`Sink`], so that no engine gets away with not fetching them.
 
+#[cfg(feature = "fjall")]
 mod fjall;
 mod kvkit;
 #[cfg(feature = "rocksdb")]
@@ -98,7 +99,10 @@ pub(crate) fn open(name: Name, dir: &Path, knobs: Knobs) -> Result<Box<dyn Engin
         Name::Rocksdb => Box::new(rocksdb::Rocksdb::open(dir, knobs)?),
         #[cfg(not(feature = "rocksdb"))]
         Name::Rocksdb => anyhow::bail!("built without RocksDB"),
+        #[cfg(feature = "fjall")]
         Name::Fjall => Box::new(fjall::Fjall::open(dir, knobs)?),
+        #[cfg(not(feature = "fjall"))]
+        Name::Fjall => anyhow::bail!("built without fjall"),
     })
 }
 

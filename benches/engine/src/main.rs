@@ -1,6 +1,6 @@
 //! kvkit's storage engine beside RocksDB and fjall: the same work with the same settings, a fresh process each.
 //!
-//! See the README for what the rows are and how the settings match.
+//! See the README for what the rows are and how the settings match, and for what `soak` holds kvkit to.
 
 mod engine;
 mod floor;
@@ -10,11 +10,13 @@ mod measure;
 mod report;
 mod rows;
 mod run;
+mod soak;
 mod work;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
@@ -25,6 +27,7 @@ use crate::engine::Name;
 use crate::report::Report;
 use crate::rows::{Row, Scale};
 use crate::run::{Bench, Line};
+use crate::soak::SoakArguments;
 use crate::work::Run;
 
 /// For kvkit and fjall. RocksDB's C++ allocates with jemalloc.
@@ -56,6 +59,8 @@ enum Command {
     },
     /// Lists the rows.
     Rows,
+    /// Works kvkit alone for minutes, and holds what it does against bounds; exit 1 when one is broken.
+    Soak(SoakArguments),
     /// One part of a run, in a process of its own.
     #[command(hide = true)]
     Child(ChildArguments),
@@ -113,9 +118,10 @@ enum Part {
     Row { name: String },
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let out = &mut io::stdout().lock();
-    match Arguments::parse().command {
+    let done = match Arguments::parse().command {
+        Command::Soak(arguments) => return soak::run(&arguments, out),
         Command::Run(arguments) => run(arguments, out),
         Command::Report { files } => {
             let texts: Vec<String> = files.iter().map(read).collect::<Result<_>>()?;
@@ -126,7 +132,8 @@ fn main() -> Result<()> {
         }
         Command::Rows => rows::all().iter().try_for_each(|row| Ok(writeln!(out, "{}", row.name)?)),
         Command::Child(arguments) => child(&arguments, out),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn run(arguments: RunArguments, out: &mut dyn Write) -> Result<()> {

@@ -6,11 +6,10 @@ use std::io::{self, BufReader, Read};
 use std::thread;
 
 use anyhow::Context as _;
-use sha1_smol::Sha1;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::cli::failure::Failure;
-use crate::cli::records::{Line, Lines, Parsed, Record, RecordError, parse};
+use crate::cli::records::{Digest, Line, Lines, Parsed, Record, RecordError, parse};
 
 use super::resume::Checkpoint;
 
@@ -65,7 +64,7 @@ pub(crate) fn open(file: Option<&OsStr>, from: Option<Checkpoint>) -> anyhow::Re
     };
     let mut reader = BatchReader {
         lines: Lines::new(BufReader::with_capacity(READ_BYTES, input)),
-        sha1: Sha1::new(),
+        digest: Digest::default(),
         bytes: 0,
         number: 0,
         open: false,
@@ -80,7 +79,7 @@ pub(crate) fn open(file: Option<&OsStr>, from: Option<Checkpoint>) -> anyhow::Re
 
 struct BatchReader<R> {
     lines: Lines<R>,
-    sha1: Sha1,
+    digest: Digest,
     bytes: u64,
     number: u64,
     /// Whether a header was read without its footer.
@@ -94,7 +93,7 @@ impl<R: Read> BatchReader<BufReader<R>> {
         {
             self.count(&line);
         }
-        if self.number != from.lines || self.sha1.digest().to_string() != from.sha1 {
+        if self.number != from.lines || self.digest.hex() != from.sha1 {
             let message =
                 format!("the input does not begin with the {} lines imported before", from.lines);
             return Err(Failure::bad_data(message).into());
@@ -144,7 +143,7 @@ impl<R: Read> BatchReader<BufReader<R>> {
         let checkpoint = Checkpoint {
             lines: self.number,
             bytes: self.bytes,
-            sha1: self.sha1.digest().to_string(),
+            sha1: self.digest.hex(),
             open: self.open,
         };
         Ok((Batch { items, checkpoint, cut }, ended))
@@ -152,7 +151,7 @@ impl<R: Read> BatchReader<BufReader<R>> {
 
     fn count(&mut self, line: &Line) {
         let bytes = line.bytes.as_deref().unwrap_or_default();
-        self.sha1.update(bytes);
+        self.digest.update(bytes);
         self.bytes += bytes.len() as u64;
         self.number = line.number;
     }
@@ -165,7 +164,7 @@ mod tests {
     fn read(input: &'static str) -> (Vec<(u64, bool)>, Checkpoint, bool) {
         let mut reader = BatchReader {
             lines: Lines::new(BufReader::new(input.as_bytes())),
-            sha1: Sha1::new(),
+            digest: Digest::default(),
             bytes: 0,
             number: 0,
             open: false,

@@ -18,6 +18,7 @@ mod read;
 mod stored;
 mod write;
 
+pub(crate) use digest::Digest;
 pub(crate) use lines::{Line, Lines};
 pub(crate) use read::{Parsed, Record, RecordError, RecordValue, parse};
 pub(crate) use stored::{Origin, StoredLine, StoredRecord, parse_stored};

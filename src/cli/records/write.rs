@@ -13,13 +13,13 @@ use crate::version::{
 };
 
 use super::FORMAT;
-use super::digest::Digest;
+use super::digest::DigestBeside;
 
 /// Writes a stream of records and keeps what its footer says.
 pub(crate) struct Recorder<'a> {
     out: &'a mut dyn Write,
     records: u64,
-    digest: Digest,
+    digest: DigestBeside,
     /// The buffer of the last record, for the next one.
     spare: Vec<u8>,
 }
@@ -40,7 +40,7 @@ impl<'a> Recorder<'a> {
 
     /// A stream whose header was written.
     pub(crate) fn behind_header(out: &'a mut dyn Write) -> Self {
-        Self { out, records: 0, digest: Digest::default(), spare: Vec::new() }
+        Self { out, records: 0, digest: DigestBeside::default(), spare: Vec::new() }
     }
 
     /// An empty record of a kind, to be filled and pushed.
@@ -100,13 +100,13 @@ pub(crate) fn record(
     let object = object.bytes("key", key);
     let context = || Context::token(key, state.clock(), names);
     let fields = |object, (dot, version): (&Dot, &Version)| {
-        version_value(object, version).field("dot", shown(*dot, state.clock(), names, detail))
+        version_value(object, version).text("dot", &shown(*dot, state.clock(), names, detail))
     };
     let mut versions = state.versions().iter();
     match (versions.next(), versions.next()) {
         (None, _) => object.field("tombstone", true).field("ctx", context()),
         (Some(only), None) => {
-            let object = fields(object, only).field("ctx", context());
+            let object = fields(object, only).text("ctx", &context());
             times(object, only.1, detail)
         }
         (Some(_), Some(_)) => object
@@ -141,7 +141,7 @@ fn version_value(object: Object, version: &Version) -> Object {
 
 fn times(object: Object, version: &Version, detail: Detail) -> Object {
     let timestamp = version.timestamp;
-    let object = object.field("ts", human::rfc3339(timestamp.unix_micros()));
+    let object = object.text("ts", &human::rfc3339(timestamp.unix_micros()));
     if detail == Detail::Shared {
         return object;
     }

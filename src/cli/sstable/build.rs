@@ -8,13 +8,12 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
-use sha1_smol::Sha1;
 
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::json::Object;
 use crate::cli::options::Common;
-use crate::cli::records::{Line, Lines, RecordError, StoredLine, parse_stored};
+use crate::cli::records::{Digest, Line, Lines, RecordError, StoredLine, parse_stored};
 use crate::storage::offline::TableBuilder;
 
 use super::compact::{builder, described, names};
@@ -59,7 +58,7 @@ struct Sorter {
 struct Frame {
     header: Option<Vec<u8>>,
     records: u64,
-    sha1: Sha1,
+    digest: Digest,
     open: bool,
 }
 
@@ -132,7 +131,7 @@ impl Frame {
         match &parsed {
             StoredLine::Entry(_) => {
                 self.records += 1;
-                self.sha1.update(bytes);
+                self.digest.update(bytes);
             }
             StoredLine::Header(_) if self.header.is_some() || self.records > 0 => {
                 return Err(Failure::bad_data(format!(
@@ -145,7 +144,7 @@ impl Frame {
                 self.open = true;
             }
             StoredLine::Footer(records, sha1) => {
-                if (*records, sha1) != (self.records, &self.sha1.digest().to_string()) {
+                if (*records, sha1) != (self.records, &self.digest.hex()) {
                     return Err(Failure::bad_data(format!(
                         "line {}: the footer tells of other records than stand before it",
                         line.number

@@ -33,7 +33,7 @@ struct Level<'a> {
     below: u64,
 }
 
-/// `levels`: exit 65 where a table cannot be opened.
+/// `levels`: exit 65 where a table cannot be opened, or was set aside and what was lost with it is not repaired.
 pub(super) fn levels(
     args: &LevelsArgs,
     common: &Common,
@@ -44,6 +44,7 @@ pub(super) fn levels(
     for bad in view.tables().filter_map(|table| table.opened().err()) {
         report.block(&bad);
     }
+    view.lost_keys().for_each(|lost| report.block(&lost));
     let levels = all(&view);
     match common.format() {
         Format::Json => write_json(&levels, out)?,
@@ -139,6 +140,7 @@ fn tables(levels: &[Level<'_>], common: &Common) -> Table {
         ("DELETES", Side::Right),
         ("FIRST", Side::Left),
         ("LAST", Side::Left),
+        ("HOLES", Side::Right),
     ]);
     for meta in levels.iter().flat_map(|level| &level.tables).map(|table| &table.meta) {
         shown.row([
@@ -149,6 +151,7 @@ fn tables(levels: &[Level<'_>], common: &Common) -> Table {
             common.count(meta.deletes),
             shown_key(&meta.first),
             shown_key(&meta.last),
+            meta.holes.len().to_string(),
         ]);
     }
     shown

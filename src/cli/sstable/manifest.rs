@@ -8,9 +8,9 @@ use clap::{Args, Subcommand};
 use crate::cli::exit::Exit;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
-use crate::storage::LogPosition;
 use crate::storage::offline::{Edit, ManifestFile, ManifestItem, TableMeta};
 use crate::storage::vfs::Real;
+use crate::storage::{Hole, LogPosition};
 
 use super::entry::key_object;
 use super::report::{Report, of_offline};
@@ -90,6 +90,7 @@ fn object(offset: u64, edit: &Edit) -> Object {
         .field("offset", offset)
         .list("added", added)
         .field("removed", &edit.removed)
+        .field("set_aside", &edit.set_aside)
         .maybe("next_number", edit.next_number)
         .maybe("floor_segment", edit.floor.map(|(segment, _)| segment))
         .maybe("floor_position", edit.floor.map(|(_, position)| position.get()))
@@ -104,4 +105,13 @@ pub(super) fn figures(object: Object, meta: &TableMeta) -> Object {
         .field("deletes", meta.deletes)
         .object("first", key_object(&meta.first))
         .object("last", key_object(&meta.last))
+        .list("holes", meta.holes.iter().map(hole))
+}
+
+fn hole(hole: &Hole) -> Object {
+    Object::bare()
+        .field("lost_with", hole.lost_with)
+        .field("mended", hole.is_mended)
+        .object("first", key_object(&hole.keys.first))
+        .object("last", key_object(&hole.keys.last))
 }

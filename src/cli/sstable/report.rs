@@ -73,10 +73,17 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// A block that cannot be read.
+    /// A block that cannot be read, or a table that was set aside.
     pub(super) fn block(&mut self, bad: &BadBlock) {
         let (file, offset, error) = (bad.file.display(), bad.handle.offset, &bad.error);
-        let mut message = format!("{file}: block at byte {offset}: {error}");
+        let mut message = match bad.kind {
+            BlockKind::Table => format!("{file}: {error}"),
+            BlockKind::Data
+            | BlockKind::Filter
+            | BlockKind::Index
+            | BlockKind::Properties
+            | BlockKind::Footer => format!("{file}: block at byte {offset}: {error}"),
+        };
         message.push_str("; ");
         message.push_str(kind_name(bad.kind));
         if let Some(number) = bad.number {
@@ -192,6 +199,7 @@ const fn kind_name(kind: BlockKind) -> &'static str {
         BlockKind::Index => "index",
         BlockKind::Properties => "properties",
         BlockKind::Footer => "footer",
+        BlockKind::Table => "table",
     }
 }
 

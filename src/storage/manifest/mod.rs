@@ -15,6 +15,9 @@
 //!           | 5 position:varint                          the log was synced up to here
 //!           | 6 slot:u16 bits:u128                       XORed into the slot's leaf
 //!           | 7                                          the log from the floor on is loose, see [`super::log`]
+//!           | 8 table:varint is_mended:u8 first_key last_key
+//!                                                        a hole of the table of the field 1 before it, see `storage::hole`
+//!           | 9 table:varint                             no longer, and damaged: its file belongs into `damaged/`
 //! ```
 //! Checksums are bound to manifest number and offset; an edit's covers everything behind it. `previous` is the checksum
 //! of the edit before (of the header, for the first), so that none can be missing in between. The first edit is the
@@ -28,12 +31,13 @@
 pub(crate) mod reader;
 pub(crate) mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::checksum::checksum;
+use super::hole::Hole;
 use super::leaves::{LeafChanges, Leaves};
 use super::log::{Header, LogPosition};
 use super::table::KeyRange;
@@ -62,6 +66,8 @@ const FLOOR: u8 = 4;
 const SYNCED: u8 = 5;
 const LEAF: u8 = 6;
 const LOOSE_LOG: u8 = 7;
+const HOLE: u8 = 8;
+const SET_ASIDE: u8 = 9;
 
 /// A table as the manifest knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -82,6 +88,8 @@ pub struct TableMeta {
     pub first: Bytes,
     /// The greatest key.
     pub last: Bytes,
+    /// Key ranges that were lost at its age.
+    pub holes: Vec<Hole>,
 }
 
 /// One change of the store's make-up.
@@ -101,6 +109,8 @@ pub struct Edit {
     pub leaves: LeafChanges,
     /// Whether the log that begins with this manifest is loose: its segments do not prove that what is before is durable.
     pub is_log_loose: bool,
+    /// Numbers of removed tables whose files are damaged, and kept.
+    pub set_aside: BTreeSet<u64>,
 }
 
 /// What the edits so far add up to.
@@ -115,10 +125,22 @@ pub(crate) struct State {
     pub(crate) leaves: Leaves,
     /// The log from the floor on is loose.
     pub(crate) is_log_loose: bool,
+    /// Damaged tables whose files may not be where they are kept yet.
+    pub(crate) set_aside: BTreeSet<u64>,
 }
 
 impl TableMeta {
+    /// The table that was written.
     pub(crate) fn new(written: &Written) -> Self {
+        Self::with_holes(written, Vec::new())
+    }
+
+    /// The table that was written, with these holes: entries, holes, or both it must have.
+    pub(crate) fn with_holes(written: &Written, holes: Vec<Hole>) -> Self {
+        let entries = (written.properties.entries > 0).then_some((&written.first, &written.last));
+        let ranges = || holes.iter().map(|hole| (&hole.keys.first, &hole.keys.last)).chain(entries);
+        let first = ranges().map(|(first, _)| first).min().cloned().unwrap_or_default();
+        let last = ranges().map(|(_, last)| last).max().cloned().unwrap_or_default();
         Self {
             number: written.number,
             level: written.properties.level,
@@ -126,8 +148,9 @@ impl TableMeta {
             footer_checksum: written.footer_checksum,
             entries: written.properties.entries,
             deletes: written.properties.deletes,
-            first: written.first.clone(),
-            last: written.last.clone(),
+            first,
+            last,
+            holes,
         }
     }
 
@@ -156,6 +179,7 @@ impl State {
             synced: LogPosition::ZERO,
             leaves: Leaves::new(),
             is_log_loose: false,
+            set_aside: BTreeSet::new(),
         }
     }
 
@@ -171,6 +195,7 @@ impl State {
         self.synced = edit.synced.unwrap_or(self.synced);
         self.leaves.xor_all(&edit.leaves);
         self.is_log_loose |= edit.is_log_loose;
+        self.set_aside.extend(&edit.set_aside);
     }
 
     /// The one edit that makes this of nothing.
@@ -183,6 +208,7 @@ impl State {
             synced: Some(self.synced),
             leaves: self.leaves.as_changes(),
             is_log_loose: self.is_log_loose,
+            set_aside: self.set_aside.clone(),
         }
     }
 }
@@ -201,8 +227,10 @@ impl Edit {
             }
             put_bytes(&mut out, &table.first);
             put_bytes(&mut out, &table.last);
+            table.holes.iter().for_each(|hole| encode_hole(&mut out, hole));
         }
         let numbers = self.removed.iter().map(|number| (NO_TABLE, *number));
+        let numbers = numbers.chain(self.set_aside.iter().map(|number| (SET_ASIDE, *number)));
         let numbers = numbers.chain(self.next_number.map(|number| (NEXT_NUMBER, number)));
         for (tag, number) in numbers.chain(self.synced.map(|position| (SYNCED, position.get()))) {
             out.push(tag);
@@ -239,6 +267,13 @@ impl Edit {
                     edit.leaves.insert(slot, bits);
                 }
                 LOOSE_LOG => edit.is_log_loose = true,
+                HOLE => {
+                    let hole = decode_hole(payload, &mut reader)?;
+                    let table =
+                        edit.added.last_mut().filter(|table| table.keys().covers(&hole.keys));
+                    table.ok_or(DecodeError::OutOfRange("hole"))?.holes.push(hole);
+                }
+                SET_ASIDE => drop(edit.set_aside.insert(reader.varint()?)),
                 _ => return Err(DecodeError::OutOfRange("field of a manifest edit")),
             }
         }
@@ -254,7 +289,30 @@ fn decode_table(payload: &Bytes, reader: &mut Reader<'_>) -> Result<TableMeta, D
     if last < first {
         return Err(DecodeError::OutOfRange("last key"));
     }
-    Ok(TableMeta { number, level, bytes, footer_checksum, entries, deletes, first, last })
+    let holes = Vec::new();
+    Ok(TableMeta { number, level, bytes, footer_checksum, entries, deletes, first, last, holes })
+}
+
+fn encode_hole(out: &mut Vec<u8>, hole: &Hole) {
+    out.push(HOLE);
+    put_varint(out, hole.lost_with);
+    out.push(u8::from(hole.is_mended));
+    put_bytes(out, &hole.keys.first);
+    put_bytes(out, &hole.keys.last);
+}
+
+fn decode_hole(payload: &Bytes, reader: &mut Reader<'_>) -> Result<Hole, DecodeError> {
+    let lost_with = reader.varint()?;
+    let is_mended = match reader.u8()? {
+        0 => false,
+        1 => true,
+        _ => return Err(DecodeError::OutOfRange("whether a hole is mended")),
+    };
+    let (first, last) = (payload.slice_ref(reader.bytes()?), payload.slice_ref(reader.bytes()?));
+    if last < first {
+        return Err(DecodeError::OutOfRange("last key of a hole"));
+    }
+    Ok(Hole { lost_with, is_mended, keys: KeyRange { first, last } })
 }
 
 /// The header of manifest `number`, and its checksum.
@@ -335,9 +393,17 @@ mod tests {
             deletes: 2,
             first: Bytes::from_static(b"a"),
             last: Bytes::from_static(b"z"),
+            holes: Vec::new(),
         };
+        let keys = |first, last| KeyRange {
+            first: Bytes::from_static(first),
+            last: Bytes::from_static(last),
+        };
+        let lost = Hole::lost(2, keys(b"a", b"d"));
+        let mended = Hole { is_mended: true, ..Hole::lost(1, keys(b"c", b"z")) };
         state.apply(&Edit {
-            added: vec![table.clone(), TableMeta { number: 4, ..table }],
+            added: vec![table.clone(), TableMeta { number: 4, holes: vec![lost, mended], ..table }],
+            set_aside: BTreeSet::from([1, 2]),
             ..Edit::default()
         });
         let floor = Some((6, LogPosition::new(70)));
@@ -354,6 +420,51 @@ mod tests {
         copy.apply(&decoded);
         assert_eq!(copy, state);
         assert_eq!(copy.tables.keys().copied().collect::<Vec<_>>(), [4]);
+    }
+
+    #[test]
+    fn the_bytes_of_holes_stay_what_they_are() {
+        let keys = |first, last| KeyRange {
+            first: Bytes::from_static(first),
+            last: Bytes::from_static(last),
+        };
+        let table = TableMeta {
+            number: 3,
+            level: 1,
+            bytes: 1000,
+            footer_checksum: 0x0102_0304_0506_0708,
+            entries: 9,
+            deletes: 2,
+            first: Bytes::from_static(b"a"),
+            last: Bytes::from_static(b"z"),
+            holes: vec![
+                Hole::lost(2, keys(b"a", b"d")),
+                Hole { is_mended: true, ..Hole::lost(1, keys(b"c", b"z")) },
+            ],
+        };
+        let edit = Edit {
+            added: vec![table],
+            removed: vec![2],
+            set_aside: BTreeSet::from([2]),
+            ..Edit::default()
+        };
+        let bytes = concat!(
+            "010301e807080706050403020109020161017a",
+            "08020001610164",
+            "0801010163017a",
+            "02020902",
+        );
+        let bytes = Bytes::from(data_encoding::HEXLOWER.decode(bytes.as_bytes()).unwrap());
+        assert_eq!(edit.encode(), bytes);
+        assert_eq!(Edit::decode(&bytes).as_ref(), Ok(&edit));
+        // A hole belongs to the table before it, and lies within its keys.
+        for (from, bad) in [(0, 0), (19, 0), (21, 2), (23, b'Z'), (25, b'{')] {
+            let mut bytes = bytes[if from == 0 { 19 } else { 0 }..].to_vec();
+            if from > 0 {
+                bytes[from] = bad;
+            }
+            assert!(Edit::decode(&bytes.into()).is_err(), "{bad} at byte {from}");
+        }
     }
 
     proptest! {

@@ -5,7 +5,7 @@
 //! store really had: the tables of one manifest, and above them the log from that manifest's floor up to some record.
 //! What the node has not written to its log yet is not seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ use super::{
     TableFile, TableMeta,
 };
 use crate::storage::directory::{CURRENT, Directory, log_number, manifest_name};
+use crate::storage::hole::{Hole, hole_at};
 use crate::storage::log::LogPosition;
 use crate::storage::manifest::State;
 use crate::storage::manifest::reader::{ReadManifestError, read_state};
@@ -61,6 +62,17 @@ struct Recent {
     /// Index into the view's segments.
     segment: usize,
     offset: u64,
+}
+
+/// What a segment was found to hold.
+#[derive(Debug, Default)]
+struct WalkedSegment {
+    /// Where the part ends that goes on soundly.
+    end: LogPosition,
+    /// Where it does not.
+    bad: Option<BadRecord>,
+    /// Up to where it proves the log to have been synced.
+    proven: LogPosition,
 }
 
 /// Where an entry stands.
@@ -160,24 +172,51 @@ impl DirectoryView {
     }
 
     /// All of the key's entries, the newest first.
-    pub fn places<'a>(
-        &'a self,
-        key: &'a [u8],
-    ) -> impl Iterator<Item = Result<PlacedEntry, BadBlock>> + 'a {
+    pub fn places(&self, key: &[u8]) -> impl Iterator<Item = Result<PlacedEntry, BadBlock>> {
         let recent = self.recent.get(key).map(|recent| {
             let file = self.segments.get(recent.segment).cloned().unwrap_or_default();
             let place = Place::Log { file, offset: recent.offset };
             Ok(PlacedEntry { value: recent.value.clone(), place })
         });
-        let due = self.tables().filter(move |table| table.meta.may_hold(key));
-        recent.into_iter().chain(due.filter_map(move |table| match table.opened() {
-            Ok(opened) => opened.place(key).transpose(),
-            Err(bad) => Some(Err(bad)),
-        }))
+        let due = self.tables().filter(|table| table.meta.may_hold(key));
+        let mut places = recent.into_iter().collect::<Vec<_>>();
+        for table in due {
+            match table.opened() {
+                Ok(opened) => places.extend(opened.place(key).transpose()),
+                Err(bad) => places.push(Err(bad)),
+            }
+            // What is older is hidden; where nothing is newer, the key may have been lost.
+            if let Some(hole) = hole_at(&table.meta.holes, key) {
+                if places.is_empty() && !hole.is_mended {
+                    places.push(Err(self.lost(hole)));
+                }
+                break;
+            }
+        }
+        places.into_iter()
+    }
+
+    /// What a hole of a table that is not mended cost.
+    fn lost(&self, hole: &Hole) -> BadBlock {
+        BadBlock {
+            file: self.directory.set_aside(hole.lost_with),
+            kind: BlockKind::Table,
+            number: None,
+            handle: BlockHandle::default(),
+            keys: Some(Box::new(hole.keys.clone())),
+            error: BlockError::SetAside,
+        }
+    }
+
+    /// What was lost with tables that were set aside, and not brought back yet.
+    pub fn lost_keys(&self) -> impl Iterator<Item = BadBlock> {
+        let holes = self.tables().flat_map(|table| &table.meta.holes);
+        holes.filter(|hole| !hole.is_mended).map(|hole| self.lost(hole))
     }
 
     /// The newest entry of each key, deletes included, in order; what cannot be read is told and passed over, and of
-    /// its keys an older entry may then be given.
+    /// its keys an older entry may then be given. Keys that were lost with tables set aside are told first, and of them
+    /// no older entry is given.
     pub fn entries(&self) -> MergedEntries<'_> {
         let entry = |(key, recent): (&Bytes, &Recent)| Entry {
             key: key.clone(),
@@ -188,12 +227,17 @@ impl DirectoryView {
             let bad = tables.iter().filter_map(|table| table.opened().err());
             sources.extend(bad.map(Source::bad));
             let open = tables.iter().filter_map(|table| table.opened.as_ref().ok().cloned());
+            let holes = |table: &ViewTable| {
+                table.meta.holes.iter().map(|hole| hole.keys.clone()).collect::<Vec<_>>()
+            };
             match level {
-                0 => sources.extend(open.map(|table| Source::tables([table]))),
-                _ => sources.push(Source::tables(open)),
+                0 => sources.extend(tables.iter().map(|table| {
+                    Source::tables(table.opened.as_ref().ok().cloned()).with_holes(holes(table))
+                })),
+                _ => sources.push(Source::tables(open).with_holes(tables.iter().flat_map(holes))),
             }
         }
-        MergedEntries::new(sources)
+        MergedEntries::new(sources, self.lost_keys().collect::<VecDeque<_>>())
     }
 
     /// The entries that are not deletes.
@@ -201,7 +245,8 @@ impl DirectoryView {
         self.entries().filter(|entry| entry.as_ref().map_or(true, |entry| entry.value.is_some()))
     }
 
-    /// Every block of the tables that is not what was written; hands each to `tell`.
+    /// Every block of the tables that is not what was written, and what was lost with tables set aside; hands each to
+    /// `tell`.
     /// # Errors
     /// [`OfflineError::Io`].
     pub fn verify_tables(
@@ -225,6 +270,7 @@ impl DirectoryView {
                 tell(bad);
             }
         }
+        self.lost_keys().for_each(tell);
         Ok(())
     }
 
@@ -329,7 +375,84 @@ impl DirectoryView {
         Ok(())
     }
 
+    /// The log ends at the first place where it does not go on soundly, unless something proves that more was durable:
+    /// recovery's rule (`recovery::replay`). Where it was, what there is is shown past the damage.
     fn read_log(&mut self) -> Result<(), OfflineError> {
+        let mut end = self.state.floor.first_position;
+        let mut proven = self.state.synced;
+        let mut stop = None;
+        for index in 0..self.segments.len() {
+            let goes_on_at = stop.is_none().then_some(end);
+            let walked = self.walk_segment(index, goes_on_at)?;
+            proven = proven.max(walked.proven);
+            if let Some(bad) = walked.bad.filter(|_| stop.is_none()) {
+                let counting = index + usize::from(end < walked.end);
+                stop = Some((self.segments[index].clone(), bad, counting));
+            }
+            end = end.max(walked.end);
+        }
+        if end < proven {
+            self.recent.clear();
+            return self.read_past_damage();
+        }
+        if let Some((file, bad, counting)) = stop {
+            self.torn = Some((file, bad));
+            self.segments.truncate(counting);
+        }
+        Ok(())
+    }
+
+    /// Reads a segment and takes its records as far as the log goes on soundly: from this position on, or not at all behind
+    /// the log's end.
+    fn walk_segment(
+        &mut self,
+        index: usize,
+        goes_on_at: Option<LogPosition>,
+    ) -> Result<WalkedSegment, OfflineError> {
+        let path = self.segments[index].clone();
+        let start = goes_on_at.unwrap_or(LogPosition::ZERO);
+        let mut walked = WalkedSegment { end: start, ..WalkedSegment::default() };
+        let bad = |reason| BadRecord { offset: 0, position: start, reason };
+        let number = path.file_name().and_then(|name| log_number(name.to_str()?)).unwrap_or(0);
+        let mut file = match LogFile::open(&self.held, &path) {
+            Ok(file) => file,
+            // Its records may still prove that what is before was durable.
+            Err(OfflineError::Malformed { reason, .. }) => {
+                walked.bad = Some(bad(reason));
+                LogFile::open_headless(&self.held, &path, number)?
+            }
+            Err(error) => return Err(error),
+        };
+        let place = (file.segment(), Some(file.first_position()));
+        if walked.bad.is_none() && place != (number, goes_on_at) {
+            let (segment, position) = (file.segment(), file.first_position());
+            walked.bad = Some(bad(format!(
+                "segment {segment} begins at position {position}, but the log ended at {start} before"
+            )));
+        }
+        // A segment of a log that is not loose has its name only with a sound header, and once all before is synced.
+        if !self.state.is_log_loose {
+            let is_sound = walked.bad.is_none() || goes_on_at.is_none();
+            walked.proven =
+                if is_sound { file.first_position() } else { LogPosition::new(u64::MAX) };
+        }
+        while let Some(item) = file.next_item()? {
+            match item {
+                LogItem::Record(record) => {
+                    walked.proven = walked.proven.max(record.synced);
+                    if walked.bad.is_none() {
+                        walked.end = record.end;
+                        self.take(index, record.offset, record.changes);
+                    }
+                }
+                LogItem::Bad(bad) | LogItem::Torn(bad) => drop(walked.bad.get_or_insert(bad)),
+            }
+        }
+        Ok(walked)
+    }
+
+    /// All of the log that can be read.
+    fn read_past_damage(&mut self) -> Result<(), OfflineError> {
         let mut end = self.state.floor.first_position;
         for index in 0..self.segments.len() {
             let path = self.segments[index].clone();
@@ -357,6 +480,13 @@ impl DirectoryView {
                 }
             }
             end = file.position();
+        }
+        if end < self.state.synced {
+            let synced = self.state.synced;
+            let reason = format!("the log ends at position {end}, but was synced up to {synced}");
+            let last = self.segments.last().cloned();
+            let file = last.unwrap_or_else(|| self.directory.segment(self.state.floor.segment));
+            self.damaged.push((file, BadRecord { offset: 0, position: end, reason }));
         }
         Ok(())
     }

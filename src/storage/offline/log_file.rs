@@ -65,6 +65,19 @@ impl LogFile {
         }
     }
 
+    /// Opens a segment whose header is lost.
+    pub(super) fn open_headless(
+        vfs: &dyn Vfs,
+        path: &Path,
+        segment: u64,
+    ) -> Result<Self, OfflineError> {
+        let file = path.to_owned();
+        match SegmentReader::open_headless(vfs, path, segment) {
+            Ok(reader) => Ok(Self { path: file, reader }),
+            Err(source) => Err(OfflineError::Io { file, source }),
+        }
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path

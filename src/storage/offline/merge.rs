@@ -4,12 +4,19 @@ use std::collections::VecDeque;
 
 use super::{BadBlock, TableEntries, TableFile};
 use crate::storage::log::LogPosition;
-use crate::storage::table::Entry;
+use crate::storage::table::{Entry, KeyRange};
 
-/// Sources merged. What cannot be read is told and passed over; of its keys an older entry may then be given.
+/// Sources merged. What cannot be read is told and passed over; of its keys an older entry may then be given. Not so
+/// where a store knows of a hole: that is told, and hides what is older.
 pub struct MergedEntries<'a> {
     /// Newest first.
     sources: Vec<Source<'a>>,
+    /// The sources' holes, by their first key, the next one last, with the number of the source.
+    holes: Vec<(KeyRange, usize)>,
+    /// Those that the entries have reached and not passed.
+    covers: Vec<(KeyRange, usize)>,
+    /// Lost keys that are still to be told.
+    lost: VecDeque<BadBlock>,
     shadowed: u64,
 }
 
@@ -18,6 +25,7 @@ pub(super) struct Source<'a> {
     kind: Kind<'a>,
     head: Option<Entry>,
     ended: bool,
+    holes: Vec<KeyRange>,
 }
 
 enum Kind<'a> {
@@ -45,7 +53,12 @@ impl<'a> Source<'a> {
     }
 
     const fn new(kind: Kind<'a>) -> Self {
-        Self { kind, head: None, ended: false }
+        Self { kind, head: None, ended: false, holes: Vec::new() }
+    }
+
+    /// With key ranges of which what is older than the source is not to be given.
+    pub(super) fn with_holes(self, holes: impl IntoIterator<Item = KeyRange>) -> Self {
+        Self { holes: holes.into_iter().collect(), ..self }
     }
 
     /// Makes sure that the head is the next entry, unless there is none.
@@ -76,13 +89,28 @@ impl Kind<'_> {
 }
 
 impl<'a> MergedEntries<'a> {
-    pub(super) const fn new(sources: Vec<Source<'a>>) -> Self {
-        Self { sources, shadowed: 0 }
+    /// Merges these, newest first; `lost` is told before the first entry.
+    pub(super) fn new(mut sources: Vec<Source<'a>>, lost: VecDeque<BadBlock>) -> Self {
+        let holes = sources.iter_mut().enumerate().flat_map(|(index, source)| {
+            std::mem::take(&mut source.holes).into_iter().map(move |keys| (keys, index))
+        });
+        let mut holes: Vec<_> = holes.collect();
+        holes.sort_by(|(left, _), (right, _)| right.first.cmp(&left.first));
+        Self { sources, holes, covers: Vec::new(), lost, shadowed: 0 }
     }
 
     /// Entries passed over since a newer one of their key exists.
     pub const fn shadowed(&self) -> u64 {
         self.shadowed
+    }
+
+    /// Whether a hole of a newer source hides this key of source `index`.
+    fn is_hidden(&mut self, key: &[u8], index: usize) -> bool {
+        while let Some(reached) = self.holes.pop_if(|(keys, _)| *keys.first <= *key) {
+            self.covers.push(reached);
+        }
+        self.covers.retain(|(keys, _)| *key <= *keys.last);
+        self.covers.iter().any(|(_, newer)| *newer < index)
     }
 }
 
@@ -90,21 +118,29 @@ impl Iterator for MergedEntries<'_> {
     type Item = Result<Entry, BadBlock>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        for source in &mut self.sources {
-            if let Err(bad) = source.fill() {
-                return Some(Err(bad));
+        if let Some(lost) = self.lost.pop_front() {
+            return Some(Err(lost));
+        }
+        loop {
+            for source in &mut self.sources {
+                if let Err(bad) = source.fill() {
+                    return Some(Err(bad));
+                }
+            }
+            let heads = self.sources.iter().enumerate();
+            let heads =
+                heads.filter_map(|(index, source)| Some((&source.head.as_ref()?.key, index)));
+            let (_, newest) = heads.min()?;
+            let entry = self.sources[newest].head.take()?;
+            for older in &mut self.sources[newest + 1..] {
+                if older.head.take_if(|head| head.key == entry.key).is_some() {
+                    self.shadowed += 1;
+                }
+            }
+            if !self.is_hidden(&entry.key, newest) {
+                return Some(Ok(entry));
             }
         }
-        let heads = self.sources.iter().enumerate();
-        let heads = heads.filter_map(|(index, source)| Some((&source.head.as_ref()?.key, index)));
-        let (_, newest) = heads.min()?;
-        let entry = self.sources[newest].head.take()?;
-        for older in &mut self.sources[newest + 1..] {
-            if older.head.take_if(|head| head.key == entry.key).is_some() {
-                self.shadowed += 1;
-            }
-        }
-        Some(Ok(entry))
     }
 }
 
@@ -117,7 +153,8 @@ pub fn merged_tables(mut tables: Vec<TableFile>) -> MergedEntries<'static> {
         let (newest, number) = (properties.newest, table.number());
         (properties.level, std::cmp::Reverse((newest, number)))
     });
-    MergedEntries::new(tables.into_iter().map(|table| Source::tables([table])).collect())
+    let sources = tables.into_iter().map(|table| Source::tables([table])).collect();
+    MergedEntries::new(sources, VecDeque::new())
 }
 
 /// What a table that holds all of these says of its age.

@@ -221,7 +221,7 @@ fn first_block(window: &[u8], table: u64, offset: u64) -> Option<(usize, usize)>
 fn trailer(window: &[u8], end: usize) -> Option<(u8, usize)> {
     let trailer = window.get(end.checked_sub(TRAILER_BYTES)?..end)?;
     match *trailer.first_chunk::<8>()? {
-        [codec @ 0..=1, 1..=4, 0, 0, a, b, c, d] => {
+        [codec @ 0..=block::CODEC_MAX, 1..=4, 0, 0, a, b, c, d] => {
             Some((codec, u32::from_le_bytes([a, b, c, d]) as usize))
         }
         _ => None,

@@ -72,6 +72,8 @@ pub enum BlockKind {
     Properties,
     /// The end of the file.
     Footer,
+    /// All of a table that is no longer part of the store.
+    Table,
 }
 
 /// A block that is not what was written.

@@ -3,12 +3,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rand::seq::IteratorRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::storage::table::Entry;
 use crate::storage::vfs::Vfs;
-use crate::storage::vfs::simulated::Disk;
-use crate::storage::{BlockError, Options, Store, WriteBatch};
+use crate::storage::vfs::simulated::{Disk, Unsynced};
+use crate::storage::{BlockError, OpenError, Options, Store, SyncMode, WriteBatch};
 
 const DIR: &str = "store";
 
@@ -218,6 +221,74 @@ fn a_log_is_read_past_its_damage() {
     assert_eq!((damaged.len(), &damaged[0], &damaged[2..]), (5, &sound[0], &sound[2..]));
     let view = DirectoryView::open(&disk, Path::new(DIR)).unwrap();
     assert_eq!((view.damaged_records().len(), view.live().count()), (1, 4));
+}
+
+/// After a loss of power, and with rot on top of it, a view of the log is what a start makes of it: the same entries, or
+/// damage where a start refuses.
+#[test]
+fn a_view_takes_of_a_torn_log_what_a_start_does() {
+    let (mut cut, mut refused) = (0, 0);
+    for seed in 0..400 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let sync = if seed % 2 == 0 { SyncMode::Never } else { SyncMode::Always };
+        let (disk, options) = torn_log(sync, &mut random);
+        let what = format!("seed {seed}, {sync}");
+        let view = DirectoryView::open(&disk, Path::new(DIR)).unwrap();
+        let vfs = Arc::new(disk.clone());
+        match Store::open(vfs, Path::new(DIR), options, &mut |_, _| {}) {
+            Ok((store, recovery)) => {
+                let held: Vec<_> = store.scan(b"", None).map(Result::unwrap).collect();
+                let seen = view.live().map(Result::unwrap);
+                let seen: Vec<_> = seen.map(|entry| (entry.key, entry.value.unwrap())).collect();
+                assert_eq!(seen, held, "{what}");
+                assert!(view.damaged_records().is_empty(), "{what}: {view:?}");
+                let place = view.torn().map(|(file, bad)| (file.clone(), bad.offset));
+                assert_eq!(place, recovery.cut.map(|cut| (cut.file, cut.offset)), "{what}");
+                cut += u32::from(place.is_some());
+            }
+            Err(OpenError::Damaged { .. } | OpenError::Missing { .. }) => {
+                assert!(!view.damaged_records().is_empty(), "{what}");
+                refused += 1;
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+    assert!(cut > 50 && refused > 20, "{cut} cut, {refused} refused");
+}
+
+/// A store that lost power with a log of several segments, and in half of all cases a bit of it.
+fn torn_log(sync: SyncMode, random: &mut ChaCha8Rng) -> (Disk, Options) {
+    let options = Options { sync, log_segment_bytes: 300, memtable_bytes: 1 << 20, ..options() };
+    let disk = Disk::new(random.random());
+    let vfs = Arc::new(disk.clone());
+    let (store, _) = Store::open(vfs, Path::new(DIR), options.clone(), &mut |_, _| {}).unwrap();
+    for _ in 0..random.random_range(1..40) {
+        let mut batch = WriteBatch::new();
+        let key = random.random_range(0..30).to_string();
+        batch.put(key, vec![0; random.random_range(0..90)]);
+        if random.random_ratio(1, 20) {
+            batch.durable();
+        }
+        store.write(batch).unwrap();
+        if random.random_ratio(1, 3) {
+            store.sync(store.appended()).unwrap();
+        }
+    }
+    if random.random() {
+        // Handed to the system, and perhaps no further.
+        disk.fail_sync(disk.syncs());
+        let _ = store.sync_all();
+    }
+    drop(store);
+    disk.power_loss(Unsynced::Torn);
+    let logs = disk.files().into_iter().filter(|(path, _)| path.starts_with("store/log"));
+    if let Some((log, length)) = logs.choose(random)
+        && length > 0
+        && random.random()
+    {
+        disk.flip_bit(&log, random.random_range(0..length), 3).unwrap();
+    }
+    (disk, options)
 }
 
 #[test]

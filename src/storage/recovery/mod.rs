@@ -7,7 +7,8 @@
 //!    read from the system's cache, where a failed sync left it.
 //! 5. A new manifest names old and new tables, and a floor at the end of what was replayed. From `CURRENT` naming it on,
 //!    the store is the new one; before, a crash changes nothing, and the next start does all this again.
-//! 6. What no longer counts is swept. A log that was cut has been linked into `damaged/` before, with what came behind.
+//! 6. What no longer counts is swept. A log that was cut has been linked into `damaged/` before, with what came behind,
+//!    and so has a damaged table that a merge replaced right before the process died.
 //!
 //! Damage is found in 1 to 3, before anything on the disk is changed.
 
@@ -21,7 +22,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::directory::{Directory, log_name, log_number, manifest_number, table_number};
+use super::directory::{
+    Directory, keep_damaged, log_name, log_number, manifest_number, table_number,
+};
 use super::levels::{Levels, Live};
 use super::log::writer::Order;
 use super::log::{Header, LogPosition};
@@ -30,7 +33,7 @@ use super::manifest::writer::ManifestWriter;
 use super::manifest::{State, TableMeta};
 use super::options::{Options, OptionsError, SyncMode};
 use super::space::{Space, Writes};
-use super::store::{Parts, Store, make_directories};
+use super::store::{Parts, Store, make_directories, sync_parent};
 use super::table::ReadError;
 use super::vfs::{TEMPORARY_SUFFIX, Vfs};
 use replay::{Replay, Replayed};
@@ -128,7 +131,9 @@ impl Store {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
         };
-        make_directories(&*vfs, &directory).map_err(at(dir))?;
+        make_directories(&*vfs, &directory)
+            .and_then(|()| sync_parent(&*vfs, dir))
+            .map_err(at(dir))?;
         let found = read_state(&*vfs, &directory.manifest).map_err(OpenError::from)?;
         let founded = found.is_none();
         if founded {
@@ -142,8 +147,9 @@ impl Store {
             Replay::new(&vfs, &directory, &options, &space, next_number).run(&state, replay)?;
         let recovery = describe(founded, &replayed, &tables);
         for file in replayed.cut.iter().map(|cut| &cut.file).chain(&replayed.dropped) {
-            set_aside(&*vfs, &directory, file).map_err(at(file))?;
+            keep_damaged(&*vfs, &directory, file).map_err(at(file))?;
         }
+        keep_damaged_tables(&*vfs, &directory, &state).map_err(at(&directory.damaged))?;
         let state = after_replay(state, &replayed, options.sync);
         let next_number = state.next_number;
         let new = |number| {
@@ -257,17 +263,19 @@ fn after_replay(mut state: State, replayed: &Replayed, sync: SyncMode) -> State 
     state.next_number = replayed.next_number + 1;
     state.synced = replayed.end;
     state.is_log_loose = Order::of(sync) == Order::Loose;
+    state.set_aside.clear();
     state
 }
 
-/// Gives a log that was cut a second name in `damaged/`, durably; the first one is swept.
-fn set_aside(vfs: &dyn Vfs, directory: &Directory, file: &Path) -> io::Result<()> {
-    let name = file.file_name().unwrap_or_default();
-    match vfs.link(file, &directory.damaged.join(name)) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        Ok(()) | Err(_) => {}
+/// Sets aside the damaged tables that a merge took the place of, and could not set aside itself before the process died.
+/// The new manifest no longer tells of them; their first names are swept.
+fn keep_damaged_tables(vfs: &dyn Vfs, directory: &Directory, state: &State) -> io::Result<()> {
+    for file in state.set_aside.iter().map(|number| directory.table(*number)) {
+        if vfs.exists(&file)? {
+            keep_damaged(vfs, directory, &file)?;
+        }
     }
-    vfs.sync_dir(&directory.damaged)
+    Ok(())
 }
 
 /// Removes what does not belong to the store: unfinished files, logs below the floor, tables and manifests not named.

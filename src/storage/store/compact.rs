@@ -1,4 +1,9 @@
-//! Compaction: carries a plan out, a slice at a time.
+//! Compaction: carries a plan out, a slice at a time, and goes through damage.
+//!
+//! What cannot be read becomes a hole of the tables written ([`crate::storage::hole`]). A damaged input is no longer part
+//! of the store from the manifest's edit on, which says so; then its file goes to `damaged/`, or, should the process die
+//! before, at the next start. That the system would not read (an I/O error) is no damage: it may pass, and the merge is
+//! given up and tried again.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -7,24 +12,24 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::{Failed, Job, JobError, Store, lock};
+use super::{Failed, Job, JobError, SetAside, Store, lock};
+use crate::storage::directory::keep_damaged;
+use crate::storage::hole::{Hole, Holes};
 use crate::storage::levels::{Levels, Live};
 use crate::storage::log::LogPosition;
 use crate::storage::manifest::{Edit, TableMeta};
-use crate::storage::merge::{Merge, Run};
+use crate::storage::merge::{Gap, Item, Merge, Run};
 use crate::storage::plan::{self, Bounds, Plan};
 use crate::storage::space::Writes;
 use crate::storage::table::builder::{Builder, TableOptions, Written};
 use crate::storage::table::reader::Blocks;
-use crate::storage::table::{Entry, ReadError};
+use crate::storage::table::{Entry, KeyRange, ReadError};
 use crate::storage::vfs::is_full;
 
-/// The merge under way, if any, and what no merge touches.
+/// The merge under way, if any.
 #[derive(Debug, Default)]
 pub(super) struct Compacting {
     running: Option<Running>,
-    /// Tables that cannot be read.
-    unreadable: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -32,10 +37,14 @@ struct Running {
     plan: Plan,
     merge: Merge,
     /// Key ranges in which an older entry may exist.
-    older: Vec<(Bytes, Bytes)>,
+    older: Vec<KeyRange>,
     newest: LogPosition,
     builder: Option<Builder>,
-    written: Vec<Written>,
+    /// Those of no table yet.
+    holes: Holes,
+    written: Vec<(Written, Vec<Hole>)>,
+    /// Inputs that are damaged.
+    damaged: BTreeSet<u64>,
 }
 
 /// Why a slice ended early.
@@ -50,9 +59,9 @@ impl From<io::Error> for SliceError {
     }
 }
 
-impl From<ReadError> for SliceError {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error)
+impl From<Box<ReadError>> for SliceError {
+    fn from(error: Box<ReadError>) -> Self {
+        Self::Read(*error)
     }
 }
 
@@ -61,19 +70,16 @@ impl Store {
     pub fn next_compaction(&self) -> Option<Job> {
         // While another thread runs a slice there is nothing to do; who asks must not wait for its end.
         let Ok(compacting) = self.compacting.try_lock() else { return None };
-        if !self.jobs_may_run() {
+        if !self.jobs_may_run() || !self.pace.merges_may_run() {
             return None;
         }
         if let Some(running) = &compacting.running {
             return Some(Job::Compact(running.plan.clone()));
         }
         let levels = Arc::clone(&self.memory().levels);
-        let mut unreadable = compacting.unreadable.clone();
-        unreadable.extend(
-            levels.tables().filter(|live| live.table.is_err()).map(|live| live.meta.number),
-        );
+        let damaged = self.damaged_tables(&levels);
         let tables: Vec<&TableMeta> = levels.tables().map(|live| &live.meta).collect();
-        plan::choose(&tables, Bounds::new(&self.options), &unreadable).map(Job::Compact)
+        plan::choose(&tables, Bounds::new(&self.options), &damaged).map(Job::Compact)
     }
 
     pub(super) fn run_compaction(&self, plan: &Plan) -> Result<(), JobError> {
@@ -83,7 +89,7 @@ impl Store {
         let mut running = match compacting.running.take() {
             Some(running) => running,
             None if let Some(moved) = moved(&levels, plan) => return self.finish_move(plan, moved),
-            None => match start(&levels, plan) {
+            None => match start(&levels, plan, self.damaged_tables(&levels)) {
                 Some(running) => running,
                 None => return Ok(()),
             },
@@ -98,11 +104,7 @@ impl Store {
                 self.abandon(&mut running)?;
                 match error {
                     SliceError::Read(error) => {
-                        self.bad_blocks.note(&error);
-                        if let Some(meta) = unreadable_table(&levels, &error) {
-                            compacting.unreadable.insert(meta.number);
-                            self.note_unreadable(meta.level);
-                        }
+                        self.note_failed_merge();
                         Err(error.into())
                     }
                     SliceError::Io(error) => Err(self.merge_error(&error)?),
@@ -115,14 +117,25 @@ impl Store {
     fn run_slice(&self, running: &mut Running) -> Result<bool, SliceError> {
         let mut bytes = 0;
         while bytes < self.options.compaction_slice_bytes {
-            let Some(entry) = running.merge.next(Blocks::Disk)? else {
-                running.finish_table()?;
-                return Ok(true);
-            };
-            bytes += (entry.key.len() + entry.value.as_ref().map_or(0, Bytes::len)) as u64;
-            let forgotten = entry.value.is_none() && !running.older_may_hold(&entry.key);
-            if !forgotten {
-                self.add(running, &entry)?;
+            match running.merge.next(Blocks::Disk)? {
+                None => {
+                    self.finish_last(running)?;
+                    return Ok(true);
+                }
+                Some(Item::Gap(gap)) => {
+                    let Gap { hole, damage } = *gap;
+                    if let Some(damage) = damage {
+                        self.bad_blocks.note(&damage);
+                        running.damaged.insert(hole.lost_with);
+                    }
+                    running.keep(hole);
+                }
+                Some(Item::Entry(entry)) => {
+                    bytes += (entry.key.len() + entry.value.as_ref().map_or(0, Bytes::len)) as u64;
+                    if !running.forgets(&entry) {
+                        self.add(running, &entry)?;
+                    }
+                }
             }
         }
         Ok(false)
@@ -136,21 +149,37 @@ impl Store {
         {
             running.finish_table()?;
         }
-        if running.builder.is_none() {
-            let number = self.memory_mut().take_number();
-            let options = TableOptions::new(&self.options, running.plan.target, running.newest);
-            running.builder = Some(Builder::create(
-                Arc::clone(&self.vfs),
-                &self.directory.tables,
-                number,
-                options,
-            )?);
-        }
+        let builder = match running.builder.take() {
+            Some(builder) => builder,
+            None => self.begin_table(running)?,
+        };
+        let builder = running.builder.insert(builder);
         if !self.space.jobs_may_write() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let builder = running.builder.as_mut().expect("created above");
         builder.add(&entry.key, entry.value.as_deref())
+    }
+
+    fn begin_table(&self, running: &Running) -> io::Result<Builder> {
+        let number = self.memory_mut().take_number();
+        let options = TableOptions::new(&self.options, running.plan.target, running.newest);
+        Builder::create(Arc::clone(&self.vfs), &self.directory.tables, number, options)
+    }
+
+    /// The last table takes all holes that are left; where nothing else is, it is one without entries.
+    fn finish_last(&self, running: &mut Running) -> io::Result<()> {
+        let hidden = std::mem::take(&mut running.merge.hidden_damage);
+        for (table, damage) in hidden {
+            self.bad_blocks.note(&damage);
+            running.damaged.insert(table);
+        }
+        let builder = match running.builder.take() {
+            None if running.holes.is_empty() => return Ok(()),
+            None => self.begin_table(running)?,
+            Some(builder) => builder,
+        };
+        running.written.push((builder.finish()?, running.holes.take()));
+        Ok(())
     }
 
     /// The tables change their level, in one edit; no file is touched.
@@ -170,6 +199,7 @@ impl Store {
         let levels = {
             let mut memory = self.memory_mut();
             memory.levels = Arc::new(memory.levels.changed(&plan.inputs, added));
+            self.note_merged();
             self.note_debt(&memory);
             Arc::clone(&memory.levels)
         };
@@ -180,24 +210,52 @@ impl Store {
 
     /// The results take the inputs' place, in one edit; then the inputs' files go.
     fn finish_compaction(&self, running: &Running) -> Result<(), JobError> {
-        let added = running.written.iter().map(|written| self.open_written(written));
-        let added = added.collect::<Result<Vec<Live>, _>>()?;
+        let metas = running
+            .written
+            .iter()
+            .map(|(written, holes)| TableMeta::with_holes(written, holes.clone()));
+        let added = metas.map(|meta| self.open_written(meta)).collect::<Result<Vec<_>, _>>()?;
         self.sync_tables_dir()?;
         let mut manifest = lock(&self.manifest);
         let edit = Edit {
             added: added.iter().map(|live| live.meta.clone()).collect(),
             removed: running.plan.inputs.clone(),
             next_number: Some(self.memory().next_number),
+            set_aside: running.damaged.clone(),
             ..Edit::default()
         };
         self.append_edit(&mut manifest, &edit)?;
         self.install(&running.plan, added);
         // Open handles go on working: a scan that began before finds what it needs.
         for number in &running.plan.inputs {
-            let removed = self.vfs.remove(&self.directory.table(*number));
-            removed.map_err(|error| self.fail("cannot remove an old table", &error))?;
+            let file = self.directory.table(*number);
+            let is_damaged = running.damaged.contains(number);
+            if !is_damaged || self.set_aside_table(running, *number)? {
+                let removed = self.vfs.remove(&file);
+                removed.map_err(|error| self.fail("cannot remove an old table", &error))?;
+            }
+            self.bad_blocks.forget(&file);
         }
         Ok(())
+    }
+
+    /// Gives the file of a damaged table a second name in `damaged/`; false where a full disk has no room for the name,
+    /// and the next start does it.
+    fn set_aside_table(&self, running: &Running, number: u64) -> Result<bool, Failed> {
+        let holes = running.written.iter().flat_map(|(_, holes)| holes);
+        let lost = holes.filter(|hole| hole.lost_with == number).map(|hole| hole.keys.clone());
+        let kept = SetAside { file: self.directory.set_aside(number), lost: lost.collect() };
+        lock(&self.set_aside).push(kept);
+        match keep_damaged(&*self.vfs, &self.directory, &self.directory.table(number)) {
+            Ok(()) => Ok(true),
+            Err(error) if is_full(&error) => Ok(false),
+            Err(error) => Err(self.fail("cannot set a damaged table aside", &error)),
+        }
+    }
+
+    /// Gives up the merge that is under way, if any: it is begun anew.
+    pub(super) fn give_up_merge(&self, compacting: &mut Compacting) -> Result<(), JobError> {
+        compacting.running.take().map_or(Ok(()), |mut running| self.abandon(&mut running))
     }
 
     /// A full disk: with the reserve freed the next try may do.
@@ -214,34 +272,48 @@ impl Store {
             running
                 .written
                 .iter()
-                .try_for_each(|written| self.vfs.remove(&self.directory.table(written.number)))
+                .try_for_each(|(written, _)| self.vfs.remove(&self.directory.table(written.number)))
         });
         Ok(removed.map_err(|error| self.fail("cannot remove an unfinished table", &error))?)
     }
 }
 
 impl Running {
+    /// Finishes the table, with the holes up to its last key: the next one begins behind that.
     fn finish_table(&mut self) -> io::Result<()> {
         if let Some(builder) = self.builder.take() {
-            self.written.push(builder.finish()?);
+            let holes = self.holes.take_to(builder.last_key());
+            self.written.push((builder.finish()?, holes));
         }
         Ok(())
     }
 
-    fn older_may_hold(&self, key: &[u8]) -> bool {
-        self.older.iter().any(|(first, last)| **first <= *key && *key <= **last)
+    /// Whether an entry is a delete that hides nothing: nothing older is left, and its key would not be lost without it.
+    fn forgets(&self, entry: &Entry) -> bool {
+        entry.value.is_none()
+            && !self.older.iter().any(|older| older.holds(&entry.key))
+            && !self.holes.is_lost(&entry.key)
+    }
+
+    /// A hole for the tables being written; a mended one only where it hides something older than they are.
+    fn keep(&mut self, hole: Hole) {
+        let overlaps =
+            |older: &KeyRange| older.first <= hole.keys.last && hole.keys.first <= older.last;
+        if !hole.is_mended || self.older.iter().any(overlaps) {
+            self.holes.push(hole);
+        }
     }
 }
 
 /// The inputs as they are in the target level, where none of them overlaps another or a table there: then nothing has to
-/// be merged. Keys that come in order are written once. A table with deletes is merged all the same, to be rid of them.
+/// be merged. Keys that come in order are written once. A table with deletes is merged all the same, to be rid of them; a
+/// damaged one is written anew where it comes to lie.
 fn moved(levels: &Levels, plan: &Plan) -> Option<Vec<Live>> {
     let inputs = plan.inputs.iter().map(|number| levels.find(*number).cloned());
     let mut inputs = inputs.collect::<Option<Vec<Live>>>()?;
     inputs.sort_by(|left, right| left.meta.first.cmp(&right.meta.first));
     let is_apart = |pair: &[Live]| pair[0].meta.last < pair[1].meta.first;
-    let may_move =
-        |live: &Live| live.meta.level < plan.target && live.meta.deletes == 0 && live.table.is_ok();
+    let may_move = |live: &Live| live.meta.level < plan.target && live.meta.deletes == 0;
     if !inputs.iter().all(may_move) || !inputs.windows(2).all(is_apart) {
         return None;
     }
@@ -252,7 +324,7 @@ fn moved(levels: &Levels, plan: &Plan) -> Option<Vec<Live>> {
 }
 
 /// Begins a merge; `None` when its plan is no longer what is there.
-fn start(levels: &Levels, plan: &Plan) -> Option<Running> {
+fn start(levels: &Levels, plan: &Plan, mut damaged: BTreeSet<u64>) -> Option<Running> {
     let inputs: Vec<&Live> =
         plan.inputs.iter().map(|number| levels.find(*number)).collect::<Option<_>>()?;
     let mut newest = LogPosition::ZERO;
@@ -262,8 +334,10 @@ fn start(levels: &Levels, plan: &Plan) -> Option<Running> {
         Run::tables(tables, range, Bytes::new())
     };
     for live in &inputs {
-        newest = newest.max(live.table.as_ref().ok()?.properties.newest);
+        let known = live.table.as_ref().map_or(LogPosition::ZERO, |table| table.properties.newest);
+        newest = newest.max(known);
     }
+    damaged.retain(|number| plan.inputs.contains(number));
     let (below, above): (Vec<_>, Vec<_>) =
         inputs.into_iter().partition(|live| live.meta.level == plan.target);
     let mut runs: Vec<Run> = above.iter().map(|live| run(&[*live])).collect();
@@ -271,12 +345,6 @@ fn start(levels: &Levels, plan: &Plan) -> Option<Running> {
     let tables: Vec<&TableMeta> = levels.tables().map(|live| &live.meta).collect();
     let older = plan::older(&tables, plan.target);
     let (plan, merge) = (plan.clone(), Merge::new(runs));
-    Some(Running { plan, merge, older, newest, builder: None, written: Vec::new() })
-}
-
-/// The table that the error speaks of.
-fn unreadable_table<'a>(levels: &'a Levels, error: &ReadError) -> Option<&'a TableMeta> {
-    let (ReadError::Io { file, .. } | ReadError::Corrupt { file, .. }) = error;
-    let is_it = |live: &&Live| live.table.as_ref().is_ok_and(|table| table.path == *file);
-    levels.tables().find(is_it).map(|live| &live.meta)
+    let (builder, holes, written) = (None, Holes::default(), Vec::new());
+    Some(Running { plan, merge, older, newest, builder, holes, written, damaged })
 }

@@ -44,7 +44,8 @@ pub enum JobError {
     /// The disk is full; the job is due again when there is space.
     #[error("the disk is full")]
     Full,
-    /// A merge met a table that cannot be read; it is left alone from now on.
+    /// The system would not read a table that a merge needs. The merge is due again after some calls of
+    /// [`Store::check_space`](super::Store::check_space), of more each time; damage is no error, a merge goes through it.
     #[error("cannot merge")]
     Read(#[from] ReadError),
     /// See there.

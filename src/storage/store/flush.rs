@@ -16,7 +16,7 @@ use crate::storage::manifest::{Edit, TableMeta};
 use crate::storage::memtable::{Frozen, Memtable};
 use crate::storage::space::Writes;
 use crate::storage::table::ReadError;
-use crate::storage::table::builder::{Builder, TableOptions, Written};
+use crate::storage::table::builder::{Builder, TableOptions};
 use crate::storage::vfs::is_full;
 
 impl Store {
@@ -79,9 +79,8 @@ impl Store {
     }
 
     /// Opens a table that was just written.
-    pub(super) fn open_written(&self, written: &Written) -> Result<Live, Failed> {
-        let opened =
-            Live::open(&*self.vfs, &self.directory.table(written.number), TableMeta::new(written));
+    pub(super) fn open_written(&self, meta: TableMeta) -> Result<Live, Failed> {
+        let opened = Live::open(&*self.vfs, &self.directory.table(meta.number), meta);
         let refused = |error: ReadError| {
             self.fail("cannot read a table just written", &io::Error::other(error))
         };
@@ -131,7 +130,7 @@ impl Store {
         });
         let written = written.map_err(|error| self.job_error(&error))?;
         self.sync_tables_dir()?;
-        Ok(self.open_written(&written)?)
+        Ok(self.open_written(TableMeta::new(&written))?)
     }
 
     fn install_flush(

@@ -8,6 +8,7 @@ mod bell;
 mod compact;
 mod error;
 mod flush;
+mod mend;
 mod pace;
 mod primitives;
 mod scan;
@@ -47,8 +48,8 @@ pub use error::{Failed, JobError, SnapshotError, WriteError};
 use primitives::lock;
 pub use scan::{Scan, ScanSlice};
 pub use scrub::Scrubbed;
-pub(super) use snapshot::make_directories;
-pub use stats::{Stats, UnreadableKeys};
+pub(super) use snapshot::{make_directories, sync_parent};
+pub use stats::{SetAside, Stats, UnreadableKeys};
 
 /// An LSM store in one directory.
 ///
@@ -78,6 +79,7 @@ pub struct Store {
     jobs_wait: AtomicBool,
     counters: stats::Counters,
     bad_blocks: stats::BadBlocks,
+    set_aside: Mutex<Vec<SetAside>>,
 }
 
 /// What is in memory, changed by each write.
@@ -173,6 +175,7 @@ impl Store {
             jobs_wait: AtomicBool::new(false),
             counters: stats::Counters::default(),
             bad_blocks: stats::BadBlocks::default(),
+            set_aside: Mutex::default(),
             vfs,
             directory,
             options,
@@ -279,12 +282,14 @@ impl Store {
         }
     }
 
-    /// Looks whether a full disk has room again; takes writes if so, and lets jobs try again. Call it every second or so.
+    /// Looks whether a full disk has room again; takes writes if so, and lets jobs try again that the disk failed. Call it
+    /// every second or so.
     /// # Errors
     /// The system's; it changes nothing.
     pub fn check_space(&self) -> io::Result<()> {
         self.space.check()?;
         self.jobs_wait.store(false, Ordering::Release);
+        self.pace.tick_merges();
         Ok(())
     }
 
@@ -334,7 +339,11 @@ impl Store {
                     return Ok(Cached::Ready(Found { value, position: LogPosition::ZERO }));
                 }
                 Lookup::NeedsDisk => return Ok(Cached::NeedsDisk),
-                Lookup::Absent => {}
+                Lookup::Absent => match live.hole_at(key) {
+                    None => {}
+                    Some(hole) if hole.is_mended => break,
+                    Some(hole) => return Err(hole.error(&self.directory)),
+                },
             }
         }
         Ok(Cached::Ready(Found::default()))

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use super::bell::Bell;
 use super::{Memory, Store};
+use crate::storage::plan::{Bounds, Fill};
 
 /// Tables in level 0 at which the debt is 1: reads would look into each of them.
-const LEVEL0_TABLES_MAX: usize = 20;
+const LEVEL0_TABLES_MAX: usize = 10;
+/// What part of all tables' bytes may wait to go deeper before the debt is 1: they take space beside what replaced them.
+const OVERDUE_DIVISOR: u64 = 8;
 /// The debt from which on writers are slowed, in thousandths.
 const SLOWED_FROM: u64 = 500;
 /// The debt at which writers are slowest, in thousandths. Writes are refused once no further memtable may wait.
@@ -22,6 +25,9 @@ const DELAY_NANOS_MAX: u64 = 10_000_000;
 /// Most waiting that is owed, in nanoseconds; one huge write does not stop the others for longer.
 const OWED_NANOS_MAX: u64 = 1_000_000_000;
 
+/// Most looks at the disk between two tries of a merge that it failed.
+const MERGE_PAUSE_MAX: u64 = 512;
+
 /// What the store owes, and what its writers owe it.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -30,8 +36,12 @@ pub(super) struct Pace {
     /// Waiting that writers have not done yet, in nanoseconds.
     owed: AtomicU64,
     bell: Bell,
-    /// A table of level 0 cannot be read, so that no merge takes that level down: waiting would not help.
-    is_level0_stuck: AtomicBool,
+    /// The disk would not read what a merge needs, so that none takes level 0 down: waiting would not help.
+    is_stuck: AtomicBool,
+    /// Merges that the disk failed, one behind the other.
+    merges_failed: AtomicU64,
+    /// Looks at the disk before the next merge is tried.
+    merge_pause: AtomicU64,
 }
 
 impl Pace {
@@ -52,6 +62,19 @@ impl Pace {
         let due = owed.min(DELAY_NANOS_MAX);
         self.owed.store(owed - due, Ordering::Relaxed);
         Duration::from_nanos(due)
+    }
+}
+
+impl Pace {
+    /// One more look at the disk: merges that wait for it come nearer.
+    pub(super) fn tick_merges(&self) {
+        let less = |pause: u64| pause.checked_sub(1);
+        let _ = self.merge_pause.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Whether a merge may be tried.
+    pub(super) fn merges_may_run(&self) -> bool {
+        self.merge_pause.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -78,25 +101,36 @@ impl Store {
         self.pace.bell.ring();
     }
 
-    /// Notes that a merge met a table that cannot be read.
-    pub(super) fn note_unreadable(&self, level: u64) {
-        if level == 0 {
-            self.pace.is_level0_stuck.store(true, Ordering::Relaxed);
-            self.note_debt(&self.memory());
-        }
+    /// Notes that the disk failed a merge: the next is tried later, and each further one later still.
+    pub(super) fn note_failed_merge(&self) {
+        let failed = self.pace.merges_failed.fetch_add(1, Ordering::Relaxed);
+        let pause = MERGE_PAUSE_MAX.min(1 << failed.min(u64::from(MERGE_PAUSE_MAX.ilog2())));
+        self.pace.merge_pause.store(pause, Ordering::Relaxed);
+        self.pace.is_stuck.store(true, Ordering::Relaxed);
+        self.note_debt(&self.memory());
+    }
+
+    /// Notes that a merge came to its end; the debt is to be noted afterwards.
+    pub(super) fn note_merged(&self) {
+        self.pace.merges_failed.store(0, Ordering::Relaxed);
+        self.pace.is_stuck.store(false, Ordering::Relaxed);
     }
 
     /// Notes what is still to be done, whenever that changed.
     pub(super) fn note_debt(&self, memory: &Memory) {
-        let is_stuck = self.pace.is_level0_stuck.load(Ordering::Relaxed)
-            || memory.levels.level0().iter().any(|live| live.table.is_err());
+        let is_stuck = self.pace.is_stuck.load(Ordering::Relaxed);
         let trigger = self.options.level0_tables;
         let tables = if is_stuck { 0 } else { memory.levels.level0().len() };
         let level0 = tables.saturating_sub(trigger);
         let level0_max = LEVEL0_TABLES_MAX.saturating_sub(trigger).max(1);
-        let share = |part: usize, whole: usize| part as u64 * DEBT_FULL / whole as u64;
-        let frozen = share(memory.frozen.len(), self.options.frozen_max);
-        self.pace.debt.store(frozen.max(share(level0, level0_max)), Ordering::Relaxed);
+        let share = |part: u64, whole: u64| part.saturating_mul(DEBT_FULL) / whole.max(1);
+        let frozen = share(memory.frozen.len() as u64, self.options.frozen_max as u64);
+        let level0 = share(level0 as u64, level0_max as u64);
+        let tables = memory.levels.tables().map(|live| &live.meta);
+        let fill = Fill::of(tables, Bounds::new(&self.options));
+        let overdue_max = (fill.total() / OVERDUE_DIVISOR).max(self.options.level1_bytes);
+        let overdue = if is_stuck { 0 } else { share(fill.overdue(), overdue_max) };
+        self.pace.debt.store(frozen.max(level0).max(overdue), Ordering::Relaxed);
     }
 }
 

@@ -10,7 +10,7 @@ use std::vec;
 use bytes::Bytes;
 
 use super::Store;
-use crate::storage::merge::{Merge, Run};
+use crate::storage::merge::{Gap, Item, Merge, Run};
 use crate::storage::table::reader::{Blocks, successor};
 use crate::storage::table::{Entry, ReadError};
 
@@ -65,13 +65,10 @@ impl Store {
         let mut slice = ScanSlice::default();
         let (mut bytes, mut passed) = (0, 0);
         loop {
-            let entry = match merge
-                .next(Blocks::Pass(&self.cache))
-                .inspect_err(|error| self.bad_blocks.note(error))
-            {
+            let entry = match self.next_entry(&mut merge) {
                 Ok(entry) => entry,
                 Err(error) if *error.keys().first <= *start => {
-                    return Err(error);
+                    return Err(*error);
                 }
                 // The next slice begins with what cannot be read.
                 Err(error) => {
@@ -103,6 +100,26 @@ impl Store {
                     slice.entries.push((key, value));
                 }
                 None => passed += 1,
+            }
+        }
+    }
+
+    /// The merge's next entry; an error where the next keys cannot be read.
+    fn next_entry(&self, merge: &mut Merge) -> Result<Option<Entry>, Box<ReadError>> {
+        loop {
+            match merge.next(Blocks::Pass(&self.cache))? {
+                None => return Ok(None),
+                Some(Item::Entry(entry)) => return Ok(Some(entry)),
+                Some(Item::Gap(gap)) => match *gap {
+                    Gap { damage: Some(damage), .. } => {
+                        self.bad_blocks.note(&damage);
+                        return Err(Box::new(damage));
+                    }
+                    Gap { hole, damage: None } if hole.is_mended => {}
+                    Gap { hole, damage: None } => {
+                        return Err(Box::new(hole.error(&self.directory)));
+                    }
+                },
             }
         }
     }

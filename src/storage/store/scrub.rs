@@ -27,7 +27,8 @@ pub struct Scrubbed {
 
 impl Store {
     /// Goes on with the scrub, for about so many bytes: each block is read from the disk and held against its checksum.
-    /// Blocks that are damaged are reported and left alone; a table that a merge removes meanwhile is passed over.
+    /// Blocks that are damaged are reported, and their tables are merged next; a table that a merge removes meanwhile is
+    /// passed over.
     pub fn scrub(&self, bytes_max: u64) -> Scrubbed {
         let mut place = lock(&self.scrub);
         let mut scrubbed = Scrubbed::default();

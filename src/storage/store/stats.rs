@@ -1,7 +1,7 @@
 //! What a store has and did, for people and metrics.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{Store, lock};
-use crate::storage::levels::Levels;
+use crate::storage::levels::{Levels, Live};
 use crate::storage::log::LogPosition;
 use crate::storage::options::SyncMode;
 use crate::storage::table::{KeyRange, ReadError};
@@ -36,12 +36,21 @@ pub(super) struct BadBlocks {
 pub struct UnreadableKeys {
     /// The table.
     pub file: PathBuf,
-    /// Byte offset of the block, or of what else is damaged.
+    /// Byte offset of the block, or of what else is damaged; 0 where the table was set aside.
     pub offset: u64,
     /// The least key that cannot be read.
     pub first: Bytes,
     /// The greatest.
     pub last: Bytes,
+}
+
+/// A damaged table that a merge put away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SetAside {
+    /// Where the file is now.
+    pub file: PathBuf,
+    /// The keys that were lost with it; none where all of them could still be read.
+    pub lost: Vec<KeyRange>,
 }
 
 /// A store's figures at one moment. Counts of events are since the start.
@@ -55,8 +64,11 @@ pub struct Stats {
     pub table_bytes: u64,
     /// Tables that cannot be read.
     pub tables_damaged: u64,
-    /// What cannot be read: tables that are damaged as a whole, and blocks that were found bad when they were read.
+    /// What cannot be read: tables that are damaged as a whole, blocks that were found bad when they were read, and what
+    /// was lost with tables that are set aside by now.
     pub unreadable: Vec<UnreadableKeys>,
+    /// Damaged tables set aside since the start.
+    pub set_aside: Vec<SetAside>,
     /// Bytes of the log that a start would replay.
     pub log_bytes: u64,
     /// Bytes in memtables, frozen ones included.
@@ -96,6 +108,11 @@ impl BadBlocks {
             found.insert((file.clone(), *offset), keys.clone());
         }
     }
+
+    /// Forgets a file that is no longer part of the store.
+    pub(super) fn forget(&self, gone: &Path) {
+        lock(&self.found).retain(|(file, _), _| file != gone);
+    }
 }
 
 impl Store {
@@ -105,6 +122,22 @@ impl Store {
         let memtables = memory.frozen.iter().map(|frozen| &frozen.table).chain([&memory.active]);
         let in_memory: u64 = memtables.map(|table| table.entries_in(keyspace)).sum();
         in_memory + memory.levels.tables().map(|live| live.keys_estimate(keyspace)).sum::<u64>()
+    }
+
+    /// Damaged tables that merges have set aside since the start, in that order.
+    pub fn set_aside(&self) -> Vec<SetAside> {
+        lock(&self.set_aside).clone()
+    }
+
+    /// The tables that are known to be damaged: those that cannot be opened, and those in which a block was found bad.
+    pub(super) fn damaged_tables(&self, levels: &Levels) -> BTreeSet<u64> {
+        let found = lock(&self.bad_blocks.found);
+        let files: BTreeSet<&Path> = found.keys().map(|(file, _)| file.as_path()).collect();
+        let is_damaged = |live: &&Live| match &live.table {
+            Ok(table) => files.contains(table.path.as_path()),
+            Err(_) => true,
+        };
+        levels.tables().filter(is_damaged).map(|live| live.meta.number).collect()
     }
 
     /// The figures of this moment.
@@ -128,6 +161,7 @@ impl Store {
             table_bytes,
             tables_damaged,
             unreadable: self.unreadable(&memory.levels),
+            set_aside: self.set_aside(),
             log_bytes: memory.buffer.appended().get() - memory.floor.get(),
             memtable_bytes: memtables().map(|table| table.bytes() as u64).sum(),
             memtables_frozen: memory.frozen.len() as u64,
@@ -160,6 +194,11 @@ impl Store {
             } else {
                 let blocks = found.range((file.clone(), 0)..=(file.clone(), u64::MAX));
                 blocks.for_each(|((_, offset), keys)| push(*offset, keys));
+            }
+            for hole in live.meta.holes.iter().filter(|hole| !hole.is_mended) {
+                let KeyRange { first, last } = hole.keys.clone();
+                let file = self.directory.set_aside(hole.lost_with);
+                unreadable.push(UnreadableKeys { file, offset: 0, first, last });
             }
         }
         unreadable

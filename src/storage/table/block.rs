@@ -30,8 +30,14 @@ const VALUE_BYTES_COPIED_MAX: usize = 512;
 /// Bytes of an entry's offset, and of their count.
 const OFFSET_BYTES: usize = 4;
 
+/// The payload as it is.
 const RAW: u8 = 0;
+/// The payload, compressed.
 const LZ4: u8 = 1;
+/// The entries of a data block, compressed. Their offsets, which hardly compress, are worked out again.
+const LZ4_ENTRIES: u8 = 2;
+/// The greatest codec there is.
+pub(crate) const CODEC_MAX: u8 = LZ4_ENTRIES;
 
 /// What a block holds; part of its trailer, so that an index is never read as data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +58,12 @@ pub(crate) fn seal(
     (table, offset): (u64, u64),
 ) -> u64 {
     let start = out.len();
+    let (codec, source) = match kind {
+        Kind::Data => (LZ4_ENTRIES, entries_of(payload).expect("a data block ends in its offsets")),
+        Kind::Filter | Kind::Index | Kind::Properties => (LZ4, payload),
+    };
     let codec = match compression {
-        Compression::Lz4 if compress(out, payload) => LZ4,
+        Compression::Lz4 if compress(out, source, payload.len()) => codec,
         Compression::Lz4 | Compression::None => {
             out.extend_from_slice(payload);
             RAW
@@ -69,13 +79,13 @@ pub(crate) fn seal(
     length as u64
 }
 
-/// Appends the compressed payload if that pays.
-fn compress(out: &mut Vec<u8>, payload: &[u8]) -> bool {
+/// Appends `source` compressed, if that pays beside so many bytes.
+fn compress(out: &mut Vec<u8>, source: &[u8], raw_length: usize) -> bool {
     let start = out.len();
-    out.resize(start + lz4_flex::block::get_maximum_output_size(payload.len()), 0);
+    out.resize(start + lz4_flex::block::get_maximum_output_size(source.len()), 0);
     let room = out.get_mut(start..).unwrap_or_default();
-    let compressed = lz4_flex::block::compress_into(payload, room).unwrap_or(usize::MAX);
-    let pays = compressed <= payload.len() / 100 * (100 - SAVED_PERCENT_MIN);
+    let compressed = lz4_flex::block::compress_into(source, room).unwrap_or(usize::MAX);
+    let pays = compressed <= raw_length / 100 * (100 - SAVED_PERCENT_MIN);
     out.truncate(if pays { start + compressed } else { start });
     pays
 }
@@ -107,22 +117,60 @@ pub(crate) fn open(
     }
     match codec {
         RAW if raw_length == payload.len() => Ok(payload),
-        LZ4 if raw_length <= RAW_BYTES_MAX => decompress(&payload, raw_length),
-        RAW | LZ4 => {
+        LZ4 if raw_length <= RAW_BYTES_MAX => whole(decompress(&payload, raw_length)?, raw_length),
+        LZ4_ENTRIES if raw_length <= RAW_BYTES_MAX && kind == Kind::Data => {
+            let mut raw = decompress(&payload, raw_length)?;
+            put_offsets(&mut raw, raw_length)?;
+            whole(raw, raw_length)
+        }
+        RAW | LZ4 | LZ4_ENTRIES => {
             Err(BlockError::Malformed(format!("raw length {raw_length} for {length} bytes")))
         }
         _ => Err(BlockError::Malformed(format!("unknown codec {codec}"))),
     }
 }
 
-fn decompress(payload: &[u8], raw_length: usize) -> Result<Bytes, BlockError> {
+/// At most so many bytes.
+fn decompress(payload: &[u8], raw_length: usize) -> Result<Vec<u8>, BlockError> {
     let malformed =
         |error: lz4_flex::block::DecompressError| BlockError::Malformed(error.to_string());
-    let raw = lz4_flex::block::decompress(payload, raw_length).map_err(malformed)?;
+    lz4_flex::block::decompress(payload, raw_length).map_err(malformed)
+}
+
+fn whole(raw: Vec<u8>, raw_length: usize) -> Result<Bytes, BlockError> {
     if raw.len() == raw_length {
         return Ok(raw.into());
     }
     Err(BlockError::Malformed(format!("{} bytes decompressed, expected {raw_length}", raw.len())))
+}
+
+/// A data block's payload without the offsets and their count. [`put_offsets`] brings them back.
+fn entries_of(payload: &[u8]) -> Option<&[u8]> {
+    let count = u32::from_le_bytes(*payload.last_chunk::<OFFSET_BYTES>()?) as usize;
+    payload.get(..payload.len().checked_sub((count + 1) * OFFSET_BYTES)?)
+}
+
+/// Appends the offsets of the entries, and their count. More than `raw_length` bytes in all is an error before it is
+/// memory.
+fn put_offsets(entries: &mut Vec<u8>, raw_length: usize) -> Result<(), BlockError> {
+    let entries_end = entries.len();
+    let (mut offset, mut count) = (0, 0_u32);
+    while offset < entries_end {
+        let mut reader =
+            Reader::new(entries.get(offset..entries_end).ok_or(DecodeError::Truncated)?);
+        let (key, value) = (reader.length()?, reader.length()?.saturating_sub(1));
+        reader.take(key)?;
+        reader.take(value)?;
+        let field = u32::try_from(offset).map_err(|_| DecodeError::OutOfRange("offset"))?;
+        offset = entries_end - reader.rest().len();
+        if entries.len() + 2 * OFFSET_BYTES > raw_length {
+            return Err(DecodeError::OutOfRange("raw length").into());
+        }
+        entries.extend_from_slice(&field.to_le_bytes());
+        count += 1;
+    }
+    entries.extend_from_slice(&count.to_le_bytes());
+    Ok(())
 }
 
 /// A data block being filled.
@@ -330,22 +378,34 @@ mod tests {
 
     fn sealed(payload: &[u8], compression: Compression) -> Bytes {
         let mut out = Vec::new();
-        seal(&mut out, payload, Kind::Data, compression, PLACE);
+        seal(&mut out, payload, Kind::Index, compression, PLACE);
         out.into()
+    }
+
+    fn entries(count: usize) -> Vec<u8> {
+        let mut builder = DataBuilder::default();
+        for number in 0..count {
+            let value = format!("value of {number} ").repeat(number % 4);
+            builder.push(
+                format!("key {number:05}").as_bytes(),
+                (number % 5 != 0).then_some(value.as_bytes()),
+            );
+        }
+        builder.finish()
     }
 
     #[test]
     fn a_block_comes_back_and_only_from_its_place() {
         for compression in [Compression::None, Compression::Lz4] {
             let block = sealed(&[5; 4096], compression);
-            assert_eq!(open(&block, Kind::Data, PLACE).unwrap(), vec![5; 4096]);
+            assert_eq!(open(&block, Kind::Index, PLACE).unwrap(), vec![5; 4096]);
             for place in [(8, 4096), (7, 0)] {
                 assert!(matches!(
-                    open(&block, Kind::Data, place),
+                    open(&block, Kind::Index, place),
                     Err(BlockError::Checksum { .. })
                 ));
             }
-            assert!(matches!(open(&block, Kind::Index, PLACE), Err(BlockError::Malformed(_))));
+            assert!(matches!(open(&block, Kind::Data, PLACE), Err(BlockError::Malformed(_))));
         }
     }
 
@@ -354,6 +414,49 @@ mod tests {
         let noise: Vec<u8> = (0..512_u64).flat_map(|i| checksum(i, i, b"").to_le_bytes()).collect();
         assert_eq!(sealed(&noise, Compression::Lz4).len(), noise.len() + TRAILER_BYTES);
         assert!(sealed(&[1; 4096], Compression::Lz4).len() < 100);
+    }
+
+    #[test]
+    fn offsets_left_out_of_a_compressed_block_come_back() {
+        for count in [1, 2, 100, 1000] {
+            let payload = entries(count);
+            let mut out = Vec::new();
+            seal(&mut out, &payload, Kind::Data, Compression::Lz4, PLACE);
+            let codec = out.get(out.len() - TRAILER_BYTES).copied();
+            assert_eq!(codec, Some(if count < 100 { RAW } else { LZ4_ENTRIES }));
+            assert_eq!(open(&out.into(), Kind::Data, PLACE).unwrap(), payload);
+        }
+    }
+
+    /// A block of `kind` that says it is of `codec` and takes `raw_length` bytes, with a sound checksum.
+    fn forged(payload: &[u8], codec: u8, kind: Kind, raw_length: usize) -> Bytes {
+        let mut block = lz4_flex::block::compress(payload);
+        block.extend_from_slice(&[codec, kind as u8, 0, 0]);
+        block.extend_from_slice(&u32::try_from(raw_length).unwrap().to_le_bytes());
+        let sum = checksum(PLACE.0, PLACE.1, &block);
+        block.extend_from_slice(&sum.to_le_bytes());
+        block.into()
+    }
+
+    #[test]
+    fn compressed_blocks_of_both_codecs_are_read_and_others_are_malformed() {
+        let payload = entries(100);
+        let (entries, raw_length) = (entries_of(&payload).unwrap(), payload.len());
+        let opened =
+            |bytes, codec, kind, length| open(&forged(bytes, codec, kind, length), kind, PLACE);
+        assert_eq!(opened(&payload, LZ4, Kind::Data, raw_length).unwrap(), payload);
+        assert_eq!(opened(entries, LZ4_ENTRIES, Kind::Data, raw_length).unwrap(), payload);
+        let (cut, _) = entries.split_at(entries.len() - 1);
+        for (bytes, codec, kind, length) in [
+            (entries, LZ4_ENTRIES, Kind::Data, raw_length - 1),
+            (entries, LZ4_ENTRIES, Kind::Data, raw_length + 1),
+            (cut, LZ4_ENTRIES, Kind::Data, raw_length),
+            (entries, LZ4_ENTRIES, Kind::Index, raw_length),
+            (entries, CODEC_MAX + 1, Kind::Data, raw_length),
+        ] {
+            let found = opened(bytes, codec, kind, length);
+            assert!(matches!(found, Err(BlockError::Malformed(_))), "{codec} {kind:?} {length}");
+        }
     }
 
     #[test]

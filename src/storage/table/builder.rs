@@ -28,7 +28,8 @@ pub(crate) struct TableOptions {
     pub(crate) newest: LogPosition,
 }
 
-/// A table that was written, synced, and has its name; the directory is not synced yet.
+/// A table that was written, synced, and has its name; the directory is not synced yet. One without entries, for holes
+/// alone, has no first and last key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Written {
     pub(crate) number: u64,
@@ -116,6 +117,11 @@ impl Builder {
         if self.block.bytes() < self.options.block_bytes { Ok(()) } else { self.finish_block() }
     }
 
+    /// The last key so far; none in front of all others.
+    pub(crate) fn last_key(&self) -> &[u8] {
+        &self.last
+    }
+
     /// Bytes of the file so far, about.
     pub(crate) const fn bytes(&self) -> u64 {
         self.written + self.out.len() as u64 + self.block.bytes() as u64
@@ -123,7 +129,7 @@ impl Builder {
 
     /// Writes what is left, syncs, and gives the file its name. The caller syncs the directory.
     pub(crate) fn finish(mut self) -> io::Result<Written> {
-        let first = self.first.clone().expect("a table has an entry");
+        let first = self.first.clone().unwrap_or_default();
         if !self.block.is_empty() {
             self.finish_block()?;
         }

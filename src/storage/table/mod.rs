@@ -11,8 +11,10 @@
 //! footer     := magic:"KVKITSST" format:u32 reserved:u32 table:u64 filter index properties checksum:u64     80 bytes
 //!               filter, index, properties := offset:u64 length:u64, length without the trailer; 0 0 for no filter
 //! ```
-//! A block's checksum covers payload and trailer and is bound to table number and offset (`storage::checksum`); its
-//! payload is compressed when `codec` says so, and `raw_length` is its size before.
+//! A block's checksum covers payload and trailer and is bound to table number and offset (`storage::checksum`).
+//! `raw_length` is the payload's size before compression, and `codec` says what was done: 0 nothing; 1 LZ4; 2, of data
+//! blocks, LZ4 of the entries alone, for the offsets follow from them and hardly compress. Data is written with 2, and 1 is
+//! read. A codec that a program does not know is an error that names it.
 //!
 //! Invariants: keys ascend strictly. A file under its name is whole and synced. The manifest knows the footer's checksum
 //! and the length, so that a sound file of another store is not taken for this one.
@@ -30,6 +32,7 @@ use std::io;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::checksum::checksum;
 use crate::encoding::{DecodeError, Reader};
@@ -86,10 +89,14 @@ pub enum BlockError {
     /// The checksum holds, or was not reached, but the bytes make no sense.
     #[error("{0}")]
     Malformed(String),
+    /// The table is no longer part of the store. What was lost with it has not been brought back; keys in the range that
+    /// were written since are served.
+    #[error("the table was set aside, and what was lost with it waits for repair")]
+    SetAside,
 }
 
 /// Keys from `first` to `last`, both included.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct KeyRange {
     /// The least key.
     pub first: Bytes,
@@ -122,6 +129,18 @@ pub enum ReadError {
         /// What is wrong with it.
         source: BlockError,
     },
+}
+
+impl KeyRange {
+    /// Whether the key is one of them.
+    pub fn holds(&self, key: &[u8]) -> bool {
+        *self.first <= *key && *key <= *self.last
+    }
+
+    /// Whether all of the other's are.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
 }
 
 impl ReadError {

@@ -190,40 +190,80 @@ pub(crate) fn successor(key: &[u8]) -> Bytes {
 #[derive(Debug)]
 pub(crate) struct Cursor {
     table: Arc<Table>,
-    block: Option<DataBlock>,
+    /// Where the first block is entered.
+    start: Bytes,
     number: usize,
+    block: Option<DataBlock>,
     entry: usize,
 }
 
 impl Cursor {
     /// Before the first entry whose key is at least `start`.
-    pub(crate) fn new(
-        table: Arc<Table>,
-        start: &[u8],
-        blocks: Blocks<'_>,
-    ) -> Result<Self, ReadError> {
-        let number = table.index.block_of(start);
-        let block = table.block(number, blocks)?;
-        let seek =
-            |block: &DataBlock| block.seek(start).map_err(|error| table.corrupt(number, error));
-        let entry = block.as_ref().map_or(Ok(0), seek)?;
-        Ok(Self { table, block, number, entry })
+    pub(crate) fn new(table: Arc<Table>, start: Bytes) -> Self {
+        let number = table.index.block_of(&start);
+        Self { table, start, number, block: None, entry: 0 }
     }
 
-    pub(crate) fn next(&mut self, blocks: Blocks<'_>) -> Result<Option<Entry>, ReadError> {
+    /// The next entry. After an error it goes on behind the keys that cannot be read.
+    #[inline]
+    pub(crate) fn next(&mut self, blocks: Blocks<'_>) -> Result<Option<Entry>, Box<ReadError>> {
         loop {
-            let Some(block) = &self.block else { return Ok(None) };
-            if self.entry < block.count() {
-                let entry = block
-                    .entry(self.entry)
-                    .map_err(|error| self.table.corrupt(self.number, error))?;
+            if let Some(block) = &self.block
+                && self.entry < block.count()
+            {
                 self.entry += 1;
-                return Ok(Some(entry));
+                return match block.entry(self.entry - 1) {
+                    Ok(entry) => Ok(Some(entry)),
+                    Err(error) => Err(Box::new(self.leave_corrupt(error))),
+                };
             }
-            self.number += 1;
-            self.entry = 0;
-            self.block = self.table.block(self.number, blocks)?;
+            if !self.next_block(blocks)? {
+                return Ok(None);
+            }
         }
+    }
+
+    /// Goes on in the next block; false behind the last.
+    #[inline(never)]
+    fn next_block(&mut self, blocks: Blocks<'_>) -> Result<bool, Box<ReadError>> {
+        if self.block.is_some() {
+            self.leave_block();
+        }
+        if self.number == self.table.index.len() {
+            return Ok(false);
+        }
+        if let Err(error) = self.enter_block(blocks) {
+            self.leave_block();
+            return Err(Box::new(error));
+        }
+        Ok(self.block.is_some())
+    }
+
+    fn enter_block(&mut self, blocks: Blocks<'_>) -> Result<(), ReadError> {
+        let start = std::mem::take(&mut self.start);
+        let block = self.table.block(self.number, blocks)?;
+        let entry = block.as_ref().map_or(Ok(0), |block| block.seek(&start));
+        self.entry = entry.map_err(|error| self.table.corrupt(self.number, error))?;
+        self.block = block;
+        Ok(())
+    }
+
+    fn leave_block(&mut self) {
+        self.block = None;
+        self.number += 1;
+    }
+
+    /// The entry just passed makes no sense, and so no other of the block: what was given of it before is not lost.
+    #[cold]
+    fn leave_corrupt(&mut self, error: BlockError) -> ReadError {
+        let mut error = self.table.corrupt(self.number, error);
+        let before = self.entry.checked_sub(2);
+        let before = before.and_then(|before| self.block.as_ref()?.entry(before).ok());
+        if let (Some(before), ReadError::Corrupt { keys, .. }) = (before, &mut error) {
+            keys.first = successor(&before.key).min(keys.last.clone());
+        }
+        self.leave_block();
+        error
     }
 }
 
@@ -306,9 +346,7 @@ mod tests {
     fn a_cursor_walks_from_any_key_to_the_end() {
         let table = table(0..100);
         for start in [0_u32, 1, 42, 99, 100] {
-            let mut cursor =
-                Cursor::new(Arc::clone(&table), format!("{start:05}").as_bytes(), Blocks::Disk)
-                    .unwrap();
+            let mut cursor = Cursor::new(Arc::clone(&table), format!("{start:05}").into());
             for key in start..100 {
                 assert_eq!(cursor.next(Blocks::Disk).unwrap().unwrap().key, format!("{key:05}"));
             }

@@ -3,7 +3,8 @@
 //! The script writes, syncs, flushes, merges, closes, snapshots, fills the disk, starts again; it is small enough that
 //! segments, manifests and levels turn over all the time. Before each call the disk is copied, and the copy loses power:
 //! what is unsynced is dropped, kept, or torn. What the recovered store holds must be exactly what some prefix of the
-//! writes amounts to, at least all that was promised; so must the last snapshot, its own content.
+//! writes amounts to, at least all that was promised; so must the last snapshot, its own content, and so must one that was
+//! being made, as soon as it has its name.
 //!
 //! `KVKIT_CRASH_RECOVERIES=1000000` checks so many recoveries in each of the two log orders instead of the few thousand of
 //! an ordinary run; the seeds go up from the same ones, so a failure is replayed by its seed.
@@ -114,11 +115,14 @@ fn crash_here(
             }
         };
         check(&copied(), tally, "");
-        if let Some((dir, content)) =
-            history.snapshot.as_ref().filter(|_| call.is_multiple_of(SNAPSHOT_SAMPLE))
-        {
-            tally.snapshots += 1;
+        let finished = history.snapshot.iter().filter(|_| call.is_multiple_of(SNAPSHOT_SAMPLE));
+        for (dir, content) in finished.chain(&history.begun_snapshot) {
             let disk = copied();
+            let is_begun = history.begun_snapshot.as_ref().is_some_and(|(begun, _)| begun == dir);
+            if is_begun && !disk.exists(dir).unwrap_or_default() {
+                continue;
+            }
+            tally.snapshots += 1;
             disk.set_capacity(None);
             let opened = during(Activity::Recover, || open_in(&disk, dir, options));
             let found = opened.map_err(|error| error.to_string());

@@ -414,26 +414,70 @@ fn one_bad_block_costs_its_keys_and_no_others() {
     let unreadable = store.stats().unreadable;
     let [bad] = &*unreadable else { panic!("{unreadable:?}") };
     assert_eq!((&bad.file, bad.offset, &bad.last), (&table, 0, &keys.last));
-    // A merge does not spread it, and does not try again and again.
-    put(&store, &key(20), "a table across it");
-    store.flush().unwrap();
-    let job = store.next_compaction().unwrap();
-    assert!(matches!(store.run(job), Err(JobError::Read(_))));
-    assert_eq!(store.next_compaction(), None);
+    // A merge is due at once, and goes through: the keys stay lost, the rest moves on, the file is kept.
+    while let Some(job) = store.next_compaction() {
+        store.run(job).unwrap();
+    }
+    let kept = Path::new("store/damaged").join(table.file_name().unwrap());
+    assert!(disk.exists(&kept).unwrap() && !disk.exists(&table).unwrap());
+    let stats = store.stats();
+    assert_eq!((&stats.tables_by_level[..], stats.tables_damaged), (&[0, 1][..], 0));
+    let [set_aside] = &stats.set_aside[..] else { panic!("{stats:?}") };
+    assert_eq!((&set_aside.file, &set_aside.lost[..]), (&kept, std::slice::from_ref(&keys)));
+    let ReadError::Corrupt { file, source, .. } = store.get(key(0).as_bytes()).unwrap_err() else {
+        panic!("the system does not read holes")
+    };
+    assert_eq!((file, source), (kept.clone(), BlockError::SetAside));
+    let [bad] = &stats.unreadable[..] else { panic!("{stats:?}") };
+    assert_eq!((&bad.file, &bad.first, &bad.last), (&kept, &keys.first, &keys.last));
     assert!(value(&store, &key(39)).is_some());
-    // Nor does anybody wait for a merge that does not come.
+    assert_eq!(store.scan(b"", None).flatten().count(), 40 - lost);
+}
+
+/// An input/output error is no damage: nothing is lost, the merge is tried again, and nobody waits for it meanwhile.
+#[test]
+fn a_merge_that_the_disk_fails_is_tried_again_and_makes_no_hole() {
+    let disk = Disk::new(0);
+    let options = Options { memtable_bytes: 1 << 20, level0_tables: 2, ..options() };
+    let store = open(&disk, &options).unwrap();
+    for round in 0..2 {
+        for number in 0..40 {
+            put(&store, &key(number), &format!("{round}"));
+        }
+        store.flush().unwrap();
+    }
+    for failures in 0..3 {
+        let job = store.next_compaction().unwrap();
+        // A block is read twice before it counts as not to be read.
+        disk.fail_at(disk.calls(), Fault::Io);
+        disk.fail_at(disk.calls() + 1, Fault::Io);
+        let failed = store.run(job);
+        assert!(matches!(failed, Err(JobError::Read(ReadError::Io { .. }))), "{failed:?}");
+        for _ in 0..1 << failures {
+            assert_eq!(store.next_compaction(), None, "after {failures} failures");
+            store.check_space().unwrap();
+        }
+    }
     for _ in 0..30 {
         put(&store, &key(39), "once more");
         store.flush().unwrap();
     }
-    assert!(store.stats().tables_by_level[0] > 30);
     assert_eq!(store.delay(1 << 30), std::time::Duration::ZERO);
+    while let Some(job) = store.next_compaction() {
+        store.run(job).unwrap();
+    }
+    let stats = store.stats();
+    assert!(stats.unreadable.is_empty() && stats.set_aside.is_empty(), "{stats:?}");
+    assert_eq!(stats.tables_by_level[0], 0);
+    assert_eq!((value(&store, &key(7)).as_deref(), store.scan(b"", None).count()), (Some("1"), 40));
 }
 
 #[test]
 fn the_scrub_finds_what_nobody_reads_and_goes_round() {
     let disk = Disk::new(0);
-    let store = open(&disk, &Options { memtable_bytes: 1 << 20, ..options() }).unwrap();
+    let compression = Compression::None;
+    let options = Options { memtable_bytes: 1 << 20, compression, ..options() };
+    let store = open(&disk, &options).unwrap();
     for round in 0..2 {
         for number in 0..40 {
             put(&store, &key(number), &format!("{round}"));

@@ -37,6 +37,8 @@ pub(super) struct History {
     pub(super) synced: LogPosition,
     /// The last snapshot that was finished, and what it must hold.
     pub(super) snapshot: Option<(PathBuf, Content)>,
+    /// The one that is being made: it has its name only when it is whole.
+    pub(super) begun_snapshot: Option<(PathBuf, Content)>,
 }
 
 /// What the script is doing.
@@ -252,15 +254,14 @@ impl Script {
         flushed.map_err(|error| format!("{error:?}"))?;
         self.snapshots += 1;
         let dir = Path::new(DIR).join("snapshots").join(self.snapshots.to_string());
-        match during(Activity::Snapshot, || self.store.snapshot(&dir)) {
+        let content =
+            self.history().after.last_key_value().map(|(_, last)| last.clone()).unwrap_or_default();
+        self.history().begun_snapshot = Some((dir.clone(), content));
+        let made = during(Activity::Snapshot, || self.store.snapshot(&dir));
+        let begun = self.history().begun_snapshot.take();
+        match made {
             Ok(()) => {
-                let mut history = self.history();
-                let content = history
-                    .after
-                    .last_key_value()
-                    .map(|(_, last)| last.clone())
-                    .unwrap_or_default();
-                history.snapshot = Some((dir, content));
+                self.history().snapshot = begun;
                 Ok(())
             }
             Err(SnapshotError::Flush(JobError::Full)) if self.is_disk_full => Ok(()),

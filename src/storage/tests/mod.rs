@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+mod compression;
 mod crash;
 mod faults;
 mod golden;
 mod history;
 mod model;
 mod mutation;
+mod quarantine;
 mod rot;
 mod threads;
 

@@ -78,7 +78,8 @@ macro_rules! sync {
     };
 }
 
-/// Every sync in the engine. `identity.rs` holds the two of `IDENTITY` in its own test.
+/// Every sync in the engine. `identity.rs` holds the two of `IDENTITY` in its own test, `quarantine.rs` that of `damaged/`
+/// before a merge takes a damaged table away.
 #[rustfmt::skip]
 const SYNCS: &[Sync] = &[
     sync!(Always, "log segment: its records, before they are acknowledged", "acknowledged writes are lost",

@@ -52,7 +52,8 @@ fn options() -> Options {
     }
 }
 
-/// Nothing but what was written is ever read; what cannot be read says so. Whether the rot was noticed at all.
+/// Nothing but what was written is ever read; what cannot be read says so, and still does when merges went through it, and
+/// after the next start. Whether the rot was noticed at all.
 fn check(disk: &Disk, expected: &Content, what: &str) -> bool {
     let store = match Store::open(
         std::sync::Arc::new(disk.clone()),
@@ -67,6 +68,22 @@ fn check(disk: &Disk, expected: &Content, what: &str) -> bool {
         }
         Err(_) => return true,
     };
+    let noticed = read_all(&store, expected, what);
+    if noticed {
+        while !store.scrub(1 << 20).is_round {}
+        run_jobs(&store);
+        let stats = store.stats();
+        assert_eq!((stats.tables_damaged, stats.set_aside.is_empty()), (0, false), "{what}");
+        read_all(&store, expected, &format!("{what}, then merged"));
+        drop(store);
+        let store = open(disk, &options()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        read_all(&store, expected, &format!("{what}, then merged and started"));
+    }
+    noticed
+}
+
+/// Reads every key both ways; whether something could not be read.
+fn read_all(store: &Store, expected: &Content, what: &str) -> bool {
     let mut noticed = false;
     for (key, value) in &expected.entries {
         match store.get(key) {

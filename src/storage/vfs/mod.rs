@@ -31,7 +31,7 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     /// The system's; `NotFound` when there is none.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>>;
 
-    /// Gives the file `from` the name `to`, replacing what had it.
+    /// Gives the file `from` the name `to`, replacing what had it; or the directory `from`, where `to` is no name yet.
     /// # Errors
     /// The system's.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;

@@ -250,6 +250,7 @@ impl Config {
             cache_bytes: self.cache,
             memory_bytes: self.memory,
             compression: self.compression,
+            block_bytes: self.compression.block_bytes(),
             bloom_bits_per_key: self.bloom_bits,
             ..storage::Options::default()
         }

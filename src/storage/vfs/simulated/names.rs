@@ -97,7 +97,19 @@ impl Names {
     }
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let node = Node::File(self.file(from)?);
+        let node = *self.live.get(from).ok_or(io::ErrorKind::NotFound)?;
+        if node == Node::Directory {
+            if self.contains(to) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            assert_eq!(parent(from), parent(to), "directories stay where they are");
+            for Pending { dir, change, .. } in &mut self.pending {
+                if dir.starts_with(from) {
+                    change.follow(from, to);
+                    *dir = moved(dir, from, to);
+                }
+            }
+        }
         if parent(from) == parent(to) {
             self.change(
                 parent(from).to_owned(),
@@ -160,6 +172,27 @@ impl Names {
     }
 }
 
+impl Change {
+    /// What is still to be synced in a directory goes with it.
+    fn follow(&mut self, from: &Path, to: &Path) {
+        match self {
+            Self::Link(path, _) | Self::Unlink(path) => *path = moved(path, from, to),
+            Self::Rename(old, new, _) => {
+                *old = moved(old, from, to);
+                *new = moved(new, from, to);
+            }
+        }
+    }
+}
+
+/// The path of the directory `from`, or of what is in it, once that is called `to`.
+fn moved(path: &Path, from: &Path, to: &Path) -> PathBuf {
+    path.strip_prefix(from).map_or_else(
+        |_| path.to_owned(),
+        |inside| to.components().chain(inside.components()).collect(),
+    )
+}
+
 fn apply(names: &mut BTreeMap<PathBuf, Node>, change: &Change) {
     match change {
         Change::Link(path, node) => {
@@ -170,6 +203,13 @@ fn apply(names: &mut BTreeMap<PathBuf, Node>, change: &Change) {
         }
         Change::Rename(from, to, node) => {
             names.remove(from);
+            if *node == Node::Directory {
+                let inside = names.keys().filter(|path| path.starts_with(from)).cloned();
+                for path in inside.collect::<Vec<_>>() {
+                    let node = names.remove(&path);
+                    names.extend(node.map(|node| (moved(&path, from, to), node)));
+                }
+            }
             names.insert(to.clone(), *node);
         }
     }
