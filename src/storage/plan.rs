@@ -8,6 +8,7 @@
 //! RocksDB): else what is overwritten there could be as much as what is live.
 //! A damaged table of level 0 takes that level down before it is full; a deeper one is written anew where it is.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
@@ -54,7 +55,7 @@ impl Bounds {
     }
 }
 
-/// How much of each level beyond the first is there, and may be: what pace and plan agree on.
+/// How many bytes each level holds, and may hold: what plan and pace agree on.
 #[derive(Debug)]
 pub(crate) struct Fill {
     /// Bytes by level, level 0 first.
@@ -105,7 +106,7 @@ pub(crate) fn choose(
     let at = |level| tables.iter().copied().filter(move |table| table.level == level);
     let is_damaged = |table: &&TableMeta| damaged.contains(&table.number);
     let mut level0: Vec<_> = at(0).collect();
-    level0.sort_by_key(|table| std::cmp::Reverse(table.number));
+    level0.sort_by_key(|table| Reverse(table.number));
     if level0.iter().any(is_damaged) {
         return Some(merge_down(tables, &level0, 0));
     }
@@ -113,25 +114,19 @@ pub(crate) fn choose(
         return Some(Plan { inputs: vec![table.number], target: table.level, bytes: table.bytes });
     }
     let fill = Fill::of(tables.iter().copied(), bounds);
-    let over = fill.levels().filter(|(_, bytes, most)| most < bytes);
-    let score = |bytes: u64, most: u64| u128::from(bytes) * 1_000 / u128::from(most.max(1));
+    let score = |part: u64, whole: u64| u128::from(part) * 1_000 / u128::from(whole.max(1));
+    let is_level0_due = bounds.level0_tables <= level0.len();
     let level0_score = score(level0.len() as u64, bounds.level0_tables as u64);
-    let fullest = over
-        .map(|(level, bytes, most)| (score(bytes, most), std::cmp::Reverse(level)))
-        .chain(
-            (bounds.level0_tables <= level0.len()).then_some((level0_score, std::cmp::Reverse(0))),
-        )
-        .max()?;
-    match fullest {
-        (_, std::cmp::Reverse(0)) => {
-            let oldest = &level0[level0.len() - bounds.level0_tables..];
-            Some(merge_down(tables, oldest, 0))
-        }
-        (_, std::cmp::Reverse(level)) => {
-            let plans = at(level).map(|table| merge_down(tables, &[table], level));
-            plans.min_by_key(|plan| plan.bytes)
-        }
+    let deeper = fill.levels().filter(|(_, bytes, most)| most < bytes);
+    let due = is_level0_due.then_some((0, level0_score)).into_iter();
+    let due = due.chain(deeper.map(|(level, bytes, most)| (level, score(bytes, most))));
+    let (fullest, _) = due.max_by_key(|(level, score)| (*score, Reverse(*level)))?;
+    if fullest == 0 {
+        let oldest = &level0[level0.len() - bounds.level0_tables..];
+        return Some(merge_down(tables, oldest, 0));
     }
+    let plans = at(fullest).map(|table| merge_down(tables, &[table], fullest));
+    plans.min_by_key(|plan| plan.bytes)
 }
 
 /// Merges these tables of `level` into the next one.

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 pub(super) use loom::sync::{Condvar, Mutex, MutexGuard};
-pub(super) use loom::thread::{Thread, current as current_thread, park};
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
 }
 
-pub(super) fn unpark(thread: &Thread) {
-    thread.unpark();
+pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar.wait(guard).unwrap()
 }
 
 /// Patience has no end here: who is never woken is found out.
@@ -21,6 +20,6 @@ pub(super) fn wait_while<T>(
     mut condition: impl FnMut(&mut T) -> bool,
 ) {
     while condition(&mut guard) {
-        guard = condvar.wait(guard).unwrap();
+        guard = wait(condvar, guard);
     }
 }

@@ -147,7 +147,7 @@ impl SegmentReader {
 
     /// The next record, a part of a chunk that was read with it; `None` where nothing but zeros follows. A bad one stays next: see [`Self::skip_to_sound`].
     pub(crate) fn next(&mut self) -> io::Result<Option<Result<Record, BadRecord>>> {
-        if self.offset >= self.length || self.is_blank_from_here()? {
+        if self.offset >= self.length {
             return Ok(None);
         }
         Ok(Some(match self.read_here()? {
@@ -155,6 +155,7 @@ impl SegmentReader {
                 self.offset += record_bytes(record.payload.len()) as u64;
                 Ok(record)
             }
+            Err(_) if self.is_blank_from_here()? => return Ok(None),
             Err(reason) => {
                 Err(BadRecord { offset: self.offset, position: self.position(), reason })
             }

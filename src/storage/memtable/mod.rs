@@ -1,5 +1,4 @@
 //! Memtable: the writes that are in the log and in no SSTable yet, sorted.
-
 //!
 //! Its entries' bytes stand in an [`arena`], their order in a [`tree`] over it.
 
@@ -16,6 +15,7 @@ use super::log::{Header, LogPosition};
 use super::table::Entry;
 use arena::{Arena, Stored};
 use tree::Tree;
+pub(in crate::storage) use tree::prefix;
 
 /// Bytes counted for an entry beside key and value: its header in the arena, and its places in the tree's nodes, which
 /// are two thirds full.

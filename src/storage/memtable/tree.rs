@@ -210,16 +210,20 @@ fn number(length: usize) -> NodeNumber {
 }
 
 impl<'a> Sought<'a> {
-    #[expect(clippy::big_endian_bytes, reason = "numbers must sort as the bytes do")]
     fn new(key: &'a [u8]) -> Self {
-        let first = key.first_chunk::<PREFIX_BYTES>().copied().unwrap_or_else(|| {
-            let mut first = [0; PREFIX_BYTES];
-            first[..key.len()].copy_from_slice(key);
-            first
-        });
-        let prefix = u128::from_be_bytes(first);
-        Self { key, prefix }
+        Self { key, prefix: prefix(key) }
     }
+}
+
+/// The first bytes of a key, as a number that sorts as they do; a shorter key is filled up with zeros.
+#[expect(clippy::big_endian_bytes, reason = "numbers must sort as the bytes do")]
+pub(in crate::storage) fn prefix(key: &[u8]) -> u128 {
+    let first = key.first_chunk::<PREFIX_BYTES>().copied().unwrap_or_else(|| {
+        let mut first = [0; PREFIX_BYTES];
+        first[..key.len()].copy_from_slice(key);
+        first
+    });
+    u128::from_be_bytes(first)
 }
 
 impl Default for Keys {

@@ -3,10 +3,9 @@
 
 use bytes::Bytes;
 
+use crate::storage::memtable::prefix;
 use crate::storage::table::Entry;
 
-/// Bytes of a key that are compared as one number.
-const PREFIX_BYTES: usize = 16;
 /// Bytes counted for an entry beside key and value.
 const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Place>();
 
@@ -52,15 +51,6 @@ impl Gathered {
         });
         places.into_iter().map(move |place| entry(&place))
     }
-}
-
-/// The first bytes of a key, as a number that sorts as they do.
-#[expect(clippy::big_endian_bytes, reason = "numbers must sort as the bytes do")]
-fn prefix(key: &[u8]) -> u128 {
-    let mut first = [0; PREFIX_BYTES];
-    let taken = key.len().min(PREFIX_BYTES);
-    first[..taken].copy_from_slice(&key[..taken]);
-    u128::from_be_bytes(first)
 }
 
 #[cfg(test)]

@@ -63,9 +63,7 @@ impl Pace {
         self.owed.store(owed - due, Ordering::Relaxed);
         Duration::from_nanos(due)
     }
-}
 
-impl Pace {
     /// One more look at the disk: merges that wait for it come nearer.
     pub(super) fn tick_merges(&self) {
         let less = |pause: u64| pause.checked_sub(1);

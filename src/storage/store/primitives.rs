@@ -5,16 +5,15 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
-pub(super) use std::thread::{Thread, current as current_thread, park};
 
 /// A panic in another thread leaves none of our states half-changed: each is replaced in one step.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends the thread's present or next [`park`].
-pub(super) fn unpark(thread: &Thread) {
-    thread.unpark();
+/// Lets the mutex go until the next notification, or for no reason at all.
+pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits while `condition` holds, at most `patience`.

@@ -6,7 +6,9 @@
 //! Promises, which `proofs/loom/` holds against every order of steps: no two work at once, no wake-up is lost, and every
 //! caller returns with what `look` found or with its own work's result.
 
-use super::primitives::{Mutex, Thread, current_thread, lock, park, unpark};
+use std::sync::Arc;
+
+use super::primitives::{Condvar, Mutex, lock, wait};
 
 /// Whose turn it is.
 #[derive(Debug, Default)]
@@ -23,7 +25,14 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     wanted: u64,
-    thread: Thread,
+    call: Arc<Call>,
+}
+
+/// What one caller waits for: to be called, once.
+#[derive(Debug, Default)]
+struct Call {
+    came: Mutex<bool>,
+    heard: Condvar,
 }
 
 /// A turn that is taken; given back when dropped, by a panic too.
@@ -57,14 +66,29 @@ impl Turn {
                 state.is_taken = true;
                 break;
             }
-            state.waiting.push(Waiting { wanted, thread: current_thread() });
+            let call = Arc::new(Call::default());
+            state.waiting.push(Waiting { wanted, call: Arc::clone(&call) });
             drop(state);
-            park();
+            call.wait();
         }
         let mut taken = Taken { turn: self, reached: u64::MAX };
         let result = work();
         taken.reached = reached(&result);
         result
+    }
+}
+
+impl Call {
+    fn wait(&self) {
+        let mut came = lock(&self.came);
+        while !*came {
+            came = wait(&self.heard, came);
+        }
+    }
+
+    fn make(&self) {
+        *lock(&self.came) = true;
+        self.heard.notify_one();
     }
 }
 
@@ -80,6 +104,6 @@ impl Drop for Taken<'_> {
             (state.waiting.pop(), served)
         };
         // The next turn begins before those who are done are told.
-        next.into_iter().chain(served).for_each(|waiting| unpark(&waiting.thread));
+        next.into_iter().chain(served).for_each(|waiting| waiting.call.make());
     }
 }
