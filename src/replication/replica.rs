@@ -111,7 +111,9 @@ pub enum MintAnswer {
 /// is held all of it, merged. A range has no single state: it is `node`'s to answer.
 pub fn answer(key: &[u8], own: &Siblings, request: &Request, mut local: Local<'_>) -> Step<Answer> {
     match request {
-        Request::Read { want: ReadWant::State, .. } => unchanged(Answer::State(own.clone())),
+        Request::Read { want: ReadWant::State, .. } | Request::ReadHeld { .. } => {
+            unchanged(Answer::State(own.clone()))
+        }
         Request::Read { want: ReadWant::Digest, .. } => {
             unchanged(Answer::Digest { digest: own.digest(), absent: !own.has_value() })
         }
@@ -123,7 +125,6 @@ pub fn answer(key: &[u8], own: &Siblings, request: &Request, mut local: Local<'_
         Request::Merge { state, put, .. } | Request::Hold { state, put, .. } => {
             merge(key, own, state, put.as_ref(), &mut local)
         }
-        Request::ReadHeld { .. } => unchanged(Answer::State(own.clone())),
         Request::ReadRange { .. } => unreachable!("a range is read by node, key by key"),
     }
 }

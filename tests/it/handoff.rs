@@ -17,7 +17,8 @@ fn key_of(live: &Live, owner: &str, other: &str) -> String {
 }
 
 fn node<'a>(live: &'a Live, name: &str) -> &'a Node {
-    let number: usize = name.trim_start_matches('n').parse().unwrap();
+    let number: usize =
+        name.trim_start_matches('n').parse().expect("a node's name is n and a number");
     &live.cluster.nodes[number - 1]
 }
 
@@ -27,7 +28,8 @@ fn hints(live: &Live) -> Vec<Value> {
 
 /// The textbook: four nodes of which one is down, three replicas, all three wanted.
 #[test]
-fn a_stand_in_takes_the_place_of_an_owner_that_is_down_and_hands_over_when_it_is_back() -> Result<()> {
+fn a_stand_in_takes_the_place_of_an_owner_that_is_down_and_hands_over_when_it_is_back() -> Result<()>
+{
     let live = Live::start_nodes(4)?;
     let key = key_of(&live, "n2", "n4");
     live.ok(&["put", &key, "before"]);
@@ -64,7 +66,9 @@ fn what_a_killed_node_missed_reaches_it_though_the_holders_were_restarted() -> R
     let written = pairs(0..400);
     node(&live, "n3").kill()?;
     live.kvctl(&["import", "-q", "-w", "2"]).write_stdin(lines(&written)).assert().success();
-    wait_for("hints for n3", || hints(&live).iter().any(|hint| hint["target"] == "n3").then_some(()));
+    wait_for("hints for n3", || {
+        hints(&live).iter().any(|hint| hint["target"] == "n3").then_some(())
+    });
 
     let mut back = Vec::new();
     for name in ["n1", "n2"] {

@@ -173,7 +173,8 @@ fn handed_off(sight: &Sight) -> Look {
 /// Whether no hint waits for a member that is up.
 fn none_due(sight: &Sight) -> Look {
     let targets = sight.infos.values().flat_map(|info| &info.hints_for);
-    let due: u64 = targets.filter(|(target, _)| sight.is_up(**target)).map(|(_, hints)| hints).sum();
+    let due: u64 =
+        targets.filter(|(target, _)| sight.is_up(**target)).map(|(_, hints)| hints).sum();
     if due == 0 {
         Look::Yes
     } else {

@@ -629,13 +629,13 @@ impl Writing {
                 let mint = wanted.recalled_mint(recalled);
                 self.mint(wanted, scene, mint)
             }
-            Phase::Spreading(spread) => match spread.fold() {
-                Some(mint) => self.mint(wanted, scene, mint),
-                None => {
-                    let done = self.done(wanted, spread);
-                    self.finish(wanted, scene, done)
+            Phase::Spreading(spread) => {
+                if let Some(mint) = spread.fold() {
+                    return self.mint(wanted, scene, mint);
                 }
-            },
+                let done = self.done(wanted, spread);
+                self.finish(wanted, scene, done)
+            }
         }
     }
 

@@ -305,7 +305,7 @@ impl Handoff {
     /// Sends what the window allows; reads on, or rests, where a page is done.
     fn advance(&mut self, now: Time, node: NodeId, effects: &mut Vec<Effect>) {
         let Some(target) = self.targets.get_mut(&node) else { return };
-        if !target.from.is_some_and(|from| from <= now) {
+        if target.from.is_none_or(|from| from > now) {
             return;
         }
         match &mut target.phase {
