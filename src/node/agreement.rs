@@ -8,7 +8,7 @@ use crate::cluster::membership::{self, Health};
 use crate::cluster::register::{self, Outcome, ProposalId};
 use crate::cluster::{Incarnation, LayoutTag, Start, Time, change, start};
 use crate::node_id::NodeId;
-use crate::replication::Input;
+use crate::replication::{Input, hinted_handoff};
 use crate::ring::{Layout, Preferences};
 use crate::storage::{LogPosition, WriteBatch};
 use crate::wire::client::{self, ErrorCode, ReplyBody};
@@ -238,6 +238,7 @@ impl Core {
         let event = membership::Event::LayoutChanged { tag: self.tag, members };
         self.membership_event(event, effects);
         self.coordinate(Input::LayoutChanged);
+        self.hand_over(hinted_handoff::Event::LayoutChanged, effects);
         self.open_fence(effects);
         self.dial(effects);
     }

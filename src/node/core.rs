@@ -161,7 +161,9 @@ impl Core {
             membership::Config { interval: config.gossip_interval, seeds: config.seeds.clone() };
         let register = Register::new(now, me, opened.register, &mut rng);
         let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
-        let hints = Hints::open(&store, now, &mut rng)?;
+        let reachable = |_| Reachability::Unreachable;
+        let view = View { me, preferences: &preferences, reachable: &reachable, now };
+        let hints = Hints::open(&store, &view, config.hints.ttl, &mut rng)?;
         let next_op = rng.random_range(0..1 << FIRST_OP_BITS);
         Ok(Self {
             me,
@@ -222,6 +224,7 @@ impl Core {
             Event::PeerUnreachable(peer) => self.peer_unreachable(peer, effects),
             Event::Read { token, result } => self.read_done(token, result, effects),
             Event::Scanned { token, result } => self.slice_done(token, result, effects),
+            Event::HintLimits(limits) => self.limit_hints(limits, effects),
             Event::Stop => {
                 if self.phase == Phase::Running {
                     self.phase = Phase::Draining;
@@ -268,7 +271,9 @@ impl Core {
         match parked {
             Parked::Send { to, message } => self.send(to, message, effects),
             Parked::Answer { op, answer } => {
-                self.coordinate(Input::Answer { from: self.me, op, answer });
+                if !self.hint_answered(self.me, self.layout.version, op, &answer, effects) {
+                    self.coordinate(Input::Answer { from: self.me, op, answer });
+                }
             }
             Parked::MintDurable { op } => self.coordinate(Input::MintDurable { op }),
             Parked::Reply { origin, body } => self.reply(origin, body, effects),
@@ -288,12 +293,7 @@ impl Core {
 
     /// Feeds the coordinator; what it wants is queued, and done by [`Core::settle`].
     pub(super) fn coordinate(&mut self, input: Input) {
-        let (membership, peers) = (&self.membership, &self.peers);
-        let reachable = |node| match (membership.health(node), peers.is_connected(node)) {
-            (membership::Health::Down { .. }, _) => Reachability::Down,
-            (_, true) => Reachability::Up,
-            (_, false) => Reachability::Unreachable,
-        };
+        let reachable = reachability(&self.membership, &self.peers);
         let view = View {
             me: self.me,
             preferences: &self.preferences,
@@ -476,6 +476,18 @@ impl Core {
                 effects.push(Effect::Stopped);
             }
         }
+    }
+}
+
+/// Whether each peer can be asked.
+pub(super) fn reachability<'a>(
+    membership: &'a Membership,
+    peers: &'a Peers,
+) -> impl Fn(NodeId) -> Reachability + use<'a> {
+    |node| match (membership.health(node), peers.is_connected(node)) {
+        (membership::Health::Down { .. }, _) => Reachability::Down,
+        (_, true) => Reachability::Up,
+        (_, false) => Reachability::Unreachable,
     }
 }
 

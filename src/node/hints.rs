@@ -6,24 +6,25 @@
 //! ```text
 //! operation of a hint's merge := 1:u1 send:u63        a coordinator's has 0 in front
 //! ```
-//! Invariant: a hint goes when its target merged it durably and it still is what was sent, never before.
+//! Invariant: a hint that counted for anything goes when its target, or as many owners as it counted for, merged it durably
+//! and it still is what was sent, never before.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cluster::Time;
 use crate::cluster::membership::Health;
 use crate::node_id::NodeId;
 use crate::replication::hinted_handoff::{self, Handoff, Hint, PAGE_ENTRIES, Reply, SendId};
-use crate::replication::{Answer, Local, OpId, Refusal, Request, replica};
+use crate::replication::{Answer, Envelope, Local, OpId, Refusal, Request, View, replica};
 use crate::ring::Token;
 use crate::storage::{Found, LogPosition, ReadError, ScanSlice, Store, WriteBatch, WriteError};
 use crate::version::Siblings;
 use crate::wire::peer::PeerMessage;
 
-use super::core::Core;
+use super::config::HintLimits;
+use super::core::{Core, reachability};
 use super::event::{Effect, ScanToken};
 use super::key_work::{Asker, Gathering, KeyWork};
 use super::keys;
@@ -37,7 +38,7 @@ const PAGE_BYTES: usize = 1 << 20;
 const MERGE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The hints of a node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Hints {
     handoff: Handoff,
     /// Bytes of all hints, as stored.
@@ -58,10 +59,11 @@ impl Hints {
     /// The hints that the store holds: all of them are read once.
     pub(super) fn open(
         store: &Store,
-        now: Time,
+        view: &View<'_>,
+        ttl: Duration,
         rng: &mut impl rand::Rng,
     ) -> Result<Self, StartError> {
-        let mut hints = Self::default();
+        let mut hints = Self { handoff: Handoff::new(ttl), bytes: 0, pages: BTreeMap::new() };
         let (start, end) = keys::hints();
         for entry in store.scan(&start, Some(&end)) {
             let malformed = |source| StartError::Malformed { record: "hint".to_owned(), source };
@@ -70,9 +72,10 @@ impl Hints {
                 source: source.into(),
             })?;
             let (target, _) = keys::parse_hint(&key).map_err(malformed)?;
+            let since = Hint::since_of(&value).map_err(malformed)?;
             hints.bytes += value.len() as u64;
-            let held = hinted_handoff::Event::Held(target);
-            hints.handoff.handle(now, held, rng, &mut Vec::new());
+            let held = hinted_handoff::Event::Held { target, since };
+            hints.handoff.handle(view, held, rng, &mut Vec::new());
         }
         Ok(hints)
     }
@@ -194,9 +197,7 @@ impl Core {
 
     /// Tells the machine something, and carries out what it wants.
     pub(super) fn hand_over(&mut self, event: hinted_handoff::Event, effects: &mut Vec<Effect>) {
-        let mut wanted = Vec::new();
-        self.hints.handoff.handle(self.now, event, &mut self.rng, &mut wanted);
-        for wanted in wanted {
+        for wanted in self.hints_wanted(event) {
             match wanted {
                 hinted_handoff::Effect::Read { target, from } => {
                     let (first, end) = keys::hints_of(target);
@@ -212,13 +213,34 @@ impl Core {
                         bytes_max,
                     });
                 }
-                hinted_handoff::Effect::Send { id, target, key, hint } => {
-                    self.send_hint(id, target, key, hint.state, effects);
+                hinted_handoff::Effect::Send { id, to, key, state } => {
+                    self.send_hint(id, to, key, state, effects);
                 }
                 hinted_handoff::Effect::Forget { target, key, sent } => {
                     self.key_work(KeyWork::Forget { target, key, sent }, effects);
                 }
             }
+        }
+    }
+
+    fn hints_wanted(&mut self, event: hinted_handoff::Event) -> Vec<hinted_handoff::Effect> {
+        let reachable = reachability(&self.membership, &self.peers);
+        let view = View {
+            me: self.me,
+            preferences: &self.preferences,
+            reachable: &reachable,
+            now: self.now,
+        };
+        let mut wanted = Vec::new();
+        self.hints.handoff.handle(&view, event, &mut self.rng, &mut wanted);
+        wanted
+    }
+
+    /// How long hints wait, and how much room they have, from now on.
+    pub(super) fn limit_hints(&mut self, limits: HintLimits, effects: &mut Vec<Effect>) {
+        let before = std::mem::replace(&mut self.config.hints, limits);
+        if before.ttl != limits.ttl {
+            self.hand_over(hinted_handoff::Event::Ttl(limits.ttl), effects);
         }
     }
 
@@ -269,6 +291,7 @@ impl Core {
     /// The answer to a hint's merge. False when the operation is not one.
     pub(super) fn hint_answered(
         &mut self,
+        from: NodeId,
         layout: u64,
         op: OpId,
         answer: &Answer,
@@ -283,26 +306,29 @@ impl Core {
             _ => Reply::Busy,
         };
         let id = SendId(op.0 & !SEND_BIT);
-        self.hand_over(hinted_handoff::Event::Answered { id, reply }, effects);
+        self.hand_over(hinted_handoff::Event::Answered { id, from, reply }, effects);
         true
     }
 
     fn send_hint(
         &mut self,
         id: SendId,
-        target: NodeId,
+        to: NodeId,
         key: Bytes,
         state: Siblings,
         effects: &mut Vec<Effect>,
     ) {
+        let (layout, op) = (self.layout.version, OpId(id.0 | SEND_BIT));
+        let body = Request::Merge { key, state, put: None };
         let deadline = self.now.after(MERGE_DEADLINE).monotonic;
+        self.figures.counters.hints_sent += 1;
+        if to == self.me {
+            return self.replica_request(Asker::Own { op }, body, deadline, effects);
+        }
         // Without a connection the machine is told apart, or hears of it by the silence.
-        if let Some(deadline) = self.peers.deadline_at(target, deadline, self.now) {
-            let (layout, op) = (self.layout.version, OpId(id.0 | SEND_BIT));
-            let body = Request::Merge { key, state, put: None };
-            let envelope = crate::replication::Envelope { layout, op, body };
-            self.figures.counters.hints_sent += 1;
-            self.send(target, PeerMessage::Request { deadline, envelope }, effects);
+        if let Some(deadline) = self.peers.deadline_at(to, deadline, self.now) {
+            let envelope = Envelope { layout, op, body };
+            self.send(to, PeerMessage::Request { deadline, envelope }, effects);
         }
     }
 
@@ -314,7 +340,7 @@ impl Core {
         let is_own = matches!(asker, Asker::Own { .. });
         match walk.owns(target) && target != self.me && (is_own || !walk.owns(self.me)) {
             false => Err(Refusal::NotOwner),
-            true if self.config.hints_bytes_max <= self.hints.bytes => Err(Refusal::DiskFull),
+            true if self.config.hints.bytes_max <= self.hints.bytes => Err(Refusal::DiskFull),
             true => Ok(()),
         }
     }
@@ -362,7 +388,8 @@ impl Core {
         }
         if is_new {
             self.figures.counters.hints_stored += 1;
-            self.hand_over(hinted_handoff::Event::Held(target), effects);
+            let since = self.now.wall;
+            self.hand_over(hinted_handoff::Event::Held { target, since }, effects);
         }
         self.answer(asker, step.answer, standing.position, effects);
     }

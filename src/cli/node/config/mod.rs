@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::node::HintLimits;
 use crate::ring::{Mode, Weight};
 use crate::storage::{self, Compression, SyncMode};
 
@@ -59,8 +60,8 @@ pub struct Config {
     pub bloom_bits: u32,
     /// How often a node raises its heartbeat.
     pub gossip_interval: Duration,
-    /// Bytes of hints kept for other nodes.
-    pub hints_max: u64,
+    /// What is kept for other nodes, and for how long.
+    pub hints: HintLimits,
     /// Clients at once.
     pub connections: usize,
     /// Largest message, bytes.
@@ -173,7 +174,10 @@ impl Config {
                 .choice("storage.compression", &[Compression::Lz4, Compression::None]),
             bloom_bits: fields.count("storage.bloom_bits"),
             gossip_interval: fields.span("gossip.interval"),
-            hints_max: fields.size("hints.max"),
+            hints: HintLimits {
+                ttl: fields.span("hints.ttl"),
+                bytes_max: fields.size("hints.max"),
+            },
             connections: fields.count("limits.connections"),
             frame: fields.size("limits.frame"),
             requests_memory: fields.size("limits.memory"),
