@@ -310,7 +310,7 @@ impl Core {
             replication::Effect::Ask { to, op, request, deadline } => {
                 self.ask(to, op, request, deadline, effects);
             }
-            replication::Effect::Mint { op, mint } => {
+            replication::Effect::Mint { op, mint, held_for } => {
                 if self.phase == Phase::Marking {
                     // A dot behind the clean mark would be unknown to the next start.
                     self.coordinate(Input::Failed {
@@ -318,6 +318,8 @@ impl Core {
                         op,
                         why: FailedWhy::Overloaded,
                     });
+                } else if let Some(held_for) = held_for {
+                    self.mint_held(op, mint, held_for, effects);
                 } else {
                     self.key_work(KeyWork::Mint { op, mint }, effects);
                 }

@@ -17,7 +17,9 @@ use bytes::Bytes;
 use crate::cluster::membership::Health;
 use crate::node_id::NodeId;
 use crate::replication::hinted_handoff::{self, Handoff, Hint, PAGE_ENTRIES, Reply, SendId};
-use crate::replication::{Answer, Envelope, Local, OpId, Refusal, Request, View, replica};
+use crate::replication::{
+    Answer, Envelope, HeldFor, Local, Mint, OpId, Refusal, Request, View, replica,
+};
 use crate::ring::Token;
 use crate::storage::{Found, LogPosition, ReadError, ScanSlice, Store, WriteBatch, WriteError};
 use crate::version::Siblings;
@@ -26,7 +28,7 @@ use crate::wire::peer::PeerMessage;
 use super::config::HintLimits;
 use super::core::{Core, reachability};
 use super::event::{Effect, ScanToken};
-use super::key_work::{Asker, Gathering, KeyWork};
+use super::key_work::{Asker, Gathering, KeyWork, MintHeld, Purpose};
 use super::keys;
 use super::start::StartError;
 
@@ -116,12 +118,47 @@ impl Core {
         deadline: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let owners = self.preferences.of_slot(Token::of(key).slot()).owners();
+        self.gather_all(key, None, Purpose::Answer { asker, deadline }, effects);
+    }
+
+    /// A write of the own coordinator on a key that this node does not own, into the hint for an owner: on all that is
+    /// held of the key.
+    pub(super) fn mint_held(
+        &mut self,
+        op: OpId,
+        mint: Mint,
+        held_for: HeldFor,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.config.hints.bytes_max <= self.hints.bytes {
+            return self.mint_refused(op, &Refusal::DiskFull);
+        }
+        let (key, layout) = (mint.key.clone(), self.layout.version);
+        let work = MintHeld {
+            op,
+            mint,
+            held_for,
+            held: Siblings::new(),
+            position: LogPosition::ZERO,
+            layout,
+        };
+        self.gather_all(&key, Some(held_for.target), Purpose::Mint(work.into()), effects);
+    }
+
+    /// Gathers what is held of a key, but for the hint of `without`.
+    fn gather_all(
+        &mut self,
+        key: &Bytes,
+        without: Option<NodeId>,
+        purpose: Purpose,
+        effects: &mut Vec<Effect>,
+    ) {
+        let held = self.hints.held().map(|(target, _)| target);
+        let targets = held.filter(|target| Some(*target) != without);
         let mut places = vec![keys::data(key)];
-        let holds = |owner: &NodeId| self.hints.held().any(|(target, _)| target == *owner);
-        places.extend(owners.filter(holds).map(|owner| keys::hint(owner, key)));
+        places.extend(targets.map(|target| keys::hint(target, key)));
         let (merged, position) = (Siblings::new(), LogPosition::ZERO);
-        let gathering = Gathering { asker, deadline, places, merged, position };
+        let gathering = Gathering { purpose, places, merged, position };
         self.key_work(KeyWork::Gather(gathering), effects);
     }
 
@@ -137,17 +174,25 @@ impl Core {
         gathering.merged.merge(held, &mut alarms);
         gathering.position = gathering.position.max(position);
         gathering.places.pop();
-        if gathering.deadline <= self.now.monotonic {
-            self.figures.counters.expired += 1;
-        } else if gathering.places.is_empty() {
-            let Gathering { asker, merged, position, .. } = gathering;
-            let answer = match self.check_layout(asker) {
-                Ok(()) => Answer::State(merged),
-                Err(refusal) => Answer::Refused(refusal),
-            };
-            self.answer(asker, answer, position, effects);
-        } else {
-            self.key_work(KeyWork::Gather(gathering), effects);
+        if !gathering.places.is_empty() {
+            return self.key_work(KeyWork::Gather(gathering), effects);
+        }
+        let Gathering { purpose, merged, position, .. } = gathering;
+        match purpose {
+            Purpose::Answer { deadline, .. } if deadline <= self.now.monotonic => {
+                self.figures.counters.expired += 1;
+            }
+            Purpose::Answer { asker, .. } => {
+                let answer = match self.check_layout(asker) {
+                    Ok(()) => Answer::State(merged),
+                    Err(refusal) => Answer::Refused(refusal),
+                };
+                self.answer(asker, answer, position, effects);
+            }
+            Purpose::Mint(work) => {
+                let work = MintHeld { held: merged, position, ..*work };
+                self.key_work(KeyWork::MintHeld(work), effects);
+            }
         }
     }
 
@@ -179,6 +224,9 @@ impl Core {
                     } else {
                         self.run_hold(stored, asker, target, &request, &mut standing, effects);
                     }
+                }
+                KeyWork::MintHeld(work) => {
+                    self.run_mint_held(stored, work, &mut standing, effects);
                 }
                 KeyWork::Forget { target, key, sent } => {
                     self.run_forget(stored, target, &key, &sent, &mut standing, effects);
@@ -374,24 +422,85 @@ impl Core {
         if step.actor_ahead {
             self.raise_epoch("a peer knows writes of this node that it has lost", effects);
         }
-        let is_new = standing.hint.is_none();
-        if standing.hint.as_ref() != Some(&hint) {
-            let bytes = hint.encode();
-            let length = bytes.len() as u64;
-            let mut batch = WriteBatch::new();
-            batch.put(stored, bytes);
-            if let Err(refusal) = self.append_hint(batch, standing, effects) {
-                return self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
+        match self.store_hint(stored, target, hint, standing, effects) {
+            Ok(()) => self.answer(asker, step.answer, standing.position, effects),
+            Err(refusal) => {
+                self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
             }
-            self.hints.bytes = self.hints.bytes - standing.bytes + length;
-            (standing.hint, standing.bytes) = (Some(hint), length);
         }
+    }
+
+    /// The write of a stand-in. All of its writes of a key go through one hint, one after the other, and the floor rises
+    /// with each: so no dot is minted twice, whatever becomes of the hint.
+    fn run_mint_held(
+        &mut self,
+        stored: &Bytes,
+        work: MintHeld,
+        standing: &mut Standing,
+        effects: &mut Vec<Effect>,
+    ) {
+        let MintHeld { op, mint, held_for, held, position, layout } = work;
+        if layout != self.layout.version {
+            let have = self.layout.version;
+            return self.mint_refused(op, &Refusal::Layout { have });
+        }
+        self.settle_lineage(effects);
+        self.figures.counters.mints += 1;
+        let nothing = Hint { w: held_for.w, since: self.now.wall, state: Siblings::new() };
+        let before = standing.hint.as_ref().unwrap_or(&nothing);
+        let (mut own, mut alarms) = (before.state.clone(), Vec::new());
+        own.merge(&held, &mut alarms);
+        let local = Local {
+            now: self.now,
+            actor: self.lineage.actor(),
+            floor: self.lineage.floor(),
+            memory: &mut self.memory,
+            clock: &mut self.clock,
+        };
+        let step = replica::mint(&own, &mint, local);
+        let (w, since) = (before.w.max(held_for.w), before.since);
+        alarms.extend(step.alarms);
+        self.raise_alarms(&alarms, effects);
+        if step.actor_ahead {
+            self.raise_epoch("a peer knows writes of this node that it has lost", effects);
+        }
+        if let Some(state) = step.state {
+            self.lineage.raise_floor(state.clock());
+            let hint = Hint { w, since, state };
+            if let Err(refusal) = self.store_hint(stored, held_for.target, hint, standing, effects)
+            {
+                return self.mint_refused(op, &refusal);
+            }
+        }
+        let position = position.max(standing.position);
+        self.mint_answered(op, step.answer, position, effects);
+    }
+
+    /// Stores a hint where it is another one than the one that stands.
+    fn store_hint(
+        &mut self,
+        stored: &Bytes,
+        target: NodeId,
+        hint: Hint,
+        standing: &mut Standing,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        if standing.hint.as_ref() == Some(&hint) {
+            return Ok(());
+        }
+        let is_new = standing.hint.is_none();
+        let (bytes, since) = (hint.encode(), hint.since);
+        let length = bytes.len() as u64;
+        let mut batch = WriteBatch::new();
+        batch.put(stored, bytes);
+        self.append_hint(batch, standing, effects)?;
+        self.hints.bytes = self.hints.bytes - standing.bytes + length;
+        (standing.hint, standing.bytes) = (Some(hint), length);
         if is_new {
             self.figures.counters.hints_stored += 1;
-            let since = self.now.wall;
             self.hand_over(hinted_handoff::Event::Held { target, since }, effects);
         }
-        self.answer(asker, step.answer, standing.position, effects);
+        Ok(())
     }
 
     fn run_forget(
@@ -406,9 +515,9 @@ impl Core {
         if standing.hint.as_ref() != Some(sent) {
             return;
         }
-        // An owner's data remembers all that the hint did: only elsewhere is anything forgotten with it.
-        if !self.owns(Token::of(key).slot()) && self.lineage.drop_state(&sent.state, &mut self.rng)
-        {
+        // What an owner keeps of its own coordination its data remembers; with any other hint something is forgotten.
+        let is_remembered = self.owns(Token::of(key).slot()) && sent.w == 0;
+        if !is_remembered && self.lineage.drop_state(&sent.state, &mut self.rng) {
             self.note_epoch("a value of the present one was handed over", effects);
         }
         let mut batch = WriteBatch::new();
