@@ -57,9 +57,10 @@ pub(super) struct AntiEntropy {
     masks: BTreeMap<NodeId, Mask>,
     repairs: BTreeMap<(NodeId, u16), SlotRepair>,
     pub(super) walks: SlotWalks<Purpose>,
-    asked: BTreeMap<OpId, Asked>,
+    /// What was asked, and the cut number that went with it.
+    asked: BTreeMap<OpId, (Asked, u64)>,
     /// Answers of this replica to its own repairs, one after the other: they must not nest.
-    pub(super) answered: VecDeque<(OpId, Answer)>,
+    pub(super) answered: VecDeque<(OpId, Answer, u64)>,
     next_op: u64,
 }
 
@@ -96,6 +97,8 @@ struct SlotRepair {
     give: VecDeque<(Bytes, Siblings)>,
     want: VecDeque<u64>,
     in_flight: usize,
+    /// The cut number of what is given.
+    cut: u64,
     complete: bool,
     moved: u64,
     bytes: u64,
@@ -103,7 +106,7 @@ struct SlotRepair {
 
 /// What an operation is about.
 #[derive(Debug)]
-enum Asked {
+pub(super) enum Asked {
     /// A question of the exchange.
     Exchange(AskId, NodeId),
     /// The rows of a slot.
@@ -116,6 +119,16 @@ enum Asked {
     Page(Partition),
     /// A state of such a page, which the own side merges.
     PageMerge(Partition, OpId),
+    /// The cut numbers of a partition that is to be refilled.
+    Numbers(Partition),
+    /// A step of a cut, of this member.
+    Cut(NodeId),
+    /// The own state of a key that a cut may forget something of.
+    Due(Bytes),
+    /// The own state of a key that a first owner asks about: the question, and the item in it.
+    Name(u64, usize),
+    /// An item of a question that is forgotten.
+    Reaped(u64),
 }
 
 /// The own tree as a peer sees it.
@@ -178,31 +191,33 @@ impl AntiEntropy {
             .map(|(node, shared)| (node, shared, self.exchange.progress(node)))
     }
 
-    /// An operation that asks for a page of `partition`.
-    pub(super) fn op_of_page(&mut self, partition: Partition) -> OpId {
-        self.op(Asked::Page(partition))
+    /// A number for what is asked of a peer, whose question carries no state.
+    pub(super) fn op(&mut self, asked: Asked) -> OpId {
+        self.op_under(asked, 0)
     }
 
-    /// An operation that merges a state of the page that `page` asked for.
-    pub(super) fn op_of_merge(&mut self, partition: Partition, page: OpId) -> OpId {
-        self.op(Asked::PageMerge(partition, page))
-    }
-
-    fn op(&mut self, asked: Asked) -> OpId {
+    /// The same where the question or state goes with a cut number.
+    pub(super) fn op_under(&mut self, asked: Asked, cut: u64) -> OpId {
         let op = OpId(REPAIR_BIT | self.next_op);
         self.next_op += 1;
-        self.asked.insert(op, asked);
+        self.asked.insert(op, (asked, cut));
         op
     }
 
     fn forget(&mut self, peer: NodeId) {
         self.repairs.retain(|(node, _), _| *node != peer);
-        self.asked.retain(|_, asked| match asked {
+        self.asked.retain(|_, (asked, _)| match asked {
             Asked::Exchange(_, node)
             | Asked::Rows(node, _)
             | Asked::Merge(node, _)
             | Asked::Read(node, ..) => *node != peer,
-            Asked::Page(_) | Asked::PageMerge(..) => true,
+            Asked::Page(_)
+            | Asked::PageMerge(..)
+            | Asked::Numbers(_)
+            | Asked::Cut(_)
+            | Asked::Due(_)
+            | Asked::Name(..)
+            | Asked::Reaped(_) => true,
         });
     }
 }
@@ -265,7 +280,7 @@ impl Core {
                 anti_entropy::Effect::Ask(id, peer, question) => {
                     let op = self.anti_entropy.op(Asked::Exchange(id, peer));
                     self.figures.counters.compare_bytes += bytes_of(&question);
-                    self.ask_peer(peer, op, Request::Compare(question), effects);
+                    self.ask_peer(peer, op, 0, Request::Compare(question), effects);
                 }
                 anti_entropy::Effect::Repair(peer, slot) => {
                     let (rows, keys) = (Vec::new(), BTreeMap::new());
@@ -409,6 +424,7 @@ impl Core {
                     give: VecDeque::new(),
                     want: VecDeque::new(),
                     in_flight: 0,
+                    cut: 0,
                     complete: true,
                     moved: 0,
                     bytes: 0,
@@ -469,23 +485,26 @@ impl Core {
         };
         let range = (repair.from, last);
         repair.from = last.saturating_add(1);
-        let op = self.anti_entropy.op(Asked::Rows(peer, slot));
+        let cut = self.cuts.number(slot);
+        let op = self.anti_entropy.op_under(Asked::Rows(peer, slot), cut);
         let question = Compare::Rows { slot, range, rows: pack(&rows) };
         self.figures.counters.compare_bytes += bytes_of(&question);
-        self.ask_peer(peer, op, Request::Compare(question), effects);
+        self.ask_peer(peer, op, cut, Request::Compare(question), effects);
     }
 
+    /// Sends a request of anti-entropy, refill or cut; `cut` is the number of the state or question in it.
     pub(super) fn ask_peer(
         &mut self,
         peer: NodeId,
         op: OpId,
+        cut: u64,
         body: Request,
         effects: &mut Vec<Effect>,
     ) {
         let deadline = self.now.after(DEADLINE).monotonic;
         // Without a connection the machine is told apart, or hears of it by the silence.
         if let Some(deadline) = self.peers.deadline_at(peer, deadline, self.now) {
-            let envelope = Envelope { layout: self.layout.version, op, body };
+            let envelope = Envelope { layout: self.layout.version, op, cut: Some(cut), body };
             self.send(peer, PeerMessage::Request { deadline, envelope }, effects);
         }
     }
@@ -495,6 +514,7 @@ impl Core {
         &mut self,
         layout: u64,
         op: OpId,
+        cut: Option<u64>,
         answer: Answer,
         effects: &mut Vec<Effect>,
     ) -> Option<Answer> {
@@ -502,15 +522,33 @@ impl Core {
             return Some(answer);
         }
         if layout == self.layout.version {
-            self.repair_answered(op, answer, effects);
+            let went_with = self.anti_entropy.asked.get(&op).map_or(0, |(_, cut)| *cut);
+            self.repair_answered(op, answer, cut.unwrap_or(went_with), effects);
         }
         None
     }
 
     /// The answer to an operation of anti-entropy, the peer's or this replica's own.
-    pub(super) fn repair_answered(&mut self, op: OpId, answer: Answer, effects: &mut Vec<Effect>) {
-        match (self.anti_entropy.asked.remove(&op), answer) {
+    pub(super) fn repair_answered(
+        &mut self,
+        op: OpId,
+        answer: Answer,
+        cut: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        match (self.anti_entropy.asked.remove(&op).map(|(asked, _)| asked), answer) {
             (None, _) => {}
+            (Some(Asked::Numbers(partition)), answer) => {
+                self.numbers_answered(partition, op, answer, effects);
+            }
+            (Some(Asked::Cut(node)), answer) => self.cut_answered(node, answer, effects),
+            (Some(Asked::Due(key)), answer) => {
+                self.due_state(&key, state_of(&answer), effects);
+            }
+            (Some(Asked::Name(question, index)), answer) => {
+                self.name_state(question, index, state_of(&answer), effects);
+            }
+            (Some(Asked::Reaped(question)), _) => self.reaped(question, effects),
             (Some(Asked::Page(partition)), answer) => {
                 self.page_answered(partition, op, answer, effects);
             }
@@ -529,7 +567,7 @@ impl Core {
             ) => {
                 self.figures.counters.compare_bytes += 8 * want.len() as u64;
                 if let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) {
-                    repair.give = give.into();
+                    (repair.give, repair.cut) = (give.into(), cut);
                     repair.want = want.into();
                     repair.complete &= complete;
                 }
@@ -549,7 +587,7 @@ impl Core {
                     repair.bytes += bytes;
                     self.figures.counters.repair_bytes += bytes;
                     let op = self.anti_entropy.op(Asked::Merge(peer, slot));
-                    self.ask_peer(peer, op, Request::Merge { key, state, put: None }, effects);
+                    self.ask_peer(peer, op, cut, Request::Merge { key, state, put: None }, effects);
                 }
             }
             (
@@ -579,7 +617,9 @@ impl Core {
                 let bytes = bytes_of_state(&key, &state);
                 (repair.in_flight, repair.bytes) = (repair.in_flight + 1, repair.bytes + bytes);
                 self.figures.counters.repair_bytes += bytes;
-                let asker = Asker::Repair { op: self.anti_entropy.op(Asked::Merge(peer, slot)) };
+                let cut = repair.cut;
+                let op = self.anti_entropy.op(Asked::Merge(peer, slot));
+                let asker = Asker::Repair { op, cut };
                 if Token::of(&key).slot() == slot {
                     let request = Request::Merge { key: key.clone(), state, put: None };
                     self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
@@ -591,7 +631,7 @@ impl Core {
                 if let Some(key) = repair.keys.get(&hash).cloned() {
                     repair.in_flight += 1;
                     let op = self.anti_entropy.op(Asked::Read(peer, slot, key.clone()));
-                    let asker = Asker::Repair { op };
+                    let asker = Asker::Repair { op, cut: self.cuts.number(slot) };
                     let request = Request::Read { key: key.clone(), want: ReadWant::State };
                     self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
                 }
@@ -620,8 +660,15 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         self.anti_entropy.repairs.remove(&(peer, slot.0));
-        self.anti_entropy.asked.retain(|_, asked| match asked {
-            Asked::Exchange(..) | Asked::Page(_) | Asked::PageMerge(..) => true,
+        self.anti_entropy.asked.retain(|_, (asked, _)| match asked {
+            Asked::Exchange(..)
+            | Asked::Page(_)
+            | Asked::PageMerge(..)
+            | Asked::Numbers(_)
+            | Asked::Cut(_)
+            | Asked::Due(_)
+            | Asked::Name(..)
+            | Asked::Reaped(_) => true,
             Asked::Rows(node, other) | Asked::Merge(node, other) | Asked::Read(node, other, _) => {
                 (*node, *other) != (peer, slot)
             }
@@ -668,4 +715,12 @@ fn bytes_of(question: &Compare) -> u64 {
 pub(super) fn bytes_of_state(key: &[u8], state: &Siblings) -> u64 {
     let values: usize = state.versions().values().map(|version| version.content.len()).sum();
     (key.len() + values) as u64
+}
+
+/// The state in an answer; `None` where it was refused.
+const fn state_of(answer: &Answer) -> Option<&Siblings> {
+    match answer {
+        Answer::State(state) => Some(state),
+        _ => None,
+    }
 }

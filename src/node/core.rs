@@ -37,6 +37,7 @@ use super::agreement::Proposals;
 use super::anti_entropy::AntiEntropy;
 use super::calls::{Calls, Origin};
 use super::config::{CoreConfig, DEADLINE_MAX};
+use super::cut::Cuts;
 use super::event::{Effect, Event, Severity};
 use super::figures::Figures;
 use super::forwarding::Forwards;
@@ -96,6 +97,7 @@ pub struct Core {
     pub(super) hints: Hints,
     pub(super) anti_entropy: AntiEntropy,
     pub(super) refilling: Refilling,
+    pub(super) cuts: Cuts,
     pub(super) next_op: u64,
     pub(super) figures: Figures,
     /// The last [`Effect::Wake`].
@@ -125,7 +127,7 @@ pub(super) enum Parked {
     /// This replica's answer to the own coordinator.
     Answer { op: OpId, answer: Answer },
     /// This replica's answer to the own anti-entropy.
-    Repair { op: OpId, answer: Answer },
+    Repair { op: OpId, answer: Answer, cut: u64 },
     /// The coordinator's own write.
     MintDurable { op: OpId },
     /// A reply to a client.
@@ -172,6 +174,7 @@ impl Core {
         let reachable = |_| Reachability::Unreachable;
         let view = View { me, preferences: &preferences, reachable: &reachable, now };
         let hints = Hints::open(&store, &view, config.hints.ttl, &mut rng)?;
+        let cuts = Cuts::open(&store, now, config.gossip_interval)?;
         let next_op = rng.random_range(0..1 << FIRST_OP_BITS);
         Ok(Self {
             me,
@@ -205,6 +208,7 @@ impl Core {
             hints,
             anti_entropy,
             refilling,
+            cuts,
             next_op,
             figures: Figures::default(),
             woken: 0,
@@ -259,8 +263,8 @@ impl Core {
             while let Some(wanted) = self.wanted.pop_front() {
                 self.carry_out(wanted, effects);
             }
-            while let Some((op, answer)) = self.anti_entropy.answered.pop_front() {
-                self.repair_answered(op, answer, effects);
+            while let Some((op, answer, cut)) = self.anti_entropy.answered.pop_front() {
+                self.repair_answered(op, answer, cut, effects);
             }
             if is_idle {
                 break;
@@ -291,7 +295,9 @@ impl Core {
                     self.coordinate(Input::Answer { from: self.me, op, answer });
                 }
             }
-            Parked::Repair { op, answer } => self.anti_entropy.answered.push_back((op, answer)),
+            Parked::Repair { op, answer, cut } => {
+                self.anti_entropy.answered.push_back((op, answer, cut));
+            }
             Parked::MintDurable { op } => self.coordinate(Input::MintDurable { op }),
             Parked::Reply { origin, body } => self.reply(origin, body, effects),
             Parked::Register(effect) => self.register_effect(effect, effects),
@@ -363,8 +369,8 @@ impl Core {
         }
         match self.peers.deadline_at(to, deadline.monotonic, self.now) {
             Some(deadline) => {
-                let envelope =
-                    replication::Envelope { layout: self.layout.version, op, body: request };
+                let (layout, cut) = (self.layout.version, Some(self.cut_of_request(op, &request)));
+                let envelope = replication::Envelope { layout, op, cut, body: request };
                 self.send(to, PeerMessage::Request { deadline, envelope }, effects);
             }
             None => self.coordinate(Input::Failed { from: to, op, why: FailedWhy::Unreachable }),
@@ -459,6 +465,7 @@ impl Core {
         self.hints_timer(effects);
         self.anti_entropy_timer(effects);
         self.refill_timer(effects);
+        self.cut_timer(effects);
     }
 
     fn ask_to_be_woken(&mut self, effects: &mut Vec<Effect>) {
@@ -472,6 +479,7 @@ impl Core {
             self.hints.wake_at(),
             self.anti_entropy.wake_at(),
             self.refilling.wake_at(self.now),
+            Some(self.cuts.wake_at()),
         ];
         let next = rest.into_iter().flatten().fold(agreement, u64::min).max(self.now.monotonic + 1);
         if next < self.woken || self.woken <= self.now.monotonic {

@@ -39,6 +39,7 @@ pub(super) struct Counters {
     pub(super) compare_bytes: u64,
     pub(super) repair_bytes: u64,
     pub(super) recounts: u64,
+    pub(super) forgotten: u64,
     pub(super) refilled_slots: u64,
 }
 
@@ -81,6 +82,7 @@ impl Counters {
             hints_stored,
             hints_sent,
             recounts,
+            forgotten,
             refilled_slots,
             repair_bytes,
             compare_bytes,
@@ -108,6 +110,7 @@ impl Counters {
             ("compare_bytes", compare_bytes),
             ("repair_bytes", repair_bytes),
             ("recounts", recounts),
+            ("forgotten", forgotten),
             ("refilled_slots", refilled_slots),
         ];
         named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()

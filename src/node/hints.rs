@@ -219,7 +219,10 @@ impl Core {
                 KeyWork::Hold { asker, key, target, request, deadline } => {
                     if deadline <= self.now.monotonic {
                         self.figures.counters.expired += 1;
-                    } else if let Err(refusal) = self.check_hold(asker, &key, target) {
+                    } else if let Err(refusal) = self
+                        .check_hold(asker, &key, target)
+                        .and_then(|()| self.check_cut(asker, Token::of(&key).slot()))
+                    {
                         self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
                     } else {
                         self.run_hold(stored, asker, target, &request, &mut standing, effects);
@@ -236,7 +239,10 @@ impl Core {
                     let held = standing.hint.as_ref().map_or(&nothing, |hint| &hint.state);
                     self.gather(gathering, held, standing.position, effects);
                 }
-                KeyWork::Answer { .. } | KeyWork::Mint { .. } => {
+                KeyWork::Answer { .. }
+                | KeyWork::Mint { .. }
+                | KeyWork::Look { .. }
+                | KeyWork::Reap { .. } => {
                     unreachable!("owners' work is on data")
                 }
             }
@@ -377,7 +383,8 @@ impl Core {
         }
         // Without a connection the machine is told apart, or hears of it by the silence.
         if let Some(deadline) = self.peers.deadline_at(to, deadline, self.now) {
-            let envelope = Envelope { layout, op, body };
+            let cut = body.key().map(|key| self.cuts.number(Token::of(key).slot()));
+            let envelope = Envelope { layout, op, cut, body };
             self.send(to, PeerMessage::Request { deadline, envelope }, effects);
         }
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::node_id::NodeId;
+use crate::replication::cut::{CutItem, Forgettable};
 use crate::replication::hinted_handoff::Hint;
 use crate::replication::{
     Answer, Envelope, FailedWhy, HeldFor, Input, Local, Mint, MintAnswer, OpId, Refusal, Request,
@@ -21,8 +22,9 @@ use crate::version::{Dot, Siblings};
 use crate::wire::peer::PeerMessage;
 
 use super::core::{Core, Parked};
+use super::cut::is_due;
 use super::event::{Effect, ReadToken};
-use super::keys;
+use super::{keys, meta};
 
 /// Who asked this replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +32,21 @@ pub(super) enum Asker {
     /// The own coordinator.
     Own { op: OpId },
     /// A peer's coordinator, at this layout version.
-    Peer { node: NodeId, op: OpId, layout: u64 },
-    /// The own anti-entropy.
-    Repair { op: OpId },
+    Peer {
+        node: NodeId,
+        op: OpId,
+        layout: u64,
+        /// The cut number that came with the request.
+        cut: u64,
+        /// The one held here when it came.
+        held: u64,
+    },
+    /// The own anti-entropy, refill or cut.
+    Repair {
+        op: OpId,
+        /// The cut number that came with the state to be merged, or held here when a state was asked for.
+        cut: u64,
+    },
 }
 
 /// Work on one key.
@@ -56,6 +70,10 @@ pub(super) enum KeyWork {
     Gather(Gathering),
     /// The target has what was sent: the hint may go.
     Forget { target: NodeId, key: Bytes, sent: Hint },
+    /// What is held of a key here, owned or not, sound or not: for a cut.
+    Look { asker: Asker, key: Bytes, request: Request },
+    /// All members named this: it goes where it is unchanged.
+    Reap { op: Option<OpId>, item: CutItem },
 }
 
 /// A write of a stand-in.
@@ -107,7 +125,8 @@ impl KeyWork {
     /// The storage key that it works on.
     fn stored(&self) -> Bytes {
         match self {
-            Self::Answer { key, .. } => keys::data(key),
+            Self::Answer { key, .. } | Self::Look { key, .. } => keys::data(key),
+            Self::Reap { item, .. } => keys::data(&item.key),
             Self::Mint { mint, .. } => keys::data(&mint.key),
             Self::Hold { target, key, .. } | Self::Forget { target, key, .. } => {
                 keys::hint(*target, key)
@@ -204,6 +223,8 @@ impl Core {
                     self.figures.counters.expired += 1;
                 } else if let Err(refusal) = self.check_fence(asker, &key) {
                     self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
+                } else if let Err(refusal) = self.check_merge(asker, &key, &request) {
+                    self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
                 } else if request.wants_all() && self.is_unsound(Token::of(&key).slot()) {
                     let answer = Answer::Refused(Refusal::Refilling);
                     self.answer(asker, answer, LogPosition::ZERO, effects);
@@ -212,12 +233,72 @@ impl Core {
                 }
             }
             KeyWork::Mint { op, mint } => self.run_mint(stored, op, &mint, standing, effects),
+            KeyWork::Look { asker, key, request } => {
+                self.run_request(stored, asker, &key, &request, standing, effects);
+            }
+            KeyWork::Reap { op, item } => self.run_reap(stored, op, &item, standing, effects),
             KeyWork::Gather(gathering) => {
                 self.gather(gathering, &standing.state, standing.position, effects);
             }
             KeyWork::Hold { .. } | KeyWork::MintHeld(_) | KeyWork::Forget { .. } => {
                 unreachable!("hints have keys of their own")
             }
+        }
+    }
+
+    /// Whether a state that comes from elsewhere may be merged here.
+    fn check_merge(&self, asker: Asker, key: &Bytes, request: &Request) -> Result<(), Refusal> {
+        if !matches!(request, Request::Merge { .. }) {
+            return Ok(());
+        }
+        let slot = Token::of(key).slot();
+        if self.is_unsound(slot) && !self.cuts.is_numbered(slot.partition(self.layout.now.q)) {
+            return Err(Refusal::Refilling);
+        }
+        self.check_cut(asker, slot)
+    }
+
+    /// Forgets what all members named, where it is still so.
+    fn run_reap(
+        &mut self,
+        stored: &Bytes,
+        op: Option<OpId>,
+        item: &CutItem,
+        standing: &mut Standing,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_so = !standing.state.is_empty() && item.is_named_by(&standing.state);
+        if is_so {
+            let mut batch = WriteBatch::new();
+            let mut left = Siblings::new();
+            match &item.what {
+                Forgettable::Tombstones(_) => {
+                    if self.lineage.drop_state(&standing.state, &mut self.rng) {
+                        self.note_epoch("a value of the present one was forgotten", effects);
+                    }
+                    batch.delete(stored);
+                }
+                Forgettable::Entry(actor, counter) => {
+                    left = standing.state.clone();
+                    left.forget(*actor, *counter);
+                    batch.put(stored, left.encode());
+                }
+            }
+            if !is_due(&left) {
+                batch.delete(meta::due_key(&item.key));
+            }
+            batch.on_reserve();
+            self.lineage.record(&mut batch);
+            if let Ok(position) = self.write(batch, effects) {
+                self.lineage.recorded();
+                self.figures.counters.forgotten += 1;
+                *standing = Standing { state: left, position };
+            }
+        }
+        if let Some(op) = op {
+            let cut = self.cuts.number(item.slot());
+            let answer = Answer::State(Siblings::new());
+            self.answer(Asker::Repair { op, cut }, answer, standing.position, effects);
         }
     }
 
@@ -236,7 +317,8 @@ impl Core {
             | Request::ReadHeld { .. }
             | Request::Recall { .. }
             | Request::ReadRange { .. }
-            | Request::Compare(_) => {
+            | Request::Compare(_)
+            | Request::Cut(_) => {
                 self.figures.counters.reads += 1;
             }
         }
@@ -272,6 +354,11 @@ impl Core {
         standing: &mut Standing,
         effects: &mut Vec<Effect>,
     ) {
+        if mint.merge.is_some()
+            && let Err(refusal) = self.check_op_cut(op, Token::of(&mint.key).slot())
+        {
+            return self.mint_refused(op, &refusal);
+        }
         self.settle_lineage(effects);
         self.figures.counters.mints += 1;
         let local = Local {
@@ -313,6 +400,11 @@ impl Core {
             if bits != 0 {
                 batch.xor_leaf(Token::of(key).slot().0, bits);
             }
+            match (is_due(&standing.state), is_due(state)) {
+                (false, true) => drop(batch.put(meta::due_key(key), meta::DUE)),
+                (true, false) => drop(batch.delete(meta::due_key(key))),
+                (true, true) | (false, false) => {}
+            }
         }
         if batch.is_empty() {
             return (step.answer, Appended::At(standing.position));
@@ -350,9 +442,10 @@ impl Core {
     ) {
         let parked = match asker {
             Asker::Own { op } => Parked::Answer { op, answer },
-            Asker::Repair { op } => Parked::Repair { op, answer },
-            Asker::Peer { node, op, layout } => {
-                let envelope = Envelope { layout, op, body: answer };
+            Asker::Repair { op, cut } => Parked::Repair { op, answer, cut },
+            Asker::Peer { node, op, layout, cut, held } => {
+                let cut = (cut != held).then_some(held);
+                let envelope = Envelope { layout, op, cut, body: answer };
                 Parked::Send { to: node, message: PeerMessage::Answer(envelope) }
             }
         };
@@ -370,8 +463,13 @@ impl Core {
     pub(super) fn refuse(&mut self, work: &KeyWork, refusal: &Refusal, effects: &mut Vec<Effect>) {
         match work {
             // It is sent again in a later round.
-            KeyWork::Forget { .. } => {}
+            KeyWork::Forget { .. } | KeyWork::Reap { op: None, .. } => {}
+            KeyWork::Reap { op: Some(op), .. } => {
+                let asker = Asker::Repair { op: *op, cut: 0 };
+                self.answer(asker, Answer::Refused(refusal.clone()), LogPosition::ZERO, effects);
+            }
             KeyWork::Answer { asker, .. }
+            | KeyWork::Look { asker, .. }
             | KeyWork::Hold { asker, .. }
             | KeyWork::Gather(Gathering { purpose: Purpose::Answer { asker, .. }, .. }) => {
                 self.answer(*asker, Answer::Refused(refusal.clone()), LogPosition::ZERO, effects);

@@ -38,6 +38,12 @@ pub fn parse_data(bytes: &[u8]) -> Result<(Slot, &[u8]), DecodeError> {
     if reader.u8()? != DATA {
         return Err(DecodeError::OutOfRange("keyspace"));
     }
+    parse_slot_and_key(reader.rest())
+}
+
+/// A key behind its slot.
+pub(super) fn parse_slot_and_key(bytes: &[u8]) -> Result<(Slot, &[u8]), DecodeError> {
+    let mut reader = Reader::new(bytes);
     let slot = sorting_slot(reader.array()?);
     let key = reader.rest();
     if Token::of(key).slot() != slot {

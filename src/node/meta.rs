@@ -9,6 +9,8 @@
 //! 'm' "start/" node:16       1 count:u64 nonce:u64                      another member's start, the first seen with its count
 //! 'm' "address/" node:16     1 peer client http                         where another member listens: bytes behind varint lengths
 //! 'm' "unsound/" block:2     1 slots:u64                                of 64 slots, those whose data may be incomplete here, a bit each
+//! 'm' "cut/" slot:2          1 number:u64                               the slot's cut number
+//! 'm' "due/" slot:2 key      1                                          a key of which a cut may forget something; slot big-endian
 //! ```
 //! The first byte of each value is the version of its format; another one is refused, never guessed at. Every batch
 //! that holds such a record is durable in each sync mode, but for addresses.
@@ -106,6 +108,51 @@ pub(super) fn decode_unsound(key: &[u8], value: &[u8]) -> Result<Vec<Slot>, Deco
     reader.finish()?;
     let is_set = |place: &u16| bits & (1 << *place) != 0;
     Ok((0..UNSOUND_SLOTS).filter(is_set).map(|place| Slot(first + place)).collect())
+}
+
+/// The first key of the cut numbers, and the first that is none.
+pub(super) fn cut_range() -> (Bytes, Bytes) {
+    (keys::meta(b"cut/"), keys::meta(b"cut0"))
+}
+
+pub(super) fn encode_cut(slot: Slot, number: u64) -> (Bytes, Vec<u8>) {
+    let mut value = vec![FORMAT];
+    value.extend_from_slice(&number.to_le_bytes());
+    (keys::meta(&[&b"cut/"[..], &slot.0.to_le_bytes()].concat()), value)
+}
+
+/// The slot and number of a record.
+pub(super) fn decode_cut(key: &[u8], value: &[u8]) -> Result<(Slot, u64), DecodeError> {
+    let (prefix, _) = cut_range();
+    let slot = key.strip_prefix(&*prefix).ok_or(DecodeError::OutOfRange("cut"))?;
+    let mut slot = Reader::new(slot);
+    let bytes = slot.array()?;
+    slot.finish()?;
+    let mut reader = open(value)?;
+    let number = reader.u64()?;
+    reader.finish()?;
+    Ok((Slot(u16::from_le_bytes(bytes)), number))
+}
+
+/// The first key of the index of what a cut may forget, and the first that is none.
+pub(super) fn due_range() -> (Bytes, Bytes) {
+    (keys::meta(b"due/"), keys::meta(b"due0"))
+}
+
+/// The index's record of `key`.
+pub(super) fn due_key(key: &[u8]) -> Bytes {
+    let data = keys::data(key);
+    keys::meta(&[&b"due/"[..], data.get(1..).unwrap_or_default()].concat())
+}
+
+/// What a record of the index holds.
+pub(super) const DUE: &[u8] = &[FORMAT];
+
+/// The slot and key of a record of the index.
+pub(super) fn parse_due(stored: &[u8]) -> Result<(Slot, &[u8]), DecodeError> {
+    let (prefix, _) = due_range();
+    let rest = stored.strip_prefix(&*prefix).ok_or(DecodeError::OutOfRange("due"))?;
+    keys::parse_slot_and_key(rest)
 }
 
 pub(super) fn encode_register(state: &RegisterState) -> Vec<u8> {

@@ -9,6 +9,7 @@ mod calls;
 mod clients;
 mod config;
 mod core;
+mod cut;
 mod event;
 mod figures;
 mod forwarding;

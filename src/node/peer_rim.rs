@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::cluster::register;
 use crate::cluster::{Time, membership, start};
 use crate::node_id::NodeId;
+use crate::replication::anti_entropy::Compare;
 use crate::replication::{Answer, Envelope, FailedWhy, Input, Refusal, Request};
 use crate::ring::{Slot, Token};
 use crate::storage::{LogPosition, WriteBatch};
@@ -87,6 +88,7 @@ impl Core {
                 self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
             }
             Request::Compare(ref question) => self.compare(asker, question, deadline, effects),
+            Request::Cut(question) => self.cut_question(asker, question, effects),
             Request::Hold { .. } => self.hold(asker, request, deadline, effects),
             Request::ReadHeld { key } => self.read_held(asker, &key, deadline, effects),
             Request::ReadRange { slots, after, prefix, bytes_max } => {
@@ -176,7 +178,14 @@ impl Core {
             return;
         }
         let have = self.layout.version;
-        let asker = Asker::Peer { node: from, op: envelope.op, layout: envelope.layout };
+        let cut = envelope.cut.unwrap_or(0);
+        let slot = match &envelope.body {
+            Request::Compare(Compare::Rows { slot, .. }) => Some(*slot),
+            body => body.key().map(|key| Token::of(key).slot()),
+        };
+        let held = slot.map_or(cut, |slot| self.cuts.number(slot));
+        let (op, layout) = (envelope.op, envelope.layout);
+        let asker = Asker::Peer { node: from, op, layout, cut, held };
         match envelope.layout.cmp(&have) {
             Ordering::Less => {
                 let chosen = register::Message::Chosen(self.layout.clone());
@@ -212,7 +221,8 @@ impl Core {
             Request::Hold { .. }
             | Request::ReadHeld { .. }
             | Request::ReadRange { .. }
-            | Request::Compare(_) => Ok(()),
+            | Request::Compare(_)
+            | Request::Cut(_) => Ok(()),
         };
         match checked {
             Ok(()) => self.replica_request(asker, request, deadline, effects),
@@ -224,17 +234,23 @@ impl Core {
 
     /// An answer counts only under the layout in force: an operation that goes on under a newer one starts anew.
     fn peer_answer(&mut self, from: NodeId, envelope: Envelope<Answer>, effects: &mut Vec<Effect>) {
-        let Envelope { layout, op, body: answer } = envelope;
+        let Envelope { layout, op, cut, body: answer } = envelope;
+        if let Answer::Refused(Refusal::Cut { slot, number }) = &answer {
+            self.note_higher(*slot, *number);
+        }
         if self.hint_answered(from, layout, op, &answer, effects) {
             return;
         }
-        let Some(answer) = self.compare_answered(layout, op, answer, effects) else { return };
+        let Some(answer) = self.compare_answered(layout, op, cut, answer, effects) else { return };
         match answer {
             Answer::Refused(Refusal::Layout { .. }) => {
                 let why = FailedWhy::Layout;
                 self.coordinate(Input::Failed { from, op, why });
             }
             answer if layout == self.layout.version => {
+                if let Some(cut) = cut {
+                    self.cuts.heard(op, cut);
+                }
                 self.coordinate(Input::Answer { from, op, answer });
             }
             _ => {}

@@ -49,6 +49,8 @@ struct Range {
     end: Bytes,
     entries: Vec<RangeEntry>,
     bytes: usize,
+    /// The cut numbers held when it was begun.
+    cuts: Vec<(Slot, u64)>,
 }
 
 /// How far a slice brought a page.
@@ -92,6 +94,7 @@ impl Core {
             end,
             entries: Vec::new(),
             bytes: 0,
+            cuts: self.cuts.numbers(request.slots.0, request.slots.1),
         };
         self.read_slice(range, start, effects);
     }
@@ -123,7 +126,7 @@ impl Core {
                 return self.answer(range.asker, answer, self.store.durable(), effects);
             }
         };
-        let whole = RangePage { entries: range.entries, complete };
+        let whole = RangePage { entries: range.entries, complete, cuts: range.cuts };
         let position = self.store.appended();
         let answer = match self.check_layout(range.asker) {
             Ok(()) => Answer::Range(whole),
@@ -179,6 +182,7 @@ mod tests {
             end: Bytes::new(),
             entries: Vec::new(),
             bytes: 0,
+            cuts: Vec::new(),
         }
     }
 

@@ -13,10 +13,13 @@ use bytes::Bytes;
 
 use crate::node_id::NodeId;
 use crate::replication::anti_entropy::refill::{self, Refill};
+use crate::replication::cut::{CutAnswer, CutQuestion};
 use crate::replication::{Answer, OpId, RangeEntry, RangePage, Request};
 use crate::ring::{Partition, Slot};
 use crate::storage::{KeyRange, LogPosition, Store, UnreadableKeys, WriteBatch};
 
+use super::anti_entropy::Asked;
+use super::clients::slots_of;
 use super::core::Core;
 use super::event::{Effect, Severity};
 use super::key_work::{Asker, KeyWork};
@@ -46,6 +49,8 @@ pub(super) struct Refilling {
 #[derive(Debug)]
 struct Page {
     source: NodeId,
+    slots: (Slot, Slot),
+    after: Option<(Slot, Bytes)>,
     op: OpId,
     /// Merges that are not durable yet.
     waiting: usize,
@@ -204,12 +209,17 @@ impl Core {
             match wanted {
                 refill::Effect::Fetch { source, slots, after } => {
                     let partition = slots.0.partition(self.layout.now.q);
-                    let op = self.anti_entropy.op_of_page(partition);
-                    let page = Page { source, op, waiting: 0, next: None, bytes: 0 };
+                    let op = self.anti_entropy.op(Asked::Numbers(partition));
+                    let (waiting, next, bytes) = (0, None, 0);
+                    let page = Page { source, slots, after, op, waiting, next, bytes };
                     self.refilling.pages.insert(partition, page);
-                    let prefix = Bytes::new();
-                    let body = Request::ReadRange { slots, after, prefix, bytes_max: PAGE_BYTES };
-                    self.ask_peer(source, op, body, effects);
+                    if self.cuts.is_numbered(partition) {
+                        self.ask_page(partition, effects);
+                    } else {
+                        let (first, last) = slots_of(partition.0, self.layout.now.q);
+                        let body = Request::Cut(CutQuestion::Numbers { first, last });
+                        self.ask_peer(source, op, 0, body, effects);
+                    }
                 }
                 refill::Effect::Refilled(slots) => {
                     for slot in slots {
@@ -218,6 +228,37 @@ impl Core {
                     }
                 }
             }
+        }
+    }
+
+    fn ask_page(&mut self, partition: Partition, effects: &mut Vec<Effect>) {
+        let op = self.anti_entropy.op(Asked::Page(partition));
+        let Some(page) = self.refilling.pages.get_mut(&partition) else { return };
+        page.op = op;
+        let (source, slots, after) = (page.source, page.slots, page.after.clone());
+        let prefix = Bytes::new();
+        let body = Request::ReadRange { slots, after, prefix, bytes_max: PAGE_BYTES };
+        self.ask_peer(source, op, 0, body, effects);
+    }
+
+    /// An owner told its cut numbers: they are taken before any of its states.
+    pub(super) fn numbers_answered(
+        &mut self,
+        partition: Partition,
+        op: OpId,
+        answer: Answer,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.refilling.is_waiting_for(partition, op) {
+            return;
+        }
+        match answer {
+            Answer::Cut(CutAnswer { numbers, .. })
+                if self.take_source_numbers(partition, &numbers, effects) =>
+            {
+                self.ask_page(partition, effects);
+            }
+            _ => self.page_failed(partition, effects),
         }
     }
 
@@ -232,7 +273,7 @@ impl Core {
         if !self.refilling.is_waiting_for(partition, op) {
             return;
         }
-        let Answer::Range(RangePage { entries, complete }) = answer else {
+        let Answer::Range(RangePage { entries, complete, cuts }) = answer else {
             return self.page_failed(partition, effects);
         };
         let Some(page) = self.refilling.pages.get_mut(&partition) else { return };
@@ -245,13 +286,16 @@ impl Core {
             return self.page_done(partition, effects);
         }
         let deadline = u64::MAX;
-        for RangeEntry { key, state, .. } in entries {
+        let cuts: BTreeMap<Slot, u64> = cuts.into_iter().collect();
+        for RangeEntry { slot, key, state } in entries {
             let bytes = super::anti_entropy::bytes_of_state(&key, &state);
             if let Some(page) = self.refilling.pages.get_mut(&partition) {
                 page.bytes += bytes;
             }
             self.figures.counters.repair_bytes += bytes;
-            let asker = Asker::Repair { op: self.anti_entropy.op_of_merge(partition, op) };
+            let cut = cuts.get(&slot).copied().unwrap_or(0);
+            let op = self.anti_entropy.op(Asked::PageMerge(partition, op));
+            let asker = Asker::Repair { op, cut };
             let request = Request::Merge { key: key.clone(), state, put: None };
             self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
         }

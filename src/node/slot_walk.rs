@@ -109,6 +109,9 @@ impl Core {
         result: Result<ScanSlice, ReadError>,
         effects: &mut Vec<Effect>,
     ) {
+        if self.due_read(token, &result, effects) {
+            return;
+        }
         match self.anti_entropy.walks.take(token) {
             Some(walk) => self.slot_walked(token, walk, Stretch::of(result), effects),
             None => self.hints_read(token, result, effects),

@@ -8,6 +8,7 @@ use crate::ring::Slot;
 use crate::version::{Digest, Dot, RequestId, Siblings};
 
 use super::anti_entropy::{Compare, Compared};
+use super::cut::{CutAnswer, CutQuestion};
 
 /// One operation of one coordinator, unique in the life of its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Envelope<T> {
     pub layout: u64,
     /// The coordinator's operation, given back with the answer.
     pub op: OpId,
+    /// The cut number under which the sender read the states it sends; of an answer only where it is not the request's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<u64>,
     /// What it is about.
     pub body: T,
 }
@@ -84,6 +88,8 @@ pub enum Request {
     },
     /// A step of anti-entropy.
     Compare(Compare),
+    /// A step of a cut.
+    Cut(CutQuestion),
 }
 
 impl Request {
@@ -93,7 +99,7 @@ impl Request {
             Self::Read { .. } | Self::Recall { .. } | Self::ReadRange { .. } | Self::Compare(_) => {
                 true
             }
-            Self::Merge { .. } | Self::Hold { .. } | Self::ReadHeld { .. } => false,
+            Self::Merge { .. } | Self::Hold { .. } | Self::ReadHeld { .. } | Self::Cut(_) => false,
         }
     }
 
@@ -107,7 +113,20 @@ impl Request {
             | Self::ReadHeld { .. }
             | Self::Recall { .. }
             | Self::ReadRange { .. }
-            | Self::Compare(_) => false,
+            | Self::Compare(_)
+            | Self::Cut(_) => false,
+        }
+    }
+
+    /// The key that it is about, where it is one.
+    pub const fn key(&self) -> Option<&Bytes> {
+        match self {
+            Self::Read { key, .. }
+            | Self::Merge { key, .. }
+            | Self::Hold { key, .. }
+            | Self::ReadHeld { key }
+            | Self::Recall { key, .. } => Some(key),
+            Self::ReadRange { .. } | Self::Compare(_) | Self::Cut(_) => None,
         }
     }
 }
@@ -159,6 +178,8 @@ pub enum Answer {
     Range(RangePage),
     /// To a step of anti-entropy.
     Compared(Compared),
+    /// To a step of a cut.
+    Cut(CutAnswer),
     /// Not done, and why; nothing changed.
     Refused(Refusal),
 }
@@ -191,6 +212,9 @@ pub struct RangePage {
     pub entries: Vec<RangeEntry>,
     /// Whether the range ends here; else continue behind the last entry.
     pub complete: bool,
+    /// The cut numbers of its slots under which it was read, where they are above 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cuts: Vec<(Slot, u64)>,
 }
 
 /// One key of a range.
@@ -226,6 +250,14 @@ pub enum Refusal {
     /// The block that holds the key does not match its checksum.
     #[error("the key's range is corrupt here")]
     Corrupt,
+    /// The state was read before a cut that this replica took part in.
+    #[error("read under an older cut number than {number}")]
+    Cut {
+        /// The slot.
+        slot: Slot,
+        /// The replica's number.
+        number: u64,
+    },
     /// It may hold less than it should, and is getting it back.
     #[error("refilling what was lost")]
     Refilling,

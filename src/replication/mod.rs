@@ -2,6 +2,7 @@
 
 pub mod anti_entropy;
 mod coordinator;
+pub mod cut;
 pub mod hinted_handoff;
 mod message;
 mod outcome;

@@ -137,6 +137,9 @@ pub enum FailedWhy {
     /// The key's range is corrupt there.
     #[error("corrupt")]
     Corrupt,
+    /// It forgot tombstones meanwhile; the put or get is done anew.
+    #[error("cut")]
+    Cut,
     /// It lost data and is getting it back.
     #[error("refilling")]
     Refilling,
@@ -168,6 +171,7 @@ impl FailureKind {
             | FailedWhy::Unreachable
             | FailedWhy::Timeout
             | FailedWhy::Layout
+            | FailedWhy::Cut
             | FailedWhy::Refilling => Self::QuorumUnmet,
         }
     }
@@ -193,6 +197,7 @@ impl From<&Refusal> for FailedWhy {
             Refusal::Overloaded => Self::Overloaded,
             Refusal::Corrupt => Self::Corrupt,
             Refusal::Refilling => Self::Refilling,
+            Refusal::Cut { .. } => Self::Cut,
             Refusal::DiskFull => Self::DiskFull,
         }
     }

@@ -125,7 +125,7 @@ pub fn answer(key: &[u8], own: &Siblings, request: &Request, mut local: Local<'_
         Request::Merge { state, put, .. } | Request::Hold { state, put, .. } => {
             merge(key, own, state, put.as_ref(), &mut local)
         }
-        Request::ReadRange { .. } | Request::Compare(_) => {
+        Request::ReadRange { .. } | Request::Compare(_) | Request::Cut(_) => {
             unreachable!("a range is read by node, key by key")
         }
     }

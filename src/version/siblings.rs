@@ -187,6 +187,16 @@ impl Siblings {
         self.clock.observe(dot);
         Ok(Minted { dot, siblings })
     }
+    /// Drops the clock's entry of an actor that owns no version here and stands at `counter`; whether it did. Only a cut
+    /// may do so (DESIGN §7): what another replica still holds of it would come back.
+    pub fn forget(&mut self, actor: Actor, counter: u64) -> bool {
+        let owns = self.versions.keys().any(|dot| dot.actor == actor);
+        let is_so = self.clock.get(actor) == counter && counter > 0 && !owns;
+        if is_so {
+            self.clock.forget(actor);
+        }
+        is_so
+    }
     /// The dot under which `request` stands here, if it does.
     pub fn dot_of(&self, request: RequestId) -> Option<Dot> {
         self.versions.iter().find(|(_, version)| version.request == request).map(|(dot, _)| *dot)

@@ -62,6 +62,10 @@ impl VectorClock {
             self.observe(Dot { actor, counter });
         }
     }
+    /// Leaves `actor` out, as if it had never been seen: see [`Siblings::forget`](super::Siblings::forget).
+    pub(super) fn forget(&mut self, actor: Actor) {
+        self.0.remove(&actor);
+    }
     /// How `self` stands to `other`.
     pub fn compare(&self, other: &Self) -> Causality {
         match (self.descends(other), other.descends(self)) {

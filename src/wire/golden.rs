@@ -153,10 +153,11 @@ fn peer_messages_stay() {
         state: state(),
         put: Some(PutTag { request: REQUEST, dot: DOT, plain: true }),
     };
-    let envelope = Envelope { layout: 12, op: OpId(5), body: merge };
+    let envelope = Envelope { layout: 12, op: OpId(5), cut: None, body: merge };
     let message = PeerMessage::Request { deadline: 1 << 40, envelope };
     check("peer-merge.hex", &PeerFrame { sent: 7, message });
     let answer = replication::Answer::State(state());
-    let message = PeerMessage::Answer(Envelope { layout: 12, op: OpId(5), body: answer });
+    let message =
+        PeerMessage::Answer(Envelope { layout: 12, op: OpId(5), cut: None, body: answer });
     check("peer-state.hex", &PeerFrame { sent: 7, message });
 }

@@ -3,6 +3,7 @@
 mod corpus;
 mod ctl_offline;
 mod damaged_table;
+mod deletes;
 mod exit_codes;
 mod full_disk;
 mod handoff;

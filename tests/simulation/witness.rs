@@ -68,7 +68,7 @@ impl Witness {
                 | Request::Recall { key, .. } => {
                     self.asked.insert(envelope.op.0, key.clone());
                 }
-                Request::ReadRange { .. } | Request::Compare(_) => {}
+                Request::ReadRange { .. } | Request::Compare(_) | Request::Cut(_) => {}
             },
             PeerMessage::Answer(envelope) => self.answer(envelope.op.0, &envelope.body),
             PeerMessage::Forward { .. }
@@ -103,8 +103,11 @@ impl Witness {
                     self.state(&key, state);
                 }
             }
-            Answer::Digest { .. } | Answer::Range(_) | Answer::Compared(_) | Answer::Refused(_) => {
-            }
+            Answer::Digest { .. }
+            | Answer::Range(_)
+            | Answer::Compared(_)
+            | Answer::Cut(_)
+            | Answer::Refused(_) => {}
         }
     }
 

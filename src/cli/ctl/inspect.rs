@@ -15,7 +15,7 @@ use crate::cli::options::{Common, Format};
 use crate::cli::records;
 use crate::cli::table::{Side, Table};
 use crate::version::Siblings;
-use crate::wire::client::{Inspected, ReplyBody, RequestBody};
+use crate::wire::client::{Inspected, MemberHealth, ReplyBody, RequestBody};
 
 use crate::cli::keys::KeyCoding;
 
@@ -74,7 +74,38 @@ pub(crate) async fn inspect(
         Format::Human => table(&replicas, &merged, session, common).write(out)?,
         Format::Plain => table(&replicas, &merged, session, common).write_plain(out)?,
     }
+    if !merged.is_empty() && !merged.has_value() {
+        tell_what_blocks(session, common, out).await?;
+    }
     Ok(if merged.has_value() { Exit::Done } else { Exit::No })
+}
+
+/// A tombstone is forgotten once every member has taken part: who does not at present?
+async fn tell_what_blocks(
+    session: &Session,
+    common: &Common,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let ReplyBody::View(view) = session.call(None, RequestBody::View).await? else {
+        return Err(Failure::new(Exit::Protocol, "inspect got another reply").into());
+    };
+    let names = session.names();
+    let missing = view.members.iter().filter(|member| member.health != MemberHealth::Up);
+    let missing: Vec<String> = missing.map(|member| name(member.node, &names)).collect();
+    if common.format() == Format::Json {
+        let list: Vec<String> = missing.iter().map(|name| format!("\"{name}\"")).collect();
+        let object = Object::new("forgetting").raw("blocked_by", &format!("[{}]", list.join(",")));
+        writeln!(out, "{}", object.finish())?;
+    } else if !common.quiet {
+        let why = if missing.is_empty() {
+            "all are up, so it goes before long".to_owned()
+        } else {
+            format!("not up: {}; bring it back, or remove it for good", missing.join(", "))
+        };
+        let text = "kvctl: this tombstone is forgotten once every member takes part";
+        writeln!(std::io::stderr().lock(), "{text}: {why}")?;
+    }
+    Ok(())
 }
 
 fn merged(replicas: &[Inspected]) -> Siblings {

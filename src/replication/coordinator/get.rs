@@ -239,7 +239,9 @@ impl Reading {
                 self.behind(key, scene, from)
             }
             Answer::Refused(refusal) => self.failed(key, scene, from, FailedWhy::from(&refusal)),
-            Answer::Recalled { .. } | Answer::Range(_) | Answer::Compared(_) => Progress::Waiting,
+            Answer::Recalled { .. } | Answer::Range(_) | Answer::Compared(_) | Answer::Cut(_) => {
+                Progress::Waiting
+            }
         }
     }
 

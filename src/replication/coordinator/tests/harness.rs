@@ -347,7 +347,7 @@ impl Cluster {
             Request::ReadRange { after, bytes_max, .. } => {
                 return Answer::Range(node.page(after.as_ref(), *bytes_max as usize));
             }
-            Request::Compare(_) => unreachable!("a coordinator does not compare"),
+            Request::Compare(_) | Request::Cut(_) => unreachable!("a coordinator does not compare"),
         };
         let own = node.states.get(key).cloned().unwrap_or_default();
         let step = replica::answer(key, &own, request, node.local(now));
@@ -411,7 +411,7 @@ impl Node {
         entries.sort_by_key(|entry| (entry.slot, entry.key.clone()));
         let complete = entries.len() <= entries_max;
         entries.truncate(entries_max);
-        RangePage { entries, complete }
+        RangePage { entries, complete, cuts: Vec::new() }
     }
 }
 
