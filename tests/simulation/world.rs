@@ -129,6 +129,7 @@ pub struct World {
     next: u64,
     notified: BTreeSet<(Node, Node)>,
     trace: Xxh3Default,
+    pub is_traced: bool,
     /// Everything that happened, in words, where `KVKIT_SIM_LOG` is set.
     verbose: bool,
 }
@@ -184,6 +185,7 @@ impl World {
             next: 0,
             notified: BTreeSet::new(),
             trace: Xxh3Default::new(),
+            is_traced: false,
             verbose: std::env::var_os("KVKIT_SIM_LOG").is_some(),
             rng,
         };
@@ -367,7 +369,7 @@ impl World {
                 self.feed_life(node, life, Event::Client { caller, request: *request });
             }
             Happening::Reply { caller, reply } => {
-                self.trace_text(&format!("{caller:?} {reply:?}"));
+                self.trace_text(|| format!("{caller:?} {reply:?}"));
                 return Some(Seen::Reply { caller, reply });
             }
             Happening::Alarm(number) => return Some(Seen::Alarm(number)),
@@ -414,7 +416,7 @@ impl World {
     }
 
     fn carry_out(&mut self, node: Node, effect: Effect) {
-        self.trace_text(&format!("n{} {effect:?}", node + 1));
+        self.trace_text(|| format!("n{} {effect:?}", node + 1));
         let life = self.replicas[node].lives;
         match effect {
             Effect::Reply { caller, reply } => {
@@ -592,16 +594,17 @@ impl World {
     }
 
     pub fn note(&mut self, text: &str) {
-        self.trace_text(text);
-        if self.verbose {
-            eprintln!("{:>12} {text}", self.now);
-        }
+        self.trace_text(|| text.to_owned());
     }
 
-    fn trace_text(&mut self, text: &str) {
-        self.trace.update(text.as_bytes());
-        if self.verbose && text.starts_with('n') {
-            eprintln!("{:>12} {text}", self.now);
+    /// The text is made only where somebody wants it.
+    fn trace_text(&mut self, text: impl FnOnce() -> String) {
+        if self.is_traced || self.verbose {
+            let text = text();
+            self.trace.update(text.as_bytes());
+            if self.verbose {
+                eprintln!("{:>12} {text}", self.now);
+            }
         }
     }
 }

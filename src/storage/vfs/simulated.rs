@@ -422,11 +422,9 @@ impl DiskFile {
 
     /// Lets the file take up to `bytes` in all, if the disk has them.
     fn admit(&self, state: &mut State, bytes: u64) -> io::Result<()> {
-        let used = state.used();
-        let capacity = state.capacity;
         let more = bytes.saturating_sub(self.inode(state)?.size());
-        match capacity {
-            Some(capacity) if more > 0 && capacity < used + more => {
+        match state.capacity {
+            Some(capacity) if more > 0 && capacity < state.used() + more => {
                 Err(io::ErrorKind::StorageFull.into())
             }
             Some(_) | None => Ok(()),
