@@ -135,6 +135,13 @@ impl Disk {
         self.state().failing_sync = Some(sync);
     }
 
+    /// No call and no sync fails any more that was told to and has not yet.
+    pub fn forget_faults(&self) {
+        let mut state = self.state();
+        state.faults.clear();
+        state.failing_sync = None;
+    }
+
     /// How many bytes fit; `None` lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;

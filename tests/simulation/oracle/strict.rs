@@ -1,0 +1,58 @@
+//! I5: among strict requests whose quorums overlap, a get that starts after a put was acknowledged returns that put or
+//! one that replaced it, and no later one goes back.
+
+use std::collections::BTreeMap;
+
+use kvkit::version::Dot;
+
+use super::{Breach, Check, Judged};
+use crate::history::Read;
+use crate::world::Nanos;
+
+pub(super) fn judge(judged: &Judged<'_>, broken: &mut Vec<Breach>) {
+    let mut reads: Vec<&Read> = judged.history.reads.iter().filter(|read| read.is_strict).collect();
+    reads.sort_by_key(|read| read.began);
+    let shown = first_shown(&reads);
+    for read in reads {
+        judge_stale(judged, read, broken);
+        for (dot, at) in &shown {
+            let is_held =
+                read.state.versions().contains_key(dot) || read.state.clock().covers(*dot);
+            if *at < read.began && !is_held {
+                let text = format!(
+                    "{:?}: a strict get began at {} and went back behind {dot:?}, shown at {at}",
+                    judged.key, read.began
+                );
+                broken.push(Breach::new(Check::StrictReads, text));
+            }
+        }
+    }
+}
+
+/// When each dot was shown first.
+fn first_shown(reads: &[&Read]) -> BTreeMap<Dot, Nanos> {
+    let mut shown = BTreeMap::new();
+    for read in reads {
+        for dot in read.state.versions().keys() {
+            let at = shown.entry(*dot).or_insert(read.ended);
+            *at = read.ended.min(*at);
+        }
+    }
+    shown
+}
+
+fn judge_stale(judged: &Judged<'_>, read: &Read, broken: &mut Vec<Breach>) {
+    for write in judged.history.writes.iter().filter(|write| write.is_strict) {
+        let Some((at, Some(dot))) = write.acknowledged else { continue };
+        // An owner that knows a retried put under another dot holds it under that one, and says *done*.
+        let others = judged.twice.get(&write.request).into_iter().flatten();
+        let is_held = others.chain([&dot]).any(|dot| read.state.clock().covers(*dot));
+        if at < read.began && !is_held {
+            let text = format!(
+                "{:?}: a strict get began at {} and missed {dot:?}, acknowledged at {at}",
+                judged.key, read.began
+            );
+            broken.push(Breach::new(Check::StrictReads, text));
+        }
+    }
+}
