@@ -310,7 +310,7 @@ impl World {
         self.note(&format!("n{} dies, unsynced {unsynced:?}", node + 1));
         let clock = self.rng.random_range(1 << 30..1 << 40);
         self.replicas[node].kill(self.now, unsynced, clock);
-        self.paused.remove(&node);
+        self.forget_held(node);
         self.open_calls.retain(|(at, _, _)| *at != node);
         for peer in 0..self.replicas.len() {
             self.disconnect(node, peer);

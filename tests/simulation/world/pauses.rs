@@ -29,6 +29,15 @@ impl World {
         }
     }
 
+    /// What waited for a process goes nowhere once it is dead; that a connection broke is known by its death.
+    pub(super) fn forget_held(&mut self, node: Node) {
+        for happening in self.paused.remove(&node).unwrap_or_default() {
+            if let Happening::Broken { node, peer, .. } = happening {
+                self.notified.remove(&(node, peer));
+            }
+        }
+    }
+
     pub fn is_paused(&self, node: Node) -> bool {
         self.paused.contains_key(&node)
     }
