@@ -4,7 +4,8 @@
 //! the side that compares                                 the other one
 //! walk the slot: rows ──Compare::Rows──────────────────▶ walk the slot against the rows
 //! merge what it gives ◀─Compared::Rows {give, want}───── (keys that differ, and hashes of those it wants)
-//! read what it wants ───Merge──────────────────────────▶ merge
+//! read what it wants, and what was more than it gave
+//!                     ───Merge──────────────────────────▶ merge
 //! ```
 //! States go as ordinary merges, so whatever holds for a write's merge holds for a repair's. The operations have
 //! numbers of their own:
@@ -25,7 +26,7 @@ use crate::replication::anti_entropy::{
 use crate::replication::{Answer, Envelope, OpId, ReadWant, Refusal, Request};
 use crate::ring::{Preferences, Slot, Token};
 use crate::storage::{LogPosition, Store, WriteBatch};
-use crate::version::Siblings;
+use crate::version::{Digest, Siblings};
 use crate::wire::peer::PeerMessage;
 
 use super::config::CoreConfig;
@@ -108,10 +109,12 @@ enum Asked {
     Exchange(AskId, NodeId),
     /// The rows of a slot.
     Rows(NodeId, Slot),
-    /// A state that the own side merges, or that the peer does.
+    /// A state of the peer, of this digest, that the own side merges.
+    Take(NodeId, Slot, Bytes, Digest),
+    /// A state that the peer merges.
     Merge(NodeId, Slot),
-    /// A state that the peer wants.
-    Read(NodeId, Slot, Bytes),
+    /// A state that the peer wants; unless it is this one, which the peer gave.
+    Read(NodeId, Slot, Bytes, Option<Digest>),
 }
 
 /// The own tree as a peer sees it.
@@ -186,6 +189,7 @@ impl AntiEntropy {
         self.asked.retain(|_, asked| match asked {
             Asked::Exchange(_, node)
             | Asked::Rows(node, _)
+            | Asked::Take(node, ..)
             | Asked::Merge(node, _)
             | Asked::Read(node, ..) => *node != peer,
         });
@@ -497,15 +501,18 @@ impl Core {
                 }
                 self.go_on(peer, slot, effects);
             }
-            (Some(Asked::Merge(peer, slot)), Answer::Merged(_)) => {
-                if let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) {
-                    repair.in_flight -= 1;
-                    repair.moved += 1;
-                    self.figures.counters.repaired_keys += 1;
-                }
-                self.go_on(peer, slot, effects);
+            (Some(Asked::Take(peer, slot, key, given)), Answer::Merged(_)) => {
+                self.read_for(peer, slot, key, Some(given), effects);
             }
-            (Some(Asked::Read(peer, slot, key)), Answer::State(state)) => {
+            (Some(Asked::Merge(peer, slot)), Answer::Merged(_)) => {
+                self.moved(peer, slot, effects);
+            }
+            (Some(Asked::Read(peer, slot, _, Some(given))), Answer::State(state))
+                if state.digest() == given =>
+            {
+                self.moved(peer, slot, effects);
+            }
+            (Some(Asked::Read(peer, slot, key, _)), Answer::State(state)) => {
                 if let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) {
                     let bytes = bytes_of_state(&key, &state);
                     repair.bytes += bytes;
@@ -516,7 +523,10 @@ impl Core {
             }
             (
                 Some(
-                    Asked::Rows(peer, slot) | Asked::Merge(peer, slot) | Asked::Read(peer, slot, _),
+                    Asked::Rows(peer, slot)
+                    | Asked::Take(peer, slot, ..)
+                    | Asked::Merge(peer, slot)
+                    | Asked::Read(peer, slot, ..),
                 ),
                 answer,
             ) => {
@@ -541,7 +551,8 @@ impl Core {
                 let bytes = bytes_of_state(&key, &state);
                 (repair.in_flight, repair.bytes) = (repair.in_flight + 1, repair.bytes + bytes);
                 self.figures.counters.repair_bytes += bytes;
-                let asker = Asker::Repair { op: self.anti_entropy.op(Asked::Merge(peer, slot)) };
+                let take = Asked::Take(peer, slot, key.clone(), state.digest());
+                let asker = Asker::Repair { op: self.anti_entropy.op(take) };
                 if Token::of(&key).slot() == slot {
                     let request = Request::Merge { key: key.clone(), state, put: None };
                     self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
@@ -552,10 +563,7 @@ impl Core {
                 // A hash that is none of ours was made up: there is nothing to give.
                 if let Some(key) = repair.keys.get(&hash).cloned() {
                     repair.in_flight += 1;
-                    let op = self.anti_entropy.op(Asked::Read(peer, slot, key.clone()));
-                    let asker = Asker::Repair { op };
-                    let request = Request::Read { key: key.clone(), want: ReadWant::State };
-                    self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
+                    self.read_for(peer, slot, key, None, effects);
                 }
             } else if repair.in_flight > 0 {
                 return;
@@ -574,6 +582,32 @@ impl Core {
         }
     }
 
+    /// Reads a state for a peer: one that it wants, or one that it gave, merged, lest the own side kept more than it got.
+    fn read_for(
+        &mut self,
+        peer: NodeId,
+        slot: Slot,
+        key: Bytes,
+        given: Option<Digest>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let deadline = self.now.after(DEADLINE).monotonic;
+        let op = self.anti_entropy.op(Asked::Read(peer, slot, key.clone(), given));
+        let request = Request::Read { key: key.clone(), want: ReadWant::State };
+        let asker = Asker::Repair { op };
+        self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
+    }
+
+    /// A key is the same on both sides now, as far as they told each other.
+    fn moved(&mut self, peer: NodeId, slot: Slot, effects: &mut Vec<Effect>) {
+        if let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) {
+            repair.in_flight -= 1;
+            repair.moved += 1;
+            self.figures.counters.repaired_keys += 1;
+        }
+        self.go_on(peer, slot, effects);
+    }
+
     fn end_repair(
         &mut self,
         peer: NodeId,
@@ -584,9 +618,10 @@ impl Core {
         self.anti_entropy.repairs.remove(&(peer, slot.0));
         self.anti_entropy.asked.retain(|_, asked| match asked {
             Asked::Exchange(..) => true,
-            Asked::Rows(node, other) | Asked::Merge(node, other) | Asked::Read(node, other, _) => {
-                (*node, *other) != (peer, slot)
-            }
+            Asked::Rows(node, other)
+            | Asked::Take(node, other, ..)
+            | Asked::Merge(node, other)
+            | Asked::Read(node, other, ..) => (*node, *other) != (peer, slot),
         });
         self.exchange(anti_entropy::Event::Repaired(peer, slot, outcome), effects);
     }

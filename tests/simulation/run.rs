@@ -4,10 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvkit::node::Caller;
-use kvkit::replication::Level;
-use kvkit::ring::Partition;
-use kvkit::wire::client::{ReplyBody, Request, RequestBody, Scan};
 
 use crate::faults::Faults;
 use crate::history::History;
@@ -19,18 +15,16 @@ use crate::replica::options;
 use crate::workload::{Client, Habits};
 use crate::world::{Nanos, Seen, World, nanos};
 
-/// Whether owners come to hold the same by themselves. Until they do, the run reads everything from all of them.
-const CONVERGES_BY_ITSELF: bool = false;
 /// Longer than any operation with all its tries.
 const LAST_WORDS: Duration = Duration::from_secs(4);
 /// Long enough for a node that was away to be up in every view, and for hints to go home.
 const SETTLED: Duration = Duration::from_secs(15);
 /// Quiet in which nothing may spin.
 const QUIET_SECONDS: u64 = 5;
-/// The caller that scans at the end.
-const SCANNER: Caller = Caller(u64::MAX);
-/// Tries to get one page of the final scan.
-const SCAN_TRIES_MAX: u32 = 50;
+/// How long replicas may take to compare and to settle what differs: two rounds of 30 heartbeats, and some.
+const CONVERGED: Duration = Duration::from_secs(90);
+/// How often one looks whether they have.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// The network once nothing goes wrong any more.
 pub const CALM: Weather =
@@ -167,11 +161,11 @@ impl Run {
         }
     }
 
+    /// Waits until all owners hold the same, which they must come to by themselves.
     fn converge(&mut self) {
-        self.work_until(self.world.now + nanos(SETTLED));
-        if !CONVERGES_BY_ITSELF {
-            self.scan_all();
-            self.scan_all();
+        let latest = self.world.now + nanos(CONVERGED);
+        while self.world.now < latest && !oracle::has_converged(&self.world, &self.history) {
+            self.work_until(self.world.now + nanos(LOOK));
         }
     }
 
@@ -203,83 +197,20 @@ impl Run {
             ("gets of siblings", with_siblings),
             ("states held by stand-ins", witness.held),
             ("hints handed over", witness.handed_over),
+            ("states settled by comparison", witness.compared),
             ("restarts", usize::try_from(starts).expect("few") - self.world.replicas.len()),
             ("disk reads", self.world.disk_reads),
             ("frames lost", fates.lost),
             ("frames doubled", fates.doubled),
             ("frames overtaken", fates.slow),
             ("nodes that found they had stood still", self.world.clients_closed),
-            (
-                "layout changes",
-                usize::try_from(self.world.layout.version).expect("few").saturating_sub(1),
-            ),
+            ("layout changes", self.world.layout_changes),
         ]);
         let faults = Kind::ALL.into_iter();
         met.extend(
             faults.map(|kind| (kind.name(), self.faults.met.get(&kind).copied().unwrap_or(0))),
         );
         met
-    }
-
-    /// Reads every partition from all its owners; what differs is repaired.
-    fn scan_all(&mut self) {
-        for partition in 0..self.world.layout.now.q {
-            if let Err(text) = self.scan_partition(Partition(partition)) {
-                self.broken.push(Breach::new(Check::Progress, text));
-                return;
-            }
-        }
-    }
-
-    fn scan_partition(&mut self, partition: Partition) -> Result<(), String> {
-        let (mut after, mut tries) = (None, 0);
-        loop {
-            let scan = |layout| Scan {
-                partition,
-                layout,
-                after: after.clone(),
-                prefix: Bytes::new(),
-                r: Some(Level::All),
-                bytes_max: 100_000,
-            };
-            match self.ask(scan) {
-                Some(ReplyBody::Scanned(scanned)) => {
-                    after = scanned.entries.last().map(|entry| (entry.slot, entry.key.clone()));
-                    if scanned.complete {
-                        return Ok(());
-                    }
-                }
-                other => {
-                    tries += 1;
-                    if tries > SCAN_TRIES_MAX {
-                        return Err(format!("a healed cluster does not answer a scan: {other:?}"));
-                    }
-                    self.work_until(self.world.now + nanos(Duration::from_millis(200)));
-                }
-            }
-        }
-    }
-
-    fn ask(&mut self, scan: impl Fn(u64) -> Scan) -> Option<ReplyBody> {
-        let node = rand::Rng::random_range(&mut self.world.rng, 0..self.world.replicas.len());
-        let mut layout = self.world.layout.version;
-        for _ in 0..3 {
-            let body = RequestBody::Scan(scan(layout));
-            self.world.request(node, SCANNER, &Request { id: 1, deadline: 0, body });
-            let until = self.world.now + nanos(Duration::from_secs(2));
-            let reply = loop {
-                match self.world.run(until)? {
-                    Seen::Reply { caller: SCANNER, reply } => break reply,
-                    Seen::Reply { .. } | Seen::Alarm(_) => {}
-                }
-            };
-            if reply.layout == layout {
-                return Some(reply.body);
-            }
-            layout = reply.layout;
-            self.world.layout.version = layout;
-        }
-        None
     }
 }
 

@@ -25,6 +25,9 @@ const DOWN: Duration = Duration::from_mins(1);
 /// Long enough for connections, gossip and confirmed starts.
 const SETTLED: Duration = Duration::from_secs(3);
 
+/// Long enough for every pair of replicas to have compared twice.
+const COMPARED: Duration = Duration::from_secs(90);
+
 /// A cluster of three under control.
 struct Script {
     world: World,
@@ -379,4 +382,33 @@ fn with_two_of_three_down_quorums_fail_in_time_and_single_reads_go_on() {
         consistency: Some(Consistency::Sloppy),
     });
     assert!(matches!(script.call(a, body), ReplyBody::Got(_)));
+}
+
+/// What an owner gives of a key is a part of what the other one holds, and both know the same newest version: whoever
+/// compares, the other part must come across too.
+#[test]
+fn owners_settle_a_key_of_which_one_holds_a_part() {
+    for third in 0..3 {
+        let mut script = Script::new(1, 1);
+        let owners = script.owners();
+        let behind = owners[third];
+        let other = owners[(third + 1) % 3];
+        script.isolate(behind);
+        script.put(other, "old", PutBasis::Blind);
+        script.world.mend();
+        script.world.pass(SETTLED);
+        script.put(behind, "new", PutBasis::Blind);
+        assert_eq!(held(&script, behind).versions().len(), 1, "nothing was repaired yet");
+        script.world.pass(COMPARED);
+        for node in owners {
+            assert_eq!(held(&script, node).versions().len(), 2, "n{} of {owners:?}", node + 1);
+        }
+    }
+}
+
+/// What a machine holds of the key.
+fn held(script: &Script, node: Node) -> Siblings {
+    let store = &script.world.replicas[node].life.as_ref().unwrap().store;
+    let value = store.get(&kvkit::node::keys::data(&KEY)).unwrap().value;
+    value.map_or_else(Siblings::new, |bytes| Siblings::decode(&bytes).unwrap())
 }

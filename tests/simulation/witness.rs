@@ -31,6 +31,8 @@ pub struct Witness {
     /// States given to a stand-in, and states that a holder of hints sent to their target.
     pub held: usize,
     pub handed_over: usize,
+    /// States that a comparison of two replicas gave.
+    pub compared: usize,
 }
 
 impl Witness {
@@ -65,11 +67,6 @@ impl Witness {
         self.writes.iter().map(of_key).flat_map(|(key, writes): (&Bytes, &HashMap<Dot, Named>)| {
             writes.iter().map(move |(dot, named)| (key, *dot, named))
         })
-    }
-
-    /// All keys that hold something.
-    pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
-        self.writes.keys()
     }
 
     /// The puts that were seen under more than one dot, with those.
@@ -114,6 +111,7 @@ impl Witness {
             }
         }
         if let Answer::Compared(Compared::Rows { give, .. }) = answer {
+            self.compared += give.len();
             for (key, state) in give {
                 self.state(key, state);
             }

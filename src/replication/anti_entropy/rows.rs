@@ -5,8 +5,9 @@
 //! row  := key:u64 digest:u64 newest:u64
 //! ```
 //! `key` hashes the key, `digest` its dots and value hashes, `newest` is the latest timestamp among its versions. The
-//! last one only says who gives first, which saves bytes where one side is simply behind: what a guess leaves different
-//! is found in the next round. Every key has a row, tombstones too; a state without versions is no key.
+//! last one only says who gives first, which saves bytes where one side is simply behind. It settles nothing: who took
+//! what the other gave, and keeps more than that, sends it back; what was wanted and meets more is found in the next
+//! round. Every key has a row, tombstones too; a state without versions is no key.
 #![warn(clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use kvkit::ring::{Preferences, Token};
+use kvkit::ring::Preferences;
 use kvkit::version::{Dot, RequestId, Siblings};
 
 use crate::history::{History, KeyHistory};
@@ -105,6 +105,12 @@ pub fn is_own(key: &Bytes) -> bool {
     key.starts_with(b"po")
 }
 
+/// Whether all owners hold the same, and nobody a hint.
+pub fn has_converged(world: &World, history: &History) -> bool {
+    let preferences = Preferences::new(world.layout.now.clone().into());
+    convergence::gaps(world, history, &preferences).is_empty()
+}
+
 /// Everything that is wrong with a run that is over and healed.
 pub fn judge(world: &mut World, history: &History) -> Vec<Breach> {
     let mut broken = Vec::new();
@@ -113,12 +119,11 @@ pub fn judge(world: &mut World, history: &History) -> Vec<Breach> {
         .names()
         .into_iter()
         .map(|key| {
-            let walk = preferences.of_slot(Token::of(&key).slot());
-            let end = convergence::end_of(world, walk.owners(), &key, &mut broken);
+            let end = convergence::end_of(world, &preferences, &key);
             (key, end)
         })
         .collect();
-    convergence::judge(world, &preferences, &mut broken);
+    convergence::judge(world, history, &preferences, &mut broken);
     let twice = dots::judge(world, history, &mut broken);
     invention::judge(world, history, &mut broken);
     honesty::judge(world, history, &mut broken);

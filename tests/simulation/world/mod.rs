@@ -160,6 +160,8 @@ pub struct World {
     pub ailing: BTreeSet<Node>,
     /// How often a node found that it had stood still.
     pub clients_closed: usize,
+    /// How often a node took another layout.
+    pub layout_changes: usize,
     /// Events that each node was given.
     pub events: Vec<u64>,
     /// Processes that stand still, and what waits for them.
@@ -226,6 +228,7 @@ impl World {
             restarts: None,
             ailing: BTreeSet::new(),
             clients_closed: 0,
+            layout_changes: 0,
             events: vec![0; shape.nodes],
             paused: BTreeMap::new(),
             open_calls: BTreeSet::new(),
@@ -530,6 +533,7 @@ impl World {
                 self.clients_closed += 1;
             }
             Effect::Log(severity, text) => {
+                self.layout_changes += usize::from(text.ends_with("is in force"));
                 self.note(&format!("n{} {severity:?}: {text}", node + 1));
                 let is_excused = self.is_ailing(node) && text.contains("cannot be read");
                 if severity == Severity::Error && !is_excused {
