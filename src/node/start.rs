@@ -16,6 +16,7 @@ use crate::cluster::register::RegisterState;
 use crate::cluster::{Addresses, Incarnation, Start};
 use crate::encoding::DecodeError;
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::ring::{Layout, Slot};
 use crate::storage::identity::Identity;
 use crate::storage::{ReadError, Store, SyncError, WriteBatch, WriteError};
@@ -158,10 +159,16 @@ pub(super) fn open(
     let start = Start { count: Incarnation(last.count.0 + 1), nonce: rng.random() };
     let mut lineage = match clean {
         Some(count) if count == last.count => Lineage::taken_over(me, record),
+        Some(_) | None if planted::is_on(Bug::EpochKeptAfterCrash) => {
+            Lineage::taken_over(me, record)
+        }
         Some(_) | None => Lineage::begun(me, record.epoch, rng),
     };
     let mut batch = WriteBatch::new();
-    batch.put(meta::start_key(), meta::encode_start(start)).delete(meta::clean_key());
+    batch.put(meta::start_key(), meta::encode_start(start));
+    if !planted::is_on(Bug::CleanMarkKept) {
+        batch.delete(meta::clean_key());
+    }
     lineage.record(&mut batch);
     write_durably(store, batch)?;
     lineage.recorded();

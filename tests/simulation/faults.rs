@@ -121,7 +121,9 @@ impl Faults {
             | Fault::SlowSync { .. }
             | Fault::FullDisk { .. }
             | Fault::FailedCalls { .. }
-            | Fault::FailedSync { .. } => step_disk(world, fault, begins),
+            | Fault::FailedSync { .. }
+            | Fault::Rot { .. }
+            | Fault::Wipe { .. } => step_disk(world, fault, begins),
         }
     }
 }
@@ -154,6 +156,7 @@ fn is_possible(world: &World, fault: &Fault) -> bool {
         | Fault::FullDisk { node, .. }
         | Fault::FailedCalls { node, .. }
         | Fault::FailedSync { node, .. } => world.is_running(*node) && !world.is_paused(*node),
+        Fault::Wipe { node, .. } => world.is_running(*node),
         Fault::Disconnect { a, b } => world.network.connection(*a, *b).is_some(),
         Fault::CutOneWay { .. }
         | Fault::Partition { .. }
@@ -162,6 +165,7 @@ fn is_possible(world: &World, fault: &Fault) -> bool {
         | Fault::SlowSync { .. }
         | Fault::SlowNode { .. }
         | Fault::ClockJump { .. }
+        | Fault::Rot { .. }
         | Fault::Propose { .. } => true,
     }
 }
@@ -238,6 +242,17 @@ fn step_disk(world: &mut World, fault: &Fault, begins: bool) -> Option<Duration>
             ail(world, *node);
             let disk = &world.replicas[*node].disk;
             disk.fail_sync(disk.syncs() + syncs);
+            None
+        }
+        Fault::Rot { node, table, place } => {
+            world.rot(*node, *table, *place);
+            None
+        }
+        Fault::Wipe { node, span } => {
+            if world.is_running(*node) {
+                stay_down(world, *node, *span);
+                world.wipe(*node);
+            }
             None
         }
         other => unreachable!("{other:?} is of the network or a process"),

@@ -5,7 +5,7 @@
 //! world     machines, network, clocks as one queue            workload  clients, and history: what they saw
 //! run       work, heal, judge                                 oracle    one file a promise
 //! seeds     which runs a test makes                           shrink    the smallest part that still fails
-//! scripted  schedules that broke earlier drafts
+//! scripted  schedules that broke earlier drafts            planted   bugs on purpose, and what catches them
 //! ```
 //! `seeds` lists the variables that choose runs; `KVKIT_SIM_LOG=1` tells all that happens in one.
 #![allow(
@@ -22,6 +22,8 @@ mod history;
 mod network;
 mod oracle;
 mod plan;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod progress;
 mod replica;
 mod run;

@@ -120,6 +120,10 @@ pub enum Fault {
     FailedCalls { node: Node, first: u64, calls: u64 },
     /// A sync fails: what it should have made durable is gone.
     FailedSync { node: Node, syncs: u64 },
+    /// A bit of a table flips.
+    Rot { node: Node, table: u64, place: u64 },
+    /// The disk is empty from now on; the machine is down for the span.
+    Wipe { node: Node, span: Duration },
     /// A client asks for another layout.
     Propose { node: Node, expect: u64, name: u32 },
 }
@@ -144,11 +148,13 @@ pub enum Kind {
     FullDisk,
     FailedCalls,
     FailedSync,
+    Rot,
+    Wipe,
     Propose,
 }
 
 impl Kind {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::CutOneWay,
         Self::Partition,
         Self::Flap,
@@ -166,6 +172,8 @@ impl Kind {
         Self::FullDisk,
         Self::FailedCalls,
         Self::FailedSync,
+        Self::Rot,
+        Self::Wipe,
         Self::Propose,
     ];
 
@@ -188,6 +196,8 @@ impl Kind {
             Self::FullDisk => "fault: full disk",
             Self::FailedCalls => "fault: failed disk calls",
             Self::FailedSync => "fault: failed sync",
+            Self::Rot => "fault: bit rot",
+            Self::Wipe => "fault: wiped disk",
             Self::Propose => "fault: change of the layout",
         }
     }
@@ -213,6 +223,8 @@ impl Fault {
             Self::FullDisk { .. } => Kind::FullDisk,
             Self::FailedCalls { .. } => Kind::FailedCalls,
             Self::FailedSync { .. } => Kind::FailedSync,
+            Self::Rot { .. } => Kind::Rot,
+            Self::Wipe { .. } => Kind::Wipe,
             Self::Propose { .. } => Kind::Propose,
         }
     }
@@ -262,7 +274,7 @@ impl Plan {
             .collect();
         let keys = rng.random_range(2..=8);
         let sloppy = if rng.random_bool(0.2) { 0.0 } else { rng.random_range(0.1..0.9) };
-        let faults = draw_faults(nodes, work, faults, rng);
+        let faults = draw_faults(shape, work, faults, rng);
         let minority = if rng.random_bool(0.3) {
             let count = rng.random_range(1..=(nodes - 1) / 2);
             (0..nodes).choose_multiple(rng, count).into_iter().collect()
@@ -381,21 +393,41 @@ fn span(rng: &mut ChaCha8Rng, least: Duration, most: Duration) -> Duration {
     least.mul_f64(factor.powf(rng.random_range(0.0..1.0)))
 }
 
-fn draw_faults(nodes: usize, work: Duration, count: usize, rng: &mut ChaCha8Rng) -> Vec<Planned> {
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|_| rng.random_bool(0.5)).collect();
+fn draw_faults(shape: Shape, work: Duration, count: usize, rng: &mut ChaCha8Rng) -> Vec<Planned> {
+    let fragile = draw_fragile(shape, rng);
+    let is_possible = |kind: &Kind| match kind {
+        Kind::Rot | Kind::Wipe => !fragile.is_empty(),
+        _ => true,
+    };
+    let kinds: Vec<Kind> =
+        Kind::ALL.into_iter().filter(|_| rng.random_bool(0.5)).filter(is_possible).collect();
     let longest = LONG.min(work / 3);
     let mut faults: Vec<Planned> = (0..count)
         .filter_map(|_| {
             let kind = *kinds.choose(rng)?;
             let at = rng.random_range(Duration::ZERO..work);
-            Some(Planned { at, fault: draw_fault(kind, nodes, longest, rng) })
+            Some(Planned { at, fault: draw_fault(kind, shape.nodes, &fragile, longest, rng) })
         })
         .collect();
     faults.sort_by_key(|planned| planned.at);
     faults
 }
 
-fn draw_fault(kind: Kind, nodes: usize, longest: Duration, rng: &mut ChaCha8Rng) -> Fault {
+/// The nodes whose disks may lose what they had synced: so few that every key keeps max(R, W) owners that lost nothing,
+/// and every acknowledged write one of those that acknowledged it.
+fn draw_fragile(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<Node> {
+    let Shape { nodes, n, r, w, .. } = shape;
+    let most = (n - r.max(w)).min(w - 1);
+    (0..nodes).choose_multiple(rng, usize::from(most))
+}
+
+fn draw_fault(
+    kind: Kind,
+    nodes: usize,
+    fragile: &[Node],
+    longest: Duration,
+    rng: &mut ChaCha8Rng,
+) -> Fault {
     let node = rng.random_range(0..nodes);
     let other = (node + rng.random_range(1..nodes)) % nodes;
     let span = span(rng, BRIEF, longest);
@@ -431,6 +463,11 @@ fn draw_fault(kind: Kind, nodes: usize, longest: Duration, rng: &mut ChaCha8Rng)
             Fault::FailedCalls { node, first, calls }
         }
         Kind::FailedSync => Fault::FailedSync { node, syncs: rng.random_range(0..10) },
+        Kind::Rot => {
+            let node = *fragile.choose(rng).expect("some are");
+            Fault::Rot { node, table: rng.random(), place: rng.random() }
+        }
+        Kind::Wipe => Fault::Wipe { node: *fragile.choose(rng).expect("some are"), span },
         Kind::Propose => {
             let (expect, name) = (rng.random_range(1..5), rng.random_range(0..1_000));
             Fault::Propose { node, expect, name }

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvkit::cluster::{Addresses, Time};
-use kvkit::node::{Core, CoreConfig, Replayed};
+use kvkit::cluster::{Addresses, Incarnation, Time};
+use kvkit::node::{Core, CoreConfig, Replayed, begin_again, is_founded};
 use kvkit::node_id::NodeId;
+use kvkit::ring::Layout;
 use kvkit::storage::vfs::simulated::{Disk, Unsynced};
 use kvkit::storage::{Compression, Identity, Options, Store, SyncMode};
 use rand::SeedableRng;
@@ -90,12 +91,22 @@ impl Replica {
         opened.map(|(store, _)| store).map_err(|error| format!("{error:?}"))
     }
 
-    /// Starts a process.
-    pub fn start(&mut self, now: u64, seed: u64) -> Result<(), String> {
+    /// Starts a process. On an empty disk it begins again with what the others told, if they did.
+    pub fn start(
+        &mut self,
+        now: u64,
+        seed: u64,
+        told: Option<(Layout, Incarnation)>,
+    ) -> Result<(), String> {
         assert!(self.life.is_none(), "a process is at work here");
         let time = self.time(now);
         let mut replayed = Replayed::new(time);
         let store = Arc::new(self.open_store(&mut replayed)?);
+        let is_founded = is_founded(&store).map_err(|error| format!("{error:?}"))?;
+        if let Some((layout, last)) = told.filter(|_| !is_founded) {
+            begin_again(&store, &self.identity, layout, last)
+                .map_err(|error| format!("{error:?}"))?;
+        }
         let name = &self.identity.name;
         let addresses = Addresses {
             peer: format!("{name}:1"),

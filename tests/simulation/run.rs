@@ -149,6 +149,7 @@ impl Run {
         }
         for node in 0..self.world.replicas.len() {
             self.world.start_if_down(node);
+            self.world.scrub(node);
             self.world.look_around(node);
         }
         self.work_until(self.world.now + nanos(SETTLED));

@@ -38,11 +38,19 @@ struct Script {
 impl Script {
     /// Three nodes, started and settled.
     fn new(r: u8, w: u8) -> Self {
+        Self::keeping_hints(r, w, 1 << 30)
+    }
+
+    /// The same with room for so many bytes of hints.
+    fn keeping_hints(r: u8, w: u8, bytes_max: u64) -> Self {
         let weather =
             Weather { loss: 0.0, doubled: 0.0, delay: Duration::from_millis(1), slow: 0.0 };
         let shape = Shape { nodes: 3, q: 32, n: 3, r, w, mode: Mode::Available };
         let mut world = World::new(7, shape, weather);
         world.disk_delay = Duration::from_micros(100);
+        for replica in &mut world.replicas {
+            replica.hints_bytes_max = bytes_max;
+        }
         world.start_all();
         world.pass(SETTLED);
         Self { world, next: 0, replies: BTreeMap::new() }
@@ -283,7 +291,7 @@ fn a_node_that_lost_its_disk_does_not_found_a_second_cluster() {
     script.world.kill(0, Unsynced::Dropped);
     script.world.replicas[0].disk = Disk::new(9);
     let now = script.world.now;
-    let error = script.world.replicas[0].start(now, 1).unwrap_err();
+    let error = script.world.replicas[0].start(now, 1, None).unwrap_err();
     assert!(error.contains("NotFounded"), "{error}");
 }
 
@@ -389,7 +397,7 @@ fn with_two_of_three_down_quorums_fail_in_time_and_single_reads_go_on() {
 #[test]
 fn owners_settle_a_key_of_which_one_holds_a_part() {
     for third in 0..3 {
-        let mut script = Script::new(1, 1);
+        let mut script = Script::keeping_hints(1, 1, 0);
         let owners = script.owners();
         let behind = owners[third];
         let other = owners[(third + 1) % 3];

@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::replication::quorum::Terms;
 use crate::replication::{
     Acknowledgement, Answer, Consistency, Done, FailedWhy, Failure, FailureKind, Known, Level,
@@ -326,7 +327,8 @@ impl Writing {
                 spread.minted.is_none_or(|version| version.kind == Minting::Foldable)
             }
         };
-        if asks { self.terms.put_answers() } else { self.terms.w }
+        let needed = if asks { self.terms.put_answers() } else { self.terms.w };
+        if planted::is_on(Bug::AcknowledgedBeforeQuorum) { needed.max(2) - 1 } else { needed }
     }
 
     /// What this phase asks of the owners.
@@ -528,7 +530,8 @@ impl Writing {
         scene.next_round();
         self.panel = Panel::new(&scene.view(), self.panel.owners());
         if let Some(version) = spread.minted {
-            let standing = if version.durable { Standing::Answered } else { Standing::Asked };
+            let counts = version.durable || planted::is_on(Bug::OwnWriteCountsAtOnce);
+            let standing = if counts { Standing::Answered } else { Standing::Asked };
             self.panel.set(scene.view().me, standing);
         }
         self.ask_all(scene, &request);

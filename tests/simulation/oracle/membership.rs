@@ -1,17 +1,14 @@
 //! I12: after healing every node holds the same layout and has every other one for up.
 
-use kvkit::node::{Caller, Effect, Event};
-use kvkit::wire::client::{MemberHealth, ReplyBody, Request, RequestBody, View};
+use kvkit::wire::client::{MemberHealth, View};
 
 use super::{Breach, Check};
-use crate::network::Node;
 use crate::world::World;
 
-/// Asks without the network.
-const ASKER: Caller = Caller(u64::MAX);
-
 pub(super) fn judge(world: &mut World, broken: &mut Vec<Breach>) {
-    let views: Vec<View> = (0..world.replicas.len()).map(|node| view(world, node)).collect();
+    let nodes = 0..world.replicas.len();
+    let views: Vec<View> =
+        nodes.map(|node| world.view(node).expect("all run after healing")).collect();
     for (node, view) in views.iter().enumerate() {
         if view.layout != views[0].layout {
             let (first, here) = (views[0].layout.version, view.layout.version);
@@ -25,22 +22,5 @@ pub(super) fn judge(world: &mut World, broken: &mut Vec<Breach>) {
             let text = format!("n{missed} is {:?} at n{} after healing", member.health, node + 1);
             broken.push(Breach::new(Check::Membership, text));
         }
-    }
-}
-
-/// A node's view, asked for without the network.
-fn view(world: &mut World, node: Node) -> View {
-    let time = world.replicas[node].time(world.now);
-    let life = world.replicas[node].life.as_mut().expect("all run after healing");
-    let request = Request { id: 0, deadline: 0, body: RequestBody::View };
-    let mut effects = Vec::new();
-    life.core.handle(time, Event::Client { caller: ASKER, request }, &mut effects);
-    let reply = effects.into_iter().find_map(|effect| match effect {
-        Effect::Reply { reply, .. } => Some(reply.body),
-        _ => None,
-    });
-    match reply {
-        Some(ReplyBody::View(view)) => view,
-        other => panic!("a view was asked for: {other:?}"),
     }
 }

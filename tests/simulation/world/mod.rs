@@ -2,6 +2,7 @@
 
 mod disks;
 mod links;
+mod losses;
 mod pauses;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,8 @@ pub type Nanos = u64;
 
 /// How long a process that died by itself, or could not start, stays so.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// Happenings of one run: a few times what the largest ones take.
+const HAPPENED_MAX: u64 = 10_000_000;
 /// Frames on their way in one direction at which a connection breaks.
 const QUEUE_MAX: usize = 10_000;
 
@@ -162,12 +165,16 @@ pub struct World {
     pub slow: BTreeMap<Node, Duration>,
     /// Processes that die are started again, after this long where somebody said so.
     pub restarts: Option<BTreeMap<Node, Duration>>,
+    /// Nodes whose disk was wiped and that have not begun again yet.
+    pub wiped: BTreeSet<Node>,
     /// Nodes whose disk was made to fail: their complaints about it are no surprise.
     pub ailing: BTreeSet<Node>,
     /// How often a node found that it had stood still.
     pub clients_closed: usize,
     /// How often a node took another layout.
     pub layout_changes: usize,
+    /// What happened so far; a run that goes on for ever spins.
+    happened: u64,
     /// Events that each node was given.
     pub events: Vec<u64>,
     /// Processes that stand still, and what waits for them.
@@ -232,9 +239,11 @@ impl World {
             sync_delays: BTreeMap::new(),
             slow: BTreeMap::new(),
             restarts: None,
+            wiped: BTreeSet::new(),
             ailing: BTreeSet::new(),
             clients_closed: 0,
             layout_changes: 0,
+            happened: 0,
             events: vec![0; shape.nodes],
             paused: BTreeMap::new(),
             open_calls: BTreeSet::new(),
@@ -289,7 +298,9 @@ impl World {
 
     fn try_start(&mut self, node: Node) -> Result<(), String> {
         let seed = self.rng.random();
-        self.replicas[node].start(self.now, seed)?;
+        let told = self.wiped.contains(&node).then(|| self.told_by_others(node)).flatten();
+        self.replicas[node].start(self.now, seed, told)?;
+        self.wiped.remove(&node);
         self.note(&format!("n{} starts", node + 1));
         let life = self.replicas[node].lives;
         self.at(Duration::ZERO, Happening::Wake { node, life });
@@ -386,6 +397,8 @@ impl World {
             self.now = entry.key().0;
             let happening = entry.remove();
             self.trace.update(&self.now.to_le_bytes());
+            self.happened += 1;
+            assert!(self.happened < HAPPENED_MAX, "the cluster spins");
             if let Some(seen) = self.happen(happening) {
                 return Some(seen);
             }
@@ -551,7 +564,11 @@ impl World {
             Effect::Log(severity, text) => {
                 self.layout_changes += usize::from(text.ends_with("is in force"));
                 self.note(&format!("n{} {severity:?}: {text}", node + 1));
-                let is_excused = self.is_ailing(node) && text.contains("cannot be read");
+                let is_of_damage = text.contains("cannot be read") || text.contains("damaged");
+                let is_excused = self.is_ailing(node) && is_of_damage;
+                if text.contains("was not that of its keys") {
+                    self.witness.alarm(format!("n{}: {text}", node + 1));
+                }
                 if severity == Severity::Error && !is_excused {
                     self.witness.alarm(format!("n{}: {text}", node + 1));
                 }
