@@ -26,7 +26,7 @@ const REQUEST_BYTES: usize = 1_024;
 
 /// A request about keys, checked.
 #[derive(Debug)]
-struct Checked {
+pub(super) struct Checked {
     kind: CallKind,
     /// Where its keys lie: decides who coordinates.
     slot: Slot,
@@ -79,8 +79,7 @@ impl Core {
             }
             Ok(checked) => {
                 let forward = Forward {
-                    caller,
-                    id: request.id,
+                    origin,
                     slot: checked.slot,
                     deadline,
                     bytes: checked.bytes,
@@ -110,7 +109,7 @@ impl Core {
         }
         match self.take_in(&request.body) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
-            Ok(checked) if self.owns(checked.slot) => {
+            Ok(checked) if self.owns(checked.slot) || self.takes_stand_ins(&request.body) => {
                 self.begin(origin, checked, deadline);
             }
             Ok(_) => {
@@ -120,7 +119,7 @@ impl Core {
         }
     }
 
-    fn begin(&mut self, origin: Origin, checked: Checked, deadline: u64) {
+    pub(super) fn begin(&mut self, origin: Origin, checked: Checked, deadline: u64) {
         let Checked { kind, operation, bytes, slot: _ } = checked;
         let op = self.next_op();
         match kind {
@@ -170,7 +169,7 @@ impl Core {
         is_put && self.is_unsound(slot) && others.any(|owner| self.peers.is_connected(owner))
     }
 
-    fn check(&self, body: &RequestBody) -> Result<Checked, ErrorReply> {
+    pub(super) fn check(&self, body: &RequestBody) -> Result<Checked, ErrorReply> {
         match body {
             RequestBody::Get(Get { key, r, consistency }) => {
                 let key = self.check_key(key)?;

@@ -327,9 +327,10 @@ impl Reading {
     }
 
     fn conclude(&mut self, key: &Bytes, scene: &mut Scene<'_>, found: Found) -> Progress {
+        let owners_heard = found.holders.len() + found.stale.len();
         let must_hold = match self.terms.consistency {
             Consistency::Strict => true,
-            Consistency::Sloppy => self.terms.can_be_strict(found.answered.len()),
+            Consistency::Sloppy => self.terms.can_be_strict(owners_heard),
         };
         if !must_hold || self.terms.holders() <= found.holders.len() {
             for owner in &found.stale {
