@@ -4,7 +4,7 @@
 //! sources against this map, `ARCHITECTURE.md` explains it):
 //!
 //! ```text
-//! leaves                 node_id, encoding
+//! leaves                 node_id, encoding, planted (bugs for the simulator to find; nothing without their feature)
 //! ring | version         who owns a key; what happened to it
 //! cluster                membership, gossip, failure detection, layout agreement          (ring)
 //! replication | storage  coordinators and replicas; one LSM store                         (cluster, ring, version)
@@ -20,6 +20,10 @@ pub mod cluster;
 pub mod encoding;
 pub mod node;
 pub mod node_id;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
+#[cfg(not(feature = "planted-bugs"))]
+mod planted;
 pub mod replication;
 pub mod ring;
 pub mod runtime;

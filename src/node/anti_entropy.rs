@@ -4,7 +4,8 @@
 //! the side that compares                                 the other one
 //! walk the slot: rows ──Compare::Rows──────────────────▶ walk the slot against the rows
 //! merge what it gives ◀─Compared::Rows {give, want}───── (keys that differ, and hashes of those it wants)
-//! read what it wants ───Merge──────────────────────────▶ merge
+//! read what it wants, and what was more than it gave
+//!                     ───Merge──────────────────────────▶ merge
 //! ```
 //! States go as ordinary merges, so whatever holds for a write's merge holds for a repair's. The operations have
 //! numbers of their own:
@@ -18,14 +19,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::replication::anti_entropy::{
-    self, AskId, Compare, Compared, Comparison, Exchange, Mask, Outcome, Progress, Row, Tree,
+    self, Ages, AskId, Compare, Compared, Comparison, Exchange, Mask, Outcome, Progress, Row, Tree,
     TreeHash, TreeNode, Verdict, View, pack, unpack,
 };
 use crate::replication::{Answer, Envelope, OpId, ReadWant, Refusal, Request};
 use crate::ring::{Partition, Preferences, Slot, Token};
 use crate::storage::{LogPosition, Store, WriteBatch};
-use crate::version::Siblings;
+use crate::version::{Digest, Siblings};
 use crate::wire::peer::PeerMessage;
 
 use super::config::CoreConfig;
@@ -68,7 +70,7 @@ pub(super) struct AntiEntropy {
 #[derive(Debug)]
 pub(super) enum Purpose {
     /// The rows of the own side, for this peer.
-    Rows { peer: NodeId, rows: Vec<Row>, keys: BTreeMap<u64, Bytes> },
+    Rows { peer: NodeId, ages: Ages, rows: Vec<Row>, keys: BTreeMap<u64, Bytes> },
     /// The answer to a peer's rows.
     Answer(Box<Answering>),
     /// The leaf.
@@ -111,10 +113,12 @@ pub(super) enum Asked {
     Exchange(AskId, NodeId),
     /// The rows of a slot.
     Rows(NodeId, Slot),
-    /// A state that the own side merges, or that the peer does.
+    /// A state of the peer, of this digest, that the own side merges.
+    Take(NodeId, Slot, Bytes, Digest),
+    /// A state that the peer merges.
     Merge(NodeId, Slot),
-    /// A state that the peer wants.
-    Read(NodeId, Slot, Bytes),
+    /// A state that the peer wants; unless it is this one, which the peer gave.
+    Read(NodeId, Slot, Bytes, Option<Digest>),
     /// A page of a partition that is refilled.
     Page(Partition),
     /// A state of such a page, which the own side merges.
@@ -209,6 +213,7 @@ impl AntiEntropy {
         self.asked.retain(|_, (asked, _)| match asked {
             Asked::Exchange(_, node)
             | Asked::Rows(node, _)
+            | Asked::Take(node, ..)
             | Asked::Merge(node, _)
             | Asked::Read(node, ..) => *node != peer,
             Asked::Page(_)
@@ -282,9 +287,9 @@ impl Core {
                     self.figures.counters.compare_bytes += bytes_of(&question);
                     self.ask_peer(peer, op, 0, Request::Compare(question), effects);
                 }
-                anti_entropy::Effect::Repair(peer, slot) => {
+                anti_entropy::Effect::Repair(peer, slot, ages) => {
                     let (rows, keys) = (Vec::new(), BTreeMap::new());
-                    self.walk(slot, Purpose::Rows { peer, rows, keys }, effects);
+                    self.walk(slot, Purpose::Rows { peer, ages, rows, keys }, effects);
                 }
                 anti_entropy::Effect::Recount(slot) => self.recount(slot, effects),
             }
@@ -372,9 +377,9 @@ impl Core {
             }
         };
         match &mut walk.purpose {
-            Purpose::Rows { rows, keys, .. } => {
+            Purpose::Rows { ages, rows, keys, .. } => {
                 for (key, state) in entries {
-                    if let Some(row) = Row::of(&key, &state) {
+                    if let Some(row) = Row::of(&key, &state, *ages) {
                         rows.push(row);
                         keys.insert(row.key, key);
                     }
@@ -415,7 +420,7 @@ impl Core {
     fn walk_done(&mut self, walk: SlotWalk<Purpose>, effects: &mut Vec<Effect>) {
         let slot = walk.slot;
         match walk.purpose {
-            Purpose::Rows { peer, mut rows, keys } => {
+            Purpose::Rows { peer, mut rows, keys, .. } => {
                 rows.sort_unstable();
                 let repair = SlotRepair {
                     rows: rows.into(),
@@ -573,15 +578,18 @@ impl Core {
                 }
                 self.go_on(peer, slot, effects);
             }
-            (Some(Asked::Merge(peer, slot)), Answer::Merged(_)) => {
-                if let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) {
-                    repair.in_flight -= 1;
-                    repair.moved += 1;
-                    self.figures.counters.repaired_keys += 1;
-                }
-                self.go_on(peer, slot, effects);
+            (Some(Asked::Take(peer, slot, key, given)), Answer::Merged(_)) => {
+                self.read_for(peer, slot, key, Some(given), effects);
             }
-            (Some(Asked::Read(peer, slot, key)), Answer::State(state)) => {
+            (Some(Asked::Merge(peer, slot)), Answer::Merged(_)) => {
+                self.moved(peer, slot, effects);
+            }
+            (Some(Asked::Read(peer, slot, _, Some(given))), Answer::State(state))
+                if state.digest() == given || planted::is_on(Bug::NewerSideAlwaysGives) =>
+            {
+                self.moved(peer, slot, effects);
+            }
+            (Some(Asked::Read(peer, slot, key, _)), Answer::State(state)) => {
                 if let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) {
                     let bytes = bytes_of_state(&key, &state);
                     repair.bytes += bytes;
@@ -592,7 +600,10 @@ impl Core {
             }
             (
                 Some(
-                    Asked::Rows(peer, slot) | Asked::Merge(peer, slot) | Asked::Read(peer, slot, _),
+                    Asked::Rows(peer, slot)
+                    | Asked::Take(peer, slot, ..)
+                    | Asked::Merge(peer, slot)
+                    | Asked::Read(peer, slot, ..),
                 ),
                 answer,
             ) => {
@@ -618,8 +629,8 @@ impl Core {
                 (repair.in_flight, repair.bytes) = (repair.in_flight + 1, repair.bytes + bytes);
                 self.figures.counters.repair_bytes += bytes;
                 let cut = repair.cut;
-                let op = self.anti_entropy.op(Asked::Merge(peer, slot));
-                let asker = Asker::Repair { op, cut };
+                let take = Asked::Take(peer, slot, key.clone(), state.digest());
+                let asker = Asker::Repair { op: self.anti_entropy.op(take), cut };
                 if Token::of(&key).slot() == slot {
                     let request = Request::Merge { key: key.clone(), state, put: None };
                     self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
@@ -630,10 +641,7 @@ impl Core {
                 // A hash that is none of ours was made up: there is nothing to give.
                 if let Some(key) = repair.keys.get(&hash).cloned() {
                     repair.in_flight += 1;
-                    let op = self.anti_entropy.op(Asked::Read(peer, slot, key.clone()));
-                    let asker = Asker::Repair { op, cut: self.cuts.number(slot) };
-                    let request = Request::Read { key: key.clone(), want: ReadWant::State };
-                    self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
+                    self.read_for(peer, slot, key, None, effects);
                 }
             } else if repair.in_flight > 0 {
                 return;
@@ -650,6 +658,33 @@ impl Core {
                 return self.end_repair(peer, slot, outcome, effects);
             }
         }
+    }
+
+    /// Reads a state for a peer: one that it wants, or one that it gave, merged, lest the own side kept more than it got.
+    fn read_for(
+        &mut self,
+        peer: NodeId,
+        slot: Slot,
+        key: Bytes,
+        given: Option<Digest>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let deadline = self.now.after(DEADLINE).monotonic;
+        let op = self.anti_entropy.op(Asked::Read(peer, slot, key.clone(), given));
+        let request = Request::Read { key: key.clone(), want: ReadWant::State };
+        let cut = self.cuts.number(slot);
+        let asker = Asker::Repair { op, cut };
+        self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
+    }
+
+    /// A key is the same on both sides now, as far as they told each other.
+    fn moved(&mut self, peer: NodeId, slot: Slot, effects: &mut Vec<Effect>) {
+        if let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) {
+            repair.in_flight -= 1;
+            repair.moved += 1;
+            self.figures.counters.repaired_keys += 1;
+        }
+        self.go_on(peer, slot, effects);
     }
 
     fn end_repair(
@@ -669,9 +704,10 @@ impl Core {
             | Asked::Due(_)
             | Asked::Name(..)
             | Asked::Reaped(_) => true,
-            Asked::Rows(node, other) | Asked::Merge(node, other) | Asked::Read(node, other, _) => {
-                (*node, *other) != (peer, slot)
-            }
+            Asked::Rows(node, other)
+            | Asked::Take(node, other, ..)
+            | Asked::Merge(node, other)
+            | Asked::Read(node, other, ..) => (*node, *other) != (peer, slot),
         });
         self.exchange(anti_entropy::Event::Repaired(peer, slot, outcome), effects);
     }
@@ -680,7 +716,7 @@ impl Core {
 impl Answering {
     /// Takes one own key.
     fn take(&mut self, key: Bytes, state: Siblings) {
-        let Some(row) = Row::of(&key, &state) else { return };
+        let Some(row) = Row::of(&key, &state, Ages::Told) else { return };
         let (first, last) = self.range;
         if row.key < first || last < row.key {
             return;

@@ -24,6 +24,7 @@ use crate::cluster::register::{self, Register};
 use crate::cluster::start::{self, Confirmation, Records};
 use crate::cluster::{Addresses, LayoutTag, MemberEntry, Start, Time};
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::replication::{
     self, Answer, Coordinator, FailedWhy, Input, OpId, Reachability, Request, RequestMemory, View,
 };
@@ -280,7 +281,7 @@ impl Core {
         parked: Parked,
         effects: &mut Vec<Effect>,
     ) {
-        if position <= self.store.durable() {
+        if position <= self.store.durable() || planted::is_on(Bug::AnswerBeforeDurable) {
             self.let_go(parked, effects);
         } else {
             self.parking.park(position, parked);

@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::cluster::membership::Health;
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::replication::hinted_handoff::{self, Handoff, Hint, PAGE_ENTRIES, Reply, SendId};
 use crate::replication::{
     Answer, Envelope, HeldFor, Local, Mint, OpId, Refusal, Request, View, replica,
@@ -66,6 +67,9 @@ impl Hints {
         rng: &mut impl rand::Rng,
     ) -> Result<Self, StartError> {
         let mut hints = Self { handoff: Handoff::new(ttl), bytes: 0, pages: BTreeMap::new() };
+        if planted::is_on(Bug::HintsNotFoundAgain) {
+            return Ok(hints);
+        }
         let (start, end) = keys::hints();
         for entry in store.scan(&start, Some(&end)) {
             let malformed = |source| StartError::Malformed { record: "hint".to_owned(), source };
@@ -521,7 +525,8 @@ impl Core {
         standing: &mut Standing,
         effects: &mut Vec<Effect>,
     ) {
-        if standing.hint.as_ref() != Some(sent) {
+        let is_changed = standing.hint.as_ref() != Some(sent);
+        if is_changed && !(planted::is_on(Bug::ChangedHintForgotten) && standing.hint.is_some()) {
             return;
         }
         // What an owner keeps of its own coordination its data remembers; with any other hint something is forgotten.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::replication::cut::{CutItem, Forgettable};
 use crate::replication::hinted_handoff::Hint;
 use crate::replication::{
@@ -219,7 +220,7 @@ impl Core {
         match work {
             KeyWork::Answer { asker, key, request, deadline } => {
                 // Both may have changed while the disk was read.
-                if deadline <= self.now.monotonic {
+                if deadline <= self.now.monotonic && !planted::is_on(Bug::DeadlineIgnored) {
                     self.figures.counters.expired += 1;
                 } else if let Err(refusal) = self.check_fence(asker, &key) {
                     self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
@@ -394,10 +395,15 @@ impl Core {
         let mut leaf = None;
         self.lineage.record(&mut batch);
         if let Some(state) = &step.state {
-            batch.put(stored, state.encode());
+            if planted::is_on(Bug::TombstonesForgottenAtOnce) && !state.has_value() {
+                batch.delete(stored);
+            } else {
+                batch.put(stored, state.encode());
+            }
             leaf = Some(leaf_bits(key, state));
             let bits = leaf_bits(key, &standing.state) ^ leaf_bits(key, state);
-            if bits != 0 {
+            let is_missed = planted::is_on(Bug::LeafMissed) && state.versions().len() > 1;
+            if bits != 0 && !is_missed {
                 batch.xor_leaf(Token::of(key).slot().0, bits);
             }
             match (is_due(&standing.state), is_due(state)) {
@@ -407,6 +413,9 @@ impl Core {
             }
         }
         if batch.is_empty() {
+            if planted::is_on(Bug::KnownStateCountsAtOnce) {
+                return (step.answer, Appended::At(LogPosition::ZERO));
+            }
             return (step.answer, Appended::At(standing.position));
         }
         match self.write(batch, effects) {

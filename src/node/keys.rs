@@ -106,6 +106,11 @@ pub fn meta(name: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
+/// The first storage key of all meta entries, and the one behind the last.
+pub fn meta_range() -> (Bytes, Bytes) {
+    (Bytes::from_static(&[META]), Bytes::from_static(&[META + 1]))
+}
+
 /// First data key of `slots` (inclusive), and the storage key behind the last one. With `after`, the start is behind
 /// that slot and key; with a `prefix` the start skips what sorts before it in the first slot.
 pub fn data_range(slots: (Slot, Slot), after: Option<&(Slot, Bytes)>) -> (Bytes, Bytes) {

@@ -10,6 +10,7 @@
 use rand::Rng;
 
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::storage::WriteBatch;
 use crate::version::{Actor, AfterDrop, Epoch, Floor, Siblings, VectorClock};
 
@@ -97,6 +98,9 @@ impl Lineage {
     /// Before a state is dropped, in whose batch [`Lineage::record`] must have its say: see [`Floor::drop_state`].
     /// Returns whether a new epoch began.
     pub(super) fn drop_state(&mut self, state: &Siblings, rng: &mut impl Rng) -> bool {
+        if planted::is_on(Bug::NothingRisesOnDrop) {
+            return false;
+        }
         let mut floor = Floor::at(self.actor, self.floor);
         match floor.drop_state(state) {
             AfterDrop::Unchanged => false,

@@ -16,12 +16,14 @@ use crate::cluster::register::RegisterState;
 use crate::cluster::{Addresses, Incarnation, Start};
 use crate::encoding::DecodeError;
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::ring::{Layout, Slot};
 use crate::storage::identity::Identity;
 use crate::storage::{ReadError, Store, SyncError, WriteBatch, WriteError};
 
 use crate::version::Epoch;
 
+use super::keys;
 use super::lineage::Lineage;
 use super::meta::{self, ActorRecord};
 
@@ -43,6 +45,12 @@ pub enum StartError {
         record: String,
         /// How.
         source: DecodeError,
+    },
+    /// The node's own records are damaged: what it promised by them is lost with them.
+    #[error("the node's own records are damaged")]
+    Damaged {
+        /// How.
+        source: Box<ReadError>,
     },
     /// The directory holds no layout.
     #[error("the directory belongs to no cluster yet: `kvnode init` founds one")]
@@ -103,7 +111,14 @@ pub fn found(
 /// Whether the store holds a member's records.
 /// # Errors
 /// [`StartError`].
+/// [`StartError::Damaged`] where any of them cannot be read: what they promised is lost, and the node begins again.
 pub fn is_founded(store: &Store) -> Result<bool, StartError> {
+    let (start, end) = keys::meta_range();
+    for entry in store.scan(&start, Some(&end)) {
+        if let Err(source @ ReadError::Corrupt { .. }) = entry {
+            return Err(StartError::Damaged { source: source.into() });
+        }
+    }
     Ok(read(store, "register", &meta::register_key(), meta::decode_register)?.is_some())
 }
 
@@ -158,10 +173,16 @@ pub(super) fn open(
     let start = Start { count: Incarnation(last.count.0 + 1), nonce: rng.random() };
     let mut lineage = match clean {
         Some(count) if count == last.count => Lineage::taken_over(me, record),
+        Some(_) | None if planted::is_on(Bug::EpochKeptAfterCrash) => {
+            Lineage::taken_over(me, record)
+        }
         Some(_) | None => Lineage::begun(me, record.epoch, rng),
     };
     let mut batch = WriteBatch::new();
-    batch.put(meta::start_key(), meta::encode_start(start)).delete(meta::clean_key());
+    batch.put(meta::start_key(), meta::encode_start(start));
+    if !planted::is_on(Bug::CleanMarkKept) {
+        batch.delete(meta::clean_key());
+    }
     lineage.record(&mut batch);
     write_durably(store, batch)?;
     lineage.recorded();

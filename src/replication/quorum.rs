@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::planted::{self, Bug};
 use crate::ring::{Mode, Ring};
 
 /// How many replicas a request waits for.
@@ -107,13 +108,17 @@ impl Terms {
 
     /// Owners that must hold what a strict get answers, so that no later one goes back: as few as a strict request may
     /// read meet one of them. It is the layout's r that counts, not this request's larger one.
-    pub(super) const fn holders(&self) -> usize {
+    pub(super) fn holders(&self) -> usize {
+        if planted::is_on(Bug::StrictGetUnheld) {
+            return 1;
+        }
         self.n - self.layout_r + 1
     }
 
     /// Owners that must answer a get.
     pub(super) fn get_answers(&self) -> usize {
         match self.consistency {
+            Consistency::Strict if planted::is_on(Bug::StrictGetUnheld) => self.r,
             Consistency::Strict => self.r.max(self.holders()),
             Consistency::Sloppy => self.r,
         }
@@ -125,12 +130,12 @@ impl Terms {
     }
 
     /// Whether a get that so many owners answered can promise what a strict one does, if enough of them hold it.
-    pub(super) const fn can_be_strict(&self, answered: usize) -> bool {
+    pub(super) fn can_be_strict(&self, answered: usize) -> bool {
         self.overlaps() && self.layout_r <= self.r && self.holders() <= answered
     }
 
     /// What a get promises whose answer so many owners hold.
-    pub(super) const fn of_answer_held_by(&self, holders: usize) -> Guarantee {
+    pub(super) fn of_answer_held_by(&self, holders: usize) -> Guarantee {
         match (self.overlaps(), self.can_be_strict(holders)) {
             (false, _) => Guarantee::Eventual,
             (true, false) => Guarantee::Overlap,
@@ -154,7 +159,7 @@ impl Terms {
 
     /// Whether others may stand in for owners that cannot be reached.
     pub(super) fn takes_stand_ins(&self) -> bool {
-        self.consistency == Consistency::Sloppy
+        self.consistency == Consistency::Sloppy || planted::is_on(Bug::StandInsCountForStrict)
     }
 
     fn of_layout(ring: &Ring, consistency: Option<Consistency>) -> Self {

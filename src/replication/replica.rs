@@ -10,6 +10,7 @@
 use bytes::Bytes;
 
 use crate::cluster::Time;
+use crate::planted::{self, Bug};
 use crate::version::{
     Actor, Basis, Content, Dot, HybridClock, MintError, RequestId, Siblings, Version,
 };
@@ -119,7 +120,8 @@ pub fn answer(key: &[u8], own: &Siblings, request: &Request, mut local: Local<'_
         }
         Request::Recall { request, plain, .. } => unchanged(Answer::Recalled {
             state: own.clone(),
-            known: !known_under(key, own, *request, *plain, local.memory).is_empty(),
+            known: !planted::is_on(Bug::KnownPutWrittenAgain)
+                && !known_under(key, own, *request, *plain, local.memory).is_empty(),
             memory: micros(local.memory.reach(local.now)),
         }),
         Request::Merge { state, put, .. } | Request::Hold { state, put, .. } => {
@@ -134,7 +136,7 @@ pub fn answer(key: &[u8], own: &Siblings, request: &Request, mut local: Local<'_
 /// Does one write on the own state.
 #[expect(clippy::needless_pass_by_value, reason = "what a replica brings along serves one request")]
 pub fn mint(own: &Siblings, mint: &Mint, local: Local<'_>) -> Step<MintAnswer> {
-    if mint.deadline <= local.now {
+    if mint.deadline <= local.now && !planted::is_on(Bug::DeadlineIgnored) {
         return unchanged(MintAnswer::Expired);
     }
     let mut step = unchanged(MintAnswer::Stale);
@@ -152,6 +154,7 @@ pub fn mint(own: &Siblings, mint: &Mint, local: Local<'_>) -> Step<MintAnswer> {
         MintKind::Named | MintKind::Fold => false,
     };
     if mint.kind != MintKind::Fold
+        && !planted::is_on(Bug::KnownPutWrittenAgain)
         && !known_under(&mint.key, &state, mint.request, plain, local.memory).is_empty()
     {
         // What was heard is not kept: the coordinator sends it to every owner, this one among them.
@@ -199,7 +202,8 @@ fn merge(
     let mut acknowledgement = Acknowledgement { uncovered: None, known: Known::No { memory } };
     if let Some(tag) = put {
         let known = known_under(key, own, tag.request, tag.plain, local.memory);
-        if known.iter().any(|known| known.later || known.actor != tag.dot.actor) {
+        let is_known = known.iter().any(|known| known.later || known.actor != tag.dot.actor);
+        if is_known && !planted::is_on(Bug::KnownPutWrittenAgain) {
             acknowledgement.known = Known::Done(own.clone());
             return step.with(Answer::Merged(acknowledgement));
         }

@@ -10,6 +10,7 @@
 //! served nothing since it lost its own. Its data comes back by refilling, once its Core runs.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 
 use crate::cluster::Incarnation;
-use crate::node;
+use crate::node::{self, StartError};
 use crate::node_id::{ClusterId, NodeId};
 use crate::ring::Layout;
 use crate::storage::{Identity, Store};
@@ -127,6 +128,42 @@ async fn ask_at(options: &Options, me: NodeId, seed: &str) -> Result<Told, Hands
         Some(Ok(_)) | None => Err(HandshakeError::Garbage("no layout".to_owned())),
         Some(Err(error)) => Err(error.into()),
     }
+}
+
+/// Whether the node's own records are damaged, and with them what it promised.
+pub(super) fn is_damaged(store: &Store) -> bool {
+    let damaged = node::is_founded(store);
+    if let Err(StartError::Damaged { source }) = &damaged {
+        tracing::error!("this node's own records are damaged: {source}; all it held is set aside");
+    }
+    matches!(damaged, Err(StartError::Damaged { .. }))
+}
+
+/// Moves all that a node lost its word over to `damaged/`, so that the store is empty.
+/// # Errors
+/// The system's.
+pub(super) fn set_aside(data_dir: &Path) -> Result<(), RunError> {
+    let failed = |source| RunError::System { what: "set damaged data aside", source };
+    let damaged = data_dir.join("damaged");
+    std::fs::create_dir_all(&damaged).map_err(failed)?;
+    let place = (1_u32..)
+        .map(|number| damaged.join(format!("lost-{number}")))
+        .find(|place| !place.exists())
+        .unwrap_or_else(|| damaged.join("lost"));
+    std::fs::create_dir(&place).map_err(failed)?;
+    // The manifest goes first: without it the rest is no store.
+    for part in ["manifest", "log", "sst"] {
+        match std::fs::rename(data_dir.join(part), place.join(part)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    for dir in [&place, &damaged, &data_dir.to_path_buf()] {
+        std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Whether the store holds a node's records.

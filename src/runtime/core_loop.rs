@@ -75,7 +75,14 @@ pub fn run(options: &Options) -> Result<Ended, RunError> {
 
 async fn live(options: &Options) -> Result<Ended, RunError> {
     let mut signals = Signals::new()?;
-    let Opened { identity, store, replayed, _lock } = open(options).await?;
+    let Opened { identity, store, replayed, _lock } = match open(options).await? {
+        opened if bootstrap::is_damaged(&opened.store) => {
+            drop(opened);
+            bootstrap::set_aside(&options.data_dir)?;
+            open(options).await?
+        }
+        opened => opened,
+    };
     if bootstrap::is_needed(&store)? {
         bootstrap::begin_again(options, &identity, &store).await?;
     }

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
+use crate::planted::{self, Bug};
+
 use super::dot::COUNTER_MAX;
 use super::{Actor, Dot, RequestId, Timestamp, VectorClock};
 
@@ -145,6 +147,11 @@ impl Siblings {
             self.clock.merge(&other.clock);
             changed = true;
         }
+        if planted::is_on(Bug::LastWriterWins) && self.versions.len() > 1 {
+            let newest = self.versions.values().map(|version| version.timestamp).max();
+            self.versions.retain(|_, version| Some(version.timestamp) == newest);
+            changed = true;
+        }
         changed
     }
     /// One write at `actor` (§4 *write*): drops what `basis` covers, then adds the version under counter
@@ -165,6 +172,7 @@ impl Siblings {
             Basis::Blind => &nothing,
         };
         let last = self.clock.get(actor).max(seen.get(actor)).max(floor);
+        let last = if planted::is_on(Bug::CounterStartsAgain) { 0 } else { last };
         if COUNTER_MAX <= last || seen.is_past_counter_max() {
             return Err(MintError::Counter);
         }
@@ -209,6 +217,10 @@ impl Siblings {
         }
         let mut hasher = Xxh3::new();
         for (dot, version) in &self.versions {
+            let is_tombstone = version.content == Content::Tombstone;
+            if is_tombstone && planted::is_on(Bug::DigestWithoutTombstones) {
+                continue;
+            }
             hasher.update(dot.actor.node.as_bytes());
             hasher.update(&dot.actor.epoch.counter.to_le_bytes());
             hasher.update(&dot.actor.epoch.random.to_le_bytes());

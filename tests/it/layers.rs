@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("node_id", &[]),
     ("encoding", &[]),
+    ("planted", &[]),
     ("ring", &[]),
     ("version", &[]),
     ("cluster", &["ring"]),
@@ -35,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
 ];
-const LEAVES: [&str; 2] = ["node_id", "encoding"];
+const LEAVES: [&str; 3] = ["node_id", "encoding", "planted"];
 /// The layers that know tokio, sockets, threads and clocks.
 const RIM: [&str; 3] = ["runtime", "client", "cli"];
 /// What stays above the rim.

@@ -4,13 +4,21 @@
 //! doubled at will, which is worse than TCP ever does. A cut direction swallows frames silently until the connection
 //! breaks. A connection takes so many frames at once; a full one breaks, as the runtime's does (schedule G2).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::Rng;
 
 /// Index of a node.
 pub type Node = usize;
+
+/// What became of frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fates {
+    pub lost: usize,
+    pub doubled: usize,
+    pub slow: usize,
+}
 
 /// How rough the network is.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +40,10 @@ pub struct Network {
     /// Frames on their way per direction at which the connection breaks.
     pub queue_max: usize,
     connections: BTreeMap<(Node, Node), u64>,
-    cut: BTreeSet<(Node, Node)>,
+    /// How many cuts lie on each direction.
+    cut: BTreeMap<(Node, Node), u32>,
     in_flight: BTreeMap<(Node, Node), usize>,
+    pub fates: Fates,
     next: u64,
 }
 
@@ -43,8 +53,9 @@ impl Network {
             weather,
             queue_max,
             connections: BTreeMap::new(),
-            cut: BTreeSet::new(),
+            cut: BTreeMap::new(),
             in_flight: BTreeMap::new(),
+            fates: Fates::default(),
             next: 0,
         }
     }
@@ -71,7 +82,14 @@ impl Network {
     }
 
     pub fn cut(&mut self, from: Node, to: Node) {
-        self.cut.insert((from, to));
+        *self.cut.entry((from, to)).or_default() += 1;
+    }
+
+    pub fn uncut(&mut self, from: Node, to: Node) {
+        if let Some(cuts) = self.cut.get_mut(&(from, to)) {
+            *cuts -= 1;
+        }
+        self.cut.retain(|_, cuts| *cuts > 0);
     }
 
     pub fn mend_all(&mut self) {
@@ -79,7 +97,7 @@ impl Network {
     }
 
     pub fn is_cut(&self, from: Node, to: Node) -> bool {
-        self.cut.contains(&(from, to))
+        self.cut.contains_key(&(from, to))
     }
 
     /// Whether a handshake between the two can succeed.
@@ -100,18 +118,25 @@ impl Network {
     }
 
     /// When copies of a frame arrive: none, one or two delays.
-    pub fn delays(&self, rng: &mut impl Rng) -> Vec<Duration> {
+    pub fn delays(&mut self, rng: &mut impl Rng) -> Vec<Duration> {
         let weather = self.weather;
         if rng.random_bool(weather.loss) {
+            self.fates.lost += 1;
             return Vec::new();
         }
         let copies = if rng.random_bool(weather.doubled) { 2 } else { 1 };
+        self.fates.doubled += copies - 1;
         (0..copies).map(|_| self.delay(rng)).collect()
     }
 
-    pub fn delay(&self, rng: &mut impl Rng) -> Duration {
+    pub fn delay(&mut self, rng: &mut impl Rng) -> Duration {
         let usual = rng.random_range(Duration::from_micros(50)..=self.weather.delay);
-        if rng.random_bool(self.weather.slow) { usual * rng.random_range(2..100) } else { usual }
+        if rng.random_bool(self.weather.slow) {
+            self.fates.slow += 1;
+            usual * rng.random_range(2..100)
+        } else {
+            usual
+        }
     }
 }
 

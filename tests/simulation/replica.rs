@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvkit::cluster::{Addresses, Time};
-use kvkit::node::{Core, CoreConfig, Replayed};
+use kvkit::cluster::{Addresses, Incarnation, Time};
+use kvkit::node::{Core, CoreConfig, Replayed, begin_again, is_founded};
 use kvkit::node_id::NodeId;
+use kvkit::ring::Layout;
 use kvkit::storage::vfs::simulated::{Disk, Unsynced};
 use kvkit::storage::{Compression, Identity, Options, Store, SyncMode};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 /// Where each machine keeps its store.
-const DIRECTORY: &str = "/n";
+pub const DIRECTORY: &str = "/n";
 
 /// A process at work.
 pub struct Life {
@@ -37,8 +38,10 @@ pub struct Replica {
     /// Monotonic nanoseconds of this machine's clock at simulated time 0 since its last boot; signed.
     clock: i128,
     /// How far its wall clock is off, microseconds.
-    skew: i64,
+    pub skew: i64,
     pub gossip_interval: Duration,
+    pub options: Options,
+    pub hints_bytes_max: u64,
 }
 
 /// Options under which a few kilobytes already flush, compact and miss the cache.
@@ -49,7 +52,7 @@ pub fn options() -> Options {
         cache_bytes: 0,
         compression: Compression::None,
         log_segment_bytes: 8 << 10,
-        reserve_bytes: 0,
+        reserve_bytes: 1 << 20,
         block_bytes: 256,
         table_bytes: 4 << 10,
         level1_bytes: 16 << 10,
@@ -67,6 +70,8 @@ impl Replica {
             clock: i128::from(clock),
             skew,
             gossip_interval: Duration::from_secs(1),
+            options: options(),
+            hints_bytes_max: 1 << 30,
         }
     }
 
@@ -82,16 +87,26 @@ impl Replica {
     pub fn open_store(&self, replayed: &mut Replayed) -> Result<Store, String> {
         let vfs = Arc::new(self.disk.clone());
         let mut replay = |key: &[u8], value: Option<&[u8]>| replayed.observe(key, value);
-        let opened = Store::open(vfs, Path::new(DIRECTORY), options(), &mut replay);
+        let opened = Store::open(vfs, Path::new(DIRECTORY), self.options.clone(), &mut replay);
         opened.map(|(store, _)| store).map_err(|error| format!("{error:?}"))
     }
 
-    /// Starts a process.
-    pub fn start(&mut self, now: u64, seed: u64) -> Result<(), String> {
+    /// Starts a process. On an empty disk it begins again with what the others told, if they did.
+    pub fn start(
+        &mut self,
+        now: u64,
+        seed: u64,
+        told: Option<(Layout, Incarnation)>,
+    ) -> Result<(), String> {
         assert!(self.life.is_none(), "a process is at work here");
         let time = self.time(now);
         let mut replayed = Replayed::new(time);
         let store = Arc::new(self.open_store(&mut replayed)?);
+        let is_founded = is_founded(&store).map_err(|error| format!("{error:?}"))?;
+        if let Some((layout, last)) = told.filter(|_| !is_founded) {
+            begin_again(&store, &self.identity, layout, last)
+                .map_err(|error| format!("{error:?}"))?;
+        }
         let name = &self.identity.name;
         let addresses = Addresses {
             peer: format!("{name}:1"),
@@ -100,6 +115,7 @@ impl Replica {
         };
         let mut config = CoreConfig::new(self.identity.clone(), addresses);
         config.gossip_interval = self.gossip_interval;
+        config.hints.bytes_max = self.hints_bytes_max;
         let rng = ChaCha8Rng::seed_from_u64(seed);
         let core = Core::open(config, Arc::clone(&store), replayed, time, rng)
             .map_err(|error| format!("{error:?}"))?;

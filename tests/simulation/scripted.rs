@@ -25,6 +25,9 @@ const DOWN: Duration = Duration::from_mins(1);
 /// Long enough for connections, gossip and confirmed starts.
 const SETTLED: Duration = Duration::from_secs(3);
 
+/// Long enough for every pair of replicas to have compared twice.
+const COMPARED: Duration = Duration::from_secs(90);
+
 /// A cluster of three under control.
 struct Script {
     world: World,
@@ -35,11 +38,19 @@ struct Script {
 impl Script {
     /// Three nodes, started and settled.
     fn new(r: u8, w: u8) -> Self {
+        Self::keeping_hints(r, w, 1 << 30)
+    }
+
+    /// The same with room for so many bytes of hints.
+    fn keeping_hints(r: u8, w: u8, bytes_max: u64) -> Self {
         let weather =
             Weather { loss: 0.0, doubled: 0.0, delay: Duration::from_millis(1), slow: 0.0 };
         let shape = Shape { nodes: 3, q: 32, n: 3, r, w, mode: Mode::Available };
         let mut world = World::new(7, shape, weather);
         world.disk_delay = Duration::from_micros(100);
+        for replica in &mut world.replicas {
+            replica.hints_bytes_max = bytes_max;
+        }
         world.start_all();
         world.pass(SETTLED);
         Self { world, next: 0, replies: BTreeMap::new() }
@@ -280,7 +291,7 @@ fn a_node_that_lost_its_disk_does_not_found_a_second_cluster() {
     script.world.kill(0, Unsynced::Dropped);
     script.world.replicas[0].disk = Disk::new(9);
     let now = script.world.now;
-    let error = script.world.replicas[0].start(now, 1).unwrap_err();
+    let error = script.world.replicas[0].start(now, 1, None).unwrap_err();
     assert!(error.contains("NotFounded"), "{error}");
 }
 
@@ -379,4 +390,33 @@ fn with_two_of_three_down_quorums_fail_in_time_and_single_reads_go_on() {
         consistency: Some(Consistency::Sloppy),
     });
     assert!(matches!(script.call(a, body), ReplyBody::Got(_)));
+}
+
+/// What an owner gives of a key is a part of what the other one holds, and both know the same newest version: whoever
+/// compares, the other part must come across too.
+#[test]
+fn owners_settle_a_key_of_which_one_holds_a_part() {
+    for third in 0..3 {
+        let mut script = Script::keeping_hints(1, 1, 0);
+        let owners = script.owners();
+        let behind = owners[third];
+        let other = owners[(third + 1) % 3];
+        script.isolate(behind);
+        script.put(other, "old", PutBasis::Blind);
+        script.world.mend();
+        script.world.pass(SETTLED);
+        script.put(behind, "new", PutBasis::Blind);
+        assert_eq!(held(&script, behind).versions().len(), 1, "nothing was repaired yet");
+        script.world.pass(COMPARED);
+        for node in owners {
+            assert_eq!(held(&script, node).versions().len(), 2, "n{} of {owners:?}", node + 1);
+        }
+    }
+}
+
+/// What a machine holds of the key.
+fn held(script: &Script, node: Node) -> Siblings {
+    let store = &script.world.replicas[node].life.as_ref().unwrap().store;
+    let value = store.get(&kvkit::node::keys::data(&KEY)).unwrap().value;
+    value.map_or_else(Siblings::new, |bytes| Siblings::decode(&bytes).unwrap())
 }

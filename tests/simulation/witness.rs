@@ -1,6 +1,6 @@
 //! What no node sees alone: every state that was ever sent or shown.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use kvkit::replication::anti_entropy::Compared;
@@ -18,37 +18,62 @@ type Named = (RequestId, Content);
 #[derive(Debug, Default)]
 pub struct Witness {
     /// Keys of questions under way, to know what an answer speaks of.
-    asked: BTreeMap<u64, Bytes>,
-    writes: BTreeMap<(Bytes, Dot), Named>,
-    /// What must not be.
+    asked: HashMap<u64, Bytes>,
+    writes: HashMap<Bytes, HashMap<Dot, Named>>,
+    /// Dots that named two writes.
     pub broken: Vec<String>,
     /// Pairs of which one refused the other.
     pub refusals: BTreeSet<(Node, Node)>,
     /// Alarms of nodes.
     pub alarms: Vec<String>,
+    /// Most versions seen side by side.
+    pub siblings_max: usize,
     /// States given to a stand-in, and states that a holder of hints sent to their target.
     pub held: usize,
     pub handed_over: usize,
+    /// States that a comparison of two replicas gave.
+    pub compared: usize,
 }
 
 impl Witness {
     /// A state of `key`, wherever it was met.
     pub fn state(&mut self, key: &Bytes, state: &Siblings) {
+        self.siblings_max = self.siblings_max.max(state.versions().len());
+        if state.versions().is_empty() {
+            return;
+        }
+        if !self.writes.contains_key(key) {
+            self.writes.insert(key.clone(), HashMap::new());
+        }
+        let Some(writes) = self.writes.get_mut(key) else { return };
         for (dot, version) in state.versions() {
-            let named = (version.request, version.content.clone());
-            let first = self.writes.entry((key.clone(), *dot)).or_insert_with(|| named.clone());
-            if *first != named {
-                let text = format!("key {key:?}: {dot:?} names {first:?} and {named:?}");
-                self.broken.push(text);
+            match writes.get(dot) {
+                Some((request, content))
+                    if *request == version.request && *content == version.content => {}
+                Some(first) => {
+                    let text = format!("key {key:?}: {dot:?} names {first:?} and {version:?}");
+                    self.broken.push(text);
+                }
+                None => {
+                    writes.insert(*dot, (version.request, version.content.clone()));
+                }
             }
         }
+    }
+
+    /// Every write that was seen anywhere: its key, dot, name and content.
+    pub fn seen(&self) -> impl Iterator<Item = (&Bytes, Dot, &Named)> {
+        let of_key = |(key, writes)| (key, writes);
+        self.writes.iter().map(of_key).flat_map(|(key, writes): (&Bytes, &HashMap<Dot, Named>)| {
+            writes.iter().map(move |(dot, named)| (key, *dot, named))
+        })
     }
 
     /// The puts that were seen under more than one dot, with those.
     pub fn written_twice(&self) -> BTreeMap<RequestId, Vec<Dot>> {
         let mut dots: BTreeMap<RequestId, Vec<Dot>> = BTreeMap::new();
-        for ((_, dot), (request, _)) in &self.writes {
-            dots.entry(*request).or_default().push(*dot);
+        for (_, dot, (request, _)) in self.seen() {
+            dots.entry(*request).or_default().push(dot);
         }
         dots.retain(|_, dots| dots.len() > 1);
         dots
@@ -86,6 +111,7 @@ impl Witness {
             }
         }
         if let Answer::Compared(Compared::Rows { give, .. }) = answer {
+            self.compared += give.len();
             for (key, state) in give {
                 self.state(key, state);
             }

@@ -1,36 +1,56 @@
 //! Clients: they read, write, delete, retry with the same request id at other nodes, and write down what they saw.
+//!
+//! Each has chance of its own, so that leaving another one out leaves it as it is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use kvkit::node::Caller;
-use kvkit::replication::Consistency;
-use kvkit::version::{RequestId, VectorClock};
+use kvkit::replication::{Consistency, Level};
+use kvkit::version::{Content, RequestId, VectorClock};
 use kvkit::wire::client::{
     Done, ErrorReply, Get, Got, Outcome, Put, PutBasis, Reply, ReplyBody, Request, RequestBody,
 };
-use rand::Rng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
-use crate::history::{Basis, History, Read, Write};
+use crate::history::{Basis, History, Numbers, Read, Write};
 use crate::network::Node;
-use crate::oracle::is_contextual;
+use crate::oracle::{is_contextual, is_own};
 use crate::world::{Nanos, World, nanos};
 
 /// How long a try may take.
-const TIMEOUT: Duration = Duration::from_secs(1);
+pub const TIMEOUT: Duration = Duration::from_secs(1);
 /// Tries of one operation.
 const TRIES_MAX: u32 = 3;
+/// Most bytes of padding in a value.
+const PADDING_MAX: usize = 120;
+
+/// How one client behaves.
+#[derive(Clone, Debug)]
+pub struct Habits {
+    pub keys: Vec<Bytes>,
+    /// Longest pause between two operations.
+    pub think: Duration,
+    /// Share of requests that are sloppy, on keys that are for both.
+    pub sloppy: f64,
+    /// Nodes it sends its requests to.
+    pub nodes: Vec<Node>,
+    /// Whether it now and then wants other numbers of replicas than the layout's, or loses patience early.
+    pub is_moody: bool,
+}
 
 /// One client: one operation at a time.
 pub struct Client {
     number: u64,
+    rng: ChaCha8Rng,
     session: u64,
     counter: u64,
-    keys: Vec<Bytes>,
-    think: Duration,
+    pub habits: Habits,
     /// By key, the last read's clock and what it saw.
-    contexts: BTreeMap<Bytes, (VectorClock, std::collections::BTreeSet<RequestId>)>,
+    contexts: BTreeMap<Bytes, (VectorClock, Numbers)>,
     /// By node and life, how far its clock is ahead of simulated time, at least.
     clocks: BTreeMap<(Node, u64), i128>,
     running: Option<Running>,
@@ -38,6 +58,8 @@ pub struct Client {
     /// Counts moments this client waits for; older alarms are stale.
     moment: u64,
     pub is_done: bool,
+    /// Operations it gave up, with the last reason.
+    pub failures: Vec<String>,
 }
 
 struct Running {
@@ -50,25 +72,31 @@ struct Running {
 }
 
 impl Client {
-    pub fn new(number: u64, session: u64, keys: Vec<Bytes>, think: Duration) -> Self {
+    pub fn new(number: u64, seed: u64, habits: Habits) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
             number,
-            session,
+            session: rng.random(),
+            rng,
             counter: 0,
-            keys,
-            think,
+            habits,
             contexts: BTreeMap::new(),
             clocks: BTreeMap::new(),
             running: None,
             next_id: 0,
             moment: 0,
             is_done: false,
+            failures: Vec::new(),
         }
+    }
+
+    pub const fn number(&self) -> u64 {
+        self.number
     }
 
     /// Waits for a moment, then [`Client::wake`].
     pub fn rest(&mut self, world: &mut World) {
-        let pause = world.rng.random_range(Duration::ZERO..=self.think);
+        let pause = self.rng.random_range(Duration::ZERO..=self.habits.think);
         self.wake_after(world, pause);
     }
 
@@ -86,46 +114,39 @@ impl Client {
             None => self.begin(world, history),
             Some(mut running) => {
                 running.all_not_applied = false;
-                self.try_again(world, history, running);
+                self.try_again(world, history, running, "no reply in time");
             }
         }
     }
 
     fn begin(&mut self, world: &mut World, history: &mut History) {
-        let key = self.keys[world.rng.random_range(0..self.keys.len())].clone();
-        let body = if world.rng.random_bool(0.45) {
-            let consistency = Some(consistency_of(world, &key));
-            RequestBody::Get(Get { key, r: None, consistency })
+        let key = self.habits.keys.choose(&mut self.rng).expect("a key").clone();
+        let body = if self.rng.random_bool(0.45) {
+            let consistency = self.consistency_of(&key);
+            let r = self.level_of(consistency);
+            RequestBody::Get(Get { key, r, consistency: Some(consistency) })
         } else {
             self.put(world, history, key)
         };
         let running =
             Running { id: 0, body, began: world.now, tried: 0, deadline: 0, all_not_applied: true };
-        self.try_again(world, history, running);
+        self.try_again(world, history, running, "nothing was tried");
     }
 
-    fn put(&mut self, world: &mut World, history: &mut History, key: Bytes) -> RequestBody {
+    fn put(&mut self, world: &World, history: &mut History, key: Bytes) -> RequestBody {
         self.counter += 1;
         let request = RequestId { session: self.session, counter: self.counter };
-        let seen = self.contexts.get(&key).cloned().filter(|_| is_contextual(&key));
-        let (wire, basis) = match seen {
-            Some((clock, seen)) if world.rng.random_bool(0.8) => {
-                (PutBasis::Context(clock), Basis::Context(seen))
-            }
-            _ if is_contextual(&key) => (PutBasis::Blind, Basis::Blind),
-            _ => (PutBasis::Present, Basis::Present),
-        };
-        let consistency = consistency_of(world, &key);
-        let is_delete = world.rng.random_bool(0.15);
-        let value = format!(
-            "{}-{}-{}",
-            self.number,
-            self.counter,
-            "x".repeat(world.rng.random_range(0..200))
-        );
-        let write = Write {
+        let (wire, basis) = self.basis_of(&key);
+        let consistency = self.consistency_of(&key);
+        let is_delete = self.rng.random_bool(0.15);
+        let padding = "x".repeat(self.rng.random_range(0..PADDING_MAX));
+        let value = format!("{}-{}-{padding}", self.number, self.counter);
+        let value = (!is_delete).then(|| Bytes::from(value));
+        history.begin(Write {
             key: key.clone(),
             request,
+            number: 0,
+            content: value.clone().map_or(Content::Tombstone, Content::Value),
             basis,
             began: world.now,
             over: None,
@@ -133,37 +154,81 @@ impl Client {
             acknowledged: None,
             is_not_applied: false,
             is_strict: consistency == Consistency::Strict,
-        };
-        history.writes.insert(request, write);
+        });
         RequestBody::Put(Put {
             key,
-            value: (!is_delete).then(|| Bytes::from(value)),
+            value,
             basis: wire,
             w: None,
-            r: None,
+            r: self.level_of(consistency),
             consistency: Some(consistency),
             request,
             age: 0,
         })
     }
 
+    /// What a put shall replace, on the wire and as it is meant.
+    fn basis_of(&mut self, key: &Bytes) -> (PutBasis, Basis) {
+        if !is_contextual(key) {
+            return (PutBasis::Present, Basis::Present);
+        }
+        match self.contexts.get(key).cloned() {
+            Some((clock, seen)) if self.rng.random_bool(0.85) => {
+                let is_conditional = self.habits.is_moody && self.rng.random_bool(0.1);
+                let wire = if is_conditional {
+                    PutBasis::IfContext(clock)
+                } else {
+                    PutBasis::Context(clock)
+                };
+                (wire, Basis::Context(seen))
+            }
+            Some(_) | None => (PutBasis::Blind, Basis::Blind),
+        }
+    }
+
+    /// Clients' own keys are for strict requests alone: only those promise a client its own order.
+    fn consistency_of(&mut self, key: &Bytes) -> Consistency {
+        if !is_own(key) && self.rng.random_bool(self.habits.sloppy) {
+            Consistency::Sloppy
+        } else {
+            Consistency::Strict
+        }
+    }
+
+    /// How many must answer, where that is not the layout's.
+    fn level_of(&mut self, consistency: Consistency) -> Option<Level> {
+        let may_be_weak = consistency == Consistency::Sloppy;
+        match self.rng.random_range(0..20) {
+            _ if !self.habits.is_moody => None,
+            0 => Some(Level::All),
+            1 => Some(Level::Quorum),
+            2 if may_be_weak => Some(Level::One),
+            _ => None,
+        }
+    }
+
     /// Sends the request, to whichever node; gives up after some tries.
-    fn try_again(&mut self, world: &mut World, history: &mut History, mut running: Running) {
-        let up: Vec<Node> =
-            (0..world.replicas.len()).filter(|node| world.is_running(*node)).collect();
+    fn try_again(
+        &mut self,
+        world: &mut World,
+        history: &mut History,
+        mut running: Running,
+        why: &str,
+    ) {
+        let is_up = |node: &&Node| world.is_running(**node);
+        let up: Vec<Node> = self.habits.nodes.iter().filter(is_up).copied().collect();
         if running.tried == TRIES_MAX || up.is_empty() {
-            Self::give_up(world, history, &running);
+            self.give_up(world, history, &running, why);
             return self.rest(world);
         }
-        let node = up[world.rng.random_range(0..up.len())];
+        let node = up[self.rng.random_range(0..up.len())];
         running.tried += 1;
         self.next_id += 1;
         running.id = self.next_id;
         running.deadline = world.now + nanos(TIMEOUT);
         if let RequestBody::Put(put) = &mut running.body {
             put.age = (world.now - running.began) / 1_000;
-            let write = history.writes.get_mut(&put.request).expect("it began");
-            write.tries = running.tried;
+            history.write_mut(put.request).tries = running.tried;
         }
         let request = Request {
             id: running.id,
@@ -173,7 +238,8 @@ impl Client {
         world.request(node, Caller(self.number), &request);
         self.running = Some(running);
         // Some clients lose patience early: a put's next try then meets the one before.
-        let patience = if world.rng.random_bool(0.9) { TIMEOUT } else { TIMEOUT / 20 };
+        let is_hasty = self.habits.is_moody && self.rng.random_bool(0.1);
+        let patience = if is_hasty { TIMEOUT / 20 } else { TIMEOUT };
         self.wake_after(world, patience + Duration::from_millis(1));
     }
 
@@ -182,7 +248,7 @@ impl Client {
         let life = world.replicas[node].lives;
         let exact =
             i128::from(world.replicas[node].time(world.now).monotonic) - i128::from(world.now);
-        let delay = world.network.delay(&mut world.rng);
+        let delay = self.rng.random_range(Duration::ZERO..Duration::from_millis(20));
         let told = *self.clocks.entry((node, life)).or_insert(exact - i128::from(nanos(delay)));
         u64::try_from(i128::from(deadline) + told).unwrap_or(1).max(1)
     }
@@ -207,21 +273,19 @@ impl Client {
         let RequestBody::Get(Get { key, consistency, .. }) = &running.body else {
             panic!("a put got {got:?}")
         };
-        let seen = history.past_of(&got.state);
-        self.contexts.insert(key.clone(), (got.state.clock().clone(), seen));
+        if is_contextual(key) {
+            let seen = history.past_of(&got.state);
+            self.contexts.insert(key.clone(), (got.state.clock().clone(), seen));
+        }
         world.witness.state(key, &got.state);
-        history.reads.push(Read {
-            key: key.clone(),
-            began: running.began,
-            ended: world.now,
-            state: got.state,
-            is_strict: *consistency == Some(Consistency::Strict),
-        });
+        let is_strict = *consistency == Some(Consistency::Strict);
+        let (began, ended) = (running.began, world.now);
+        history.read(key, Read { began, ended, state: got.state, is_strict });
     }
 
     fn done(world: &World, history: &mut History, running: &Running, done: &Done) {
         let RequestBody::Put(put) = &running.body else { panic!("a get is {done:?}") };
-        let write = history.writes.get_mut(&put.request).expect("it began");
+        let write = history.write_mut(put.request);
         write.acknowledged = Some((world.now, done.dot));
         // Earlier tries may still be at work until their own deadlines.
         write.over = Some(if running.tried == 1 { world.now } else { running.deadline });
@@ -236,32 +300,24 @@ impl Client {
     ) {
         running.all_not_applied &= error.outcome == Some(Outcome::NotApplied);
         if error.retry {
-            self.try_again(world, history, running);
+            self.try_again(world, history, running, &error.message);
         } else {
-            Self::give_up(world, history, &running);
+            self.give_up(world, history, &running, &error.message);
             self.rest(world);
         }
     }
 
-    fn give_up(world: &World, history: &mut History, running: &Running) {
+    fn give_up(&mut self, world: &World, history: &mut History, running: &Running, why: &str) {
         if let RequestBody::Put(put) = &running.body {
-            let write = history.writes.get_mut(&put.request).expect("it began");
+            let write = history.write_mut(put.request);
             write.over = Some(running.deadline.max(world.now));
             write.is_not_applied = running.all_not_applied && running.tried > 0;
         }
+        self.failures.push(why.to_owned());
     }
 
     /// Whether it waits for nothing.
     pub fn is_idle(&self) -> bool {
         self.running.is_none()
-    }
-}
-
-/// Clients' own keys are for strict requests alone: only those promise a client its own order.
-fn consistency_of(world: &mut World, key: &Bytes) -> Consistency {
-    if !key.starts_with(b"po") && world.rng.random_bool(0.4) {
-        Consistency::Sloppy
-    } else {
-        Consistency::Strict
     }
 }

@@ -20,9 +20,11 @@ use rand::Rng;
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::ring::Slot;
 
 use super::message::{Compare, Compared};
+use super::rows::Ages;
 use super::tree::{FANOUT, LOWEST_LEVEL, TreeHash, TreeNode};
 
 /// Heartbeat intervals between two comparisons of a pair.
@@ -109,7 +111,7 @@ pub enum Effect {
     /// Ask the peer.
     Ask(AskId, NodeId, Compare),
     /// Settle one slot with the peer, row by row.
-    Repair(NodeId, Slot),
+    Repair(NodeId, Slot, Ages),
     /// The slot's leaves differ and its keys do not: work the own leaf out anew.
     Recount(Slot),
 }
@@ -327,7 +329,9 @@ impl Exchange {
                     && let Some(slot) = open.pop_front()
                 {
                     in_flight.insert(slot, now);
-                    effects.push(Effect::Repair(node, Slot(slot)));
+                    let guesses = peer.rounds == 0 || planted::is_on(Bug::NewerSideAlwaysGives);
+                    let ages = if guesses { Ages::Told } else { Ages::Untold };
+                    effects.push(Effect::Repair(node, Slot(slot), ages));
                 }
                 if in_flight.is_empty() {
                     self.repairs_done(now, node);

@@ -15,5 +15,5 @@ mod tree;
 
 pub use exchange::{AskId, Effect, Event, Exchange, Outcome, Progress, View};
 pub use message::{Compare, Compared, answer};
-pub use rows::{Comparison, Row, Verdict, pack, unpack};
+pub use rows::{Ages, Comparison, Row, Verdict, pack, unpack};
 pub use tree::{FANOUT, LOWEST_LEVEL, Mask, Tree, TreeHash, TreeNode};

@@ -5,8 +5,9 @@
 //! row  := key:u64 digest:u64 newest:u64
 //! ```
 //! `key` hashes the key, `digest` its dots and value hashes, `newest` is the latest timestamp among its versions. The
-//! last one only says who gives first, which saves bytes where one side is simply behind: what a guess leaves different
-//! is found in the next round. Every key has a row, tombstones too; a state without versions is no key.
+//! last one only says who gives first, which saves bytes where one side is simply behind. It is a guess, made once: in
+//! the rounds after the first one the side that compares tells no ages, so that the other one gives, and who keeps more
+//! than it was given sends that back. Every key has a row, tombstones too; a state without versions is no key.
 #![warn(clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
@@ -31,6 +32,15 @@ pub struct Row {
     pub newest: u64,
 }
 
+/// Whether rows tell how new a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ages {
+    /// Yes: whoever is newer gives.
+    Told,
+    /// No: who is asked gives.
+    Untold,
+}
+
 /// What one key of the own side means to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -51,8 +61,9 @@ pub struct Comparison {
 
 impl Row {
     /// The row of a key; none for a state without versions.
-    pub fn of(key: &[u8], state: &Siblings) -> Option<Self> {
+    pub fn of(key: &[u8], state: &Siblings, ages: Ages) -> Option<Self> {
         let newest = state.versions().values().map(|version| version.timestamp.bits()).max()?;
+        let newest = if ages == Ages::Told { newest } else { 0 };
         Some(Self { key: xxh3_64(key), digest: low_half(state.digest().0), newest })
     }
 }

@@ -105,7 +105,7 @@ impl Pair {
                         self.asked.push(question);
                         events.push(Event::Answered(id, answer));
                     }
-                    Effect::Repair(node, slot) => {
+                    Effect::Repair(node, slot, _) => {
                         if let Outcome::Moved { keys: 1.., .. } = self.outcome {
                             let merged = self.a.leaf(B, slot) | self.b.leaf(B, slot);
                             self.a.set(slot.0, merged);

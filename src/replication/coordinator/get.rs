@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::replication::quorum::Terms;
 use crate::replication::{
     Answer, Consistency, FailedWhy, Failure, FailureKind, Got, Level, Outcome, ReadWant, Refusal,
@@ -509,5 +510,7 @@ impl Heard {
 
 /// Merge without a tag: it stems from no put.
 fn repair(key: &Bytes, merged: &Siblings) -> Request {
-    Request::Merge { key: key.clone(), state: merged.clone(), put: None }
+    let is_empty = planted::is_on(Bug::RepairCarriesNothing);
+    let state = if is_empty { Siblings::new() } else { merged.clone() };
+    Request::Merge { key: key.clone(), state, put: None }
 }

@@ -24,6 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::replication::quorum::Terms;
 use crate::replication::{
     Acknowledgement, Answer, Consistency, Done, FailedWhy, Failure, FailureKind, Known, Level,
@@ -365,7 +366,8 @@ impl Writing {
                 spread.minted.is_none_or(|version| version.kind == Minting::Foldable)
             }
         };
-        if asks { self.terms.put_answers() } else { self.terms.w }
+        let needed = if asks { self.terms.put_answers() } else { self.terms.w };
+        if planted::is_on(Bug::AcknowledgedBeforeQuorum) { needed.max(2) - 1 } else { needed }
     }
 
     /// What this phase asks of the owners.
@@ -579,7 +581,8 @@ impl Writing {
         let request = spread.question(wanted);
         let me = scene.view().me;
         let standing = spread.minted.filter(|version| version.held_for == self.stands_in_for);
-        let standing = standing.map(|version| match version.durable {
+        let counts_at_once = planted::is_on(Bug::OwnWriteCountsAtOnce);
+        let standing = standing.map(|version| match version.durable || counts_at_once {
             true => Standing::Answered,
             false => Standing::Asked,
         });

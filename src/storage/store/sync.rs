@@ -7,6 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Failed, Store, lock};
+use crate::planted::{self, Bug};
 use crate::storage::log::LogPosition;
 use crate::storage::log::writer::Writer;
 use crate::storage::options::SyncMode;
@@ -67,7 +68,11 @@ impl Store {
             let (end, _) = self.write_log(&mut log)?;
             (end, log.take_unsynced())
         };
-        unsynced.sync().map_err(|error| self.fail("cannot sync the commit log", &error))?;
+        let mut synced = unsynced.sync();
+        if planted::is_on(Bug::FailedSyncRetried) && synced.is_err() {
+            synced = unsynced.sync();
+        }
+        synced.map_err(|error| self.fail("cannot sync the commit log", &error))?;
         self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
         raise(&self.synced, end);
         Ok(raise(&self.durable, end))

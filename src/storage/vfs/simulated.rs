@@ -135,6 +135,13 @@ impl Disk {
         self.state().failing_sync = Some(sync);
     }
 
+    /// No call and no sync fails any more that was told to and has not yet.
+    pub fn forget_faults(&self) {
+        let mut state = self.state();
+        state.faults.clear();
+        state.failing_sync = None;
+    }
+
     /// How many bytes fit; `None` lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
@@ -422,11 +429,9 @@ impl DiskFile {
 
     /// Lets the file take up to `bytes` in all, if the disk has them.
     fn admit(&self, state: &mut State, bytes: u64) -> io::Result<()> {
-        let used = state.used();
-        let capacity = state.capacity;
         let more = bytes.saturating_sub(self.inode(state)?.size());
-        match capacity {
-            Some(capacity) if more > 0 && capacity < used + more => {
+        match state.capacity {
+            Some(capacity) if more > 0 && capacity < state.used() + more => {
                 Err(io::ErrorKind::StorageFull.into())
             }
             Some(_) | None => Ok(()),

@@ -12,28 +12,36 @@ use super::Unsynced;
 const SECTOR_BYTES: usize = 512;
 
 /// A file. The synced bytes are the live ones with `overwritten` put back, last first, cut at `synced_length`: files
-/// here mostly grow, so this costs nothing per sync.
+/// here mostly grow, so this costs nothing per sync. What was never written behind the end of `live` reads as zeros and
+/// takes no space, up to `length`.
 #[derive(Debug, Default)]
 pub(super) struct Inode {
     live: Vec<u8>,
+    length: usize,
     synced_length: usize,
-    overwritten: Vec<(usize, Vec<u8>)>,
+    overwritten: Vec<Old>,
     preallocated: u64,
-    /// Where the last byte ends that was ever written: what is behind takes no space.
-    written_length: usize,
     /// A sync failed.
     is_lost: bool,
     handles: Arc<()>,
 }
 
+/// What stood at an offset: these bytes, then so many zeros.
+#[derive(Debug, Clone)]
+struct Old {
+    offset: usize,
+    bytes: Vec<u8>,
+    zeros: usize,
+}
+
 impl Inode {
     pub(super) fn length(&self) -> u64 {
-        self.live.len() as u64
+        self.length as u64
     }
 
     /// Bytes taken on the disk.
     pub(super) fn size(&self) -> u64 {
-        self.preallocated.max(self.written_length as u64)
+        self.preallocated.max(self.live.len() as u64)
     }
 
     pub(super) fn handle(&self) -> Arc<()> {
@@ -45,42 +53,50 @@ impl Inode {
     }
 
     pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> usize {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.live.len());
-        let taken = buffer.len().min(self.live.len() - start);
-        buffer[..taken].copy_from_slice(&self.live[start..start + taken]);
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.length);
+        let taken = buffer.len().min(self.length - start);
+        let written = taken.min(self.live.len().saturating_sub(start));
+        if written > 0 {
+            buffer[..written].copy_from_slice(&self.live[start..start + written]);
+        }
+        buffer[written..taken].fill(0);
         taken
     }
 
     pub(super) fn write(&mut self, bytes: &[u8], offset: u64) {
         let start = usize::try_from(offset).expect("a simulated file fits in memory");
         let end = start + bytes.len();
-        let synced = self.synced_length.min(self.live.len());
-        if start < synced {
-            let old = &self.live[start..end.min(synced)];
-            self.overwritten.push((start, old.to_vec()));
-        }
+        self.keep(start, end);
         if self.live.len() < end {
             self.live.resize(end, 0);
         }
         self.live[start..end].copy_from_slice(bytes);
-        self.written_length = self.written_length.max(end);
+        self.length = self.length.max(end);
     }
 
     pub(super) fn set_length(&mut self, length: u64) {
         let length = usize::try_from(length).expect("a simulated file fits in memory");
-        let synced = self.synced_length.min(self.live.len());
-        if length < synced {
-            self.overwritten.push((length, self.live[length..synced].to_vec()));
+        self.keep(length, self.length);
+        self.live.truncate(length);
+        self.length = length;
+    }
+
+    /// Notes what was synced between `start` and `end`, before it changes.
+    fn keep(&mut self, start: usize, end: usize) {
+        let end = end.min(self.synced_length).min(self.length);
+        if start < end {
+            let written = end.min(self.live.len()).max(start);
+            let bytes = self.live.get(start..written).unwrap_or_default().to_vec();
+            let zeros = end - start - bytes.len();
+            self.overwritten.push(Old { offset: start, bytes, zeros });
         }
-        self.live.resize(length, 0);
-        self.written_length = self.written_length.min(length);
     }
 
     pub(super) fn sync(&mut self) {
         if self.is_lost {
             return;
         }
-        self.synced_length = self.live.len();
+        self.synced_length = self.length;
         self.overwritten.clear();
     }
 
@@ -97,14 +113,13 @@ impl Inode {
     pub(super) fn lose_power(&mut self, unsynced: Unsynced, random: &mut ChaCha8Rng) {
         match unsynced {
             Unsynced::Kept => {}
-            Unsynced::Dropped => self.live = self.synced(),
+            Unsynced::Dropped => (self.live, self.length) = (self.synced(), self.synced_length),
             Unsynced::Torn => self.tear(random),
         }
         if unsynced != Unsynced::Kept {
             self.is_lost = false;
             self.sync();
         }
-        self.written_length = self.written_length.min(self.live.len());
         self.handles = Arc::new(());
     }
 
@@ -115,30 +130,38 @@ impl Inode {
             synced_length: self.synced_length,
             overwritten: self.overwritten.clone(),
             preallocated: self.preallocated,
-            written_length: self.written_length,
+            length: self.length,
             is_lost: self.is_lost,
             handles: Arc::new(()),
         }
     }
 
     pub(super) fn flip_bit(&mut self, offset: u64, bit: u8) -> io::Result<()> {
-        let byte = usize::try_from(offset).ok().and_then(|offset| self.live.get_mut(offset));
-        *byte.ok_or(io::ErrorKind::InvalidInput)? ^= 1 << (bit % 8);
+        let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        if self.length <= offset {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.live.resize(self.live.len().max(offset + 1), 0);
+        self.live[offset] ^= 1 << (bit % 8);
         Ok(())
     }
 
     pub(super) fn truncate(&mut self, length: u64) {
-        self.live.truncate(usize::try_from(length).unwrap_or(usize::MAX));
-        self.written_length = self.written_length.min(self.live.len());
+        self.length = self.length.min(usize::try_from(length).unwrap_or(usize::MAX));
+        self.live.truncate(self.length);
         self.is_lost = false;
         self.sync();
     }
 
+    /// The synced bytes, up to the last one that was ever written.
     fn synced(&self) -> Vec<u8> {
         let mut bytes = self.live.clone();
-        bytes.resize(bytes.len().max(self.synced_length), 0);
-        for (offset, old) in self.overwritten.iter().rev() {
-            bytes[*offset..offset + old.len()].copy_from_slice(old);
+        for Old { offset, bytes: old, zeros } in self.overwritten.iter().rev() {
+            let written = offset + old.len();
+            bytes.resize(bytes.len().max(written), 0);
+            bytes[*offset..written].copy_from_slice(old);
+            let blank = bytes.len().min(written + zeros);
+            bytes[written..blank].fill(0);
         }
         bytes.truncate(self.synced_length);
         bytes
@@ -147,18 +170,20 @@ impl Inode {
     /// Some of the sectors that changed are on the disk, some not, and the length is anything between.
     fn tear(&mut self, random: &mut ChaCha8Rng) {
         let mut bytes = self.synced();
-        if bytes == self.live {
+        if self.overwritten.is_empty() && self.synced_length == self.length {
             return;
         }
-        let lengths = bytes.len().min(self.live.len())..=bytes.len().max(self.live.len());
-        bytes.resize(random.random_range(lengths), 0);
-        let changed = bytes.len().min(self.live.len());
-        for (sector, live) in self.live[..changed].chunks(SECTOR_BYTES).enumerate() {
+        let (least, most) =
+            (self.length.min(self.synced_length), self.length.max(self.synced_length));
+        let length = random.random_range(least..=most);
+        bytes.resize(bytes.len().max(self.live.len()).min(length), 0);
+        self.live.resize(bytes.len().min(self.length), 0);
+        for (sector, live) in self.live.chunks(SECTOR_BYTES).enumerate() {
             if random.random() {
                 let start = sector * SECTOR_BYTES;
                 bytes[start..start + live.len()].copy_from_slice(live);
             }
         }
-        self.live = bytes;
+        (self.live, self.length) = (bytes, length);
     }
 }

@@ -49,6 +49,35 @@ fn an_overwrite_comes_back() {
     assert_eq!(content(&disk).unwrap(), b"hello");
 }
 
+/// Changes a synced `hello` of 20 bytes, the last 15 of them never written, and loses power.
+#[track_caller]
+fn check_length(change: impl Fn(&dyn VfsFile), live: &[u8]) {
+    let mut synced = b"hello".to_vec();
+    synced.resize(20, 0);
+    let disk = disk_with(b"hello", true, true);
+    let file = disk.open(Path::new(PATH)).unwrap();
+    file.set_length(20).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(content(&disk).unwrap(), synced);
+    assert_eq!(disk.used(), 5, "zeros behind the end take no space");
+    change(&*file);
+    assert_eq!(content(&disk).unwrap(), live);
+    disk.power_loss(Unsynced::Dropped);
+    assert_eq!(content(&disk).unwrap(), synced);
+}
+
+#[test]
+fn zeros_that_were_never_written_come_back() {
+    check_length(|file| file.write_at(b"xy", 10).unwrap(), b"hello\0\0\0\0\0xy\0\0\0\0\0\0\0\0");
+    check_length(|file| file.set_length(3).unwrap(), b"hel");
+    let shrunk_and_grown = |file: &dyn VfsFile| {
+        file.set_length(3).unwrap();
+        file.set_length(6).unwrap();
+        file.write_at(b"z", 7).unwrap();
+    };
+    check_length(shrunk_and_grown, b"hel\0\0\0\0z");
+}
+
 #[test]
 fn an_unsynced_rename_shows_the_old_file_again() {
     let disk = disk_with(b"old", true, true);

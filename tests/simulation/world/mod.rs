@@ -1,5 +1,10 @@
 //! A cluster in one thread: machines, network, clients' messages and faults as happenings in one queue, from a seed.
 
+mod disks;
+mod links;
+mod losses;
+mod pauses;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -8,9 +13,8 @@ use kvkit::node::{Caller, Effect, Event, ReadToken, ScanToken, Severity, found};
 use kvkit::node_id::{ClusterId, NodeId};
 use kvkit::ring::{Layout, Member, Mode, Weight};
 use kvkit::storage::vfs::simulated::{Disk, Unsynced};
-use kvkit::storage::{Identity, IdentityEpoch, Job, KeyRange};
+use kvkit::storage::{Identity, IdentityEpoch, KeyRange};
 use kvkit::wire::client::{Reply, Request};
-use kvkit::wire::handshake::Welcome;
 use kvkit::wire::peer::PeerFrame;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -23,10 +27,12 @@ use crate::witness::Witness;
 /// Simulated nanoseconds.
 pub type Nanos = u64;
 
-/// How often an unconnected peer is dialled.
-const REDIAL: Duration = Duration::from_millis(200);
-/// How long a cut goes unnoticed at most.
-const KEEPALIVE: Duration = Duration::from_secs(3);
+/// How long a process that died by itself, or could not start, stays so.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// Happenings of one run: a few times what the largest ones take.
+const HAPPENED_MAX: u64 = 10_000_000;
+/// Frames on their way in one direction at which a connection breaks.
+const QUEUE_MAX: usize = 10_000;
 
 /// The shape of a cluster.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +110,32 @@ enum Happening {
         caller: Caller,
         reply: Box<Reply>,
     },
+    Restart {
+        node: Node,
+        life: u64,
+    },
     Alarm(u64),
+}
+
+impl Happening {
+    /// To whose process it happens, if to one.
+    const fn node(&self) -> Option<Node> {
+        match self {
+            Self::Wake { node, .. }
+            | Self::Dial { from: node, .. }
+            | Self::Frame { to: node, .. }
+            | Self::Broken { node, .. }
+            | Self::Read { node, .. }
+            | Self::Scan { node, .. }
+            | Self::Synced { node, .. }
+            | Self::Job { node, .. }
+            | Self::Mend { node, .. }
+            | Self::Request { node, .. } => Some(*node),
+            Self::Notice { .. } | Self::Reply { .. } | Self::Restart { .. } | Self::Alarm(_) => {
+                None
+            }
+        }
+    }
 }
 
 /// What the driver of a run sees.
@@ -130,10 +161,31 @@ pub struct World {
     pub disk_delay: Duration,
     /// Longest usual time of a log sync at one machine, where it differs.
     pub sync_delays: BTreeMap<Node, Duration>,
+    /// Nodes that are slow, and by how much at most.
+    pub slow: BTreeMap<Node, Duration>,
+    /// Processes that die are started again, after this long where somebody said so.
+    pub restarts: Option<BTreeMap<Node, Duration>>,
+    /// Nodes whose disk was wiped and that have not begun again yet.
+    pub wiped: BTreeSet<Node>,
+    /// Nodes whose disk was made to fail: their complaints about it are no surprise.
+    pub ailing: BTreeSet<Node>,
+    /// How often a node found that it had stood still.
+    pub clients_closed: usize,
+    /// How often a node took another layout.
+    pub layout_changes: usize,
+    /// What happened so far; a run that goes on for ever spins.
+    happened: u64,
+    /// Events that each node was given.
+    pub events: Vec<u64>,
+    /// Processes that stand still, and what waits for them.
+    paused: BTreeMap<Node, Vec<Happening>>,
+    /// Requests that a node may still reply to.
+    open_calls: BTreeSet<(Node, Caller, u64)>,
     queue: BTreeMap<(Nanos, u64), Happening>,
     next: u64,
     notified: BTreeSet<(Node, Node)>,
     trace: Xxh3Default,
+    pub is_traced: bool,
     /// Everything that happened, in words, where `KVKIT_SIM_LOG` is set.
     verbose: bool,
 }
@@ -179,16 +231,27 @@ impl World {
         let mut world = Self {
             now: 0,
             replicas,
-            network: Network::new(weather, 10_000),
+            network: Network::new(weather, QUEUE_MAX),
             layout,
             witness: Witness::default(),
             disk_reads: 0,
             disk_delay: Duration::from_millis(3),
             sync_delays: BTreeMap::new(),
+            slow: BTreeMap::new(),
+            restarts: None,
+            wiped: BTreeSet::new(),
+            ailing: BTreeSet::new(),
+            clients_closed: 0,
+            layout_changes: 0,
+            happened: 0,
+            events: vec![0; shape.nodes],
+            paused: BTreeMap::new(),
+            open_calls: BTreeSet::new(),
             queue: BTreeMap::new(),
             next: 0,
             notified: BTreeSet::new(),
             trace: Xxh3Default::new(),
+            is_traced: false,
             verbose: std::env::var_os("KVKIT_SIM_LOG").is_some(),
             rng,
         };
@@ -220,26 +283,73 @@ impl World {
         }
     }
 
-    /// Starts a process.
+    /// Starts a process, which must succeed.
+    #[track_caller]
     pub fn start(&mut self, node: Node) {
-        let seed = self.rng.random();
-        if let Err(error) = self.replicas[node].start(self.now, seed) {
+        if let Err(error) = self.try_start(node) {
             panic!("n{} does not start: {error}", node + 1);
         }
+    }
+
+    /// Starts a process where none is at work.
+    pub fn start_if_down(&mut self, node: Node) {
+        self.restart(node);
+    }
+
+    fn try_start(&mut self, node: Node) -> Result<(), String> {
+        let seed = self.rng.random();
+        let told = self.wiped.contains(&node).then(|| self.told_by_others(node)).flatten();
+        self.replicas[node].start(self.now, seed, told)?;
+        self.wiped.remove(&node);
         self.note(&format!("n{} starts", node + 1));
         let life = self.replicas[node].lives;
         self.at(Duration::ZERO, Happening::Wake { node, life });
         self.at(Duration::ZERO, Happening::Dial { from: node, life });
+        Ok(())
+    }
+
+    /// Starts a process that died; a disk that was made to fail may not let it yet.
+    fn restart(&mut self, node: Node) {
+        if self.is_running(node) {
+            return;
+        }
+        let Err(error) = self.try_start(node) else { return };
+        if error.starts_with("Damaged") {
+            // What the runtime does then: all is set aside, and the node begins again.
+            self.wipe(node);
+            self.note(&format!("n{} begins again: {error}", node + 1));
+        }
+        let is_excused = self.is_ailing(node) || self.replicas[node].disk.crashed();
+        assert!(is_excused, "n{} does not start: {error}", node + 1);
+        self.note(&format!("n{} does not start: {error}", node + 1));
+        self.replicas[node].disk.power_loss(Unsynced::Torn);
+        let life = self.replicas[node].lives;
+        self.at(RESTART_AFTER, Happening::Restart { node, life });
     }
 
     /// Ends a process at once.
     pub fn kill(&mut self, node: Node, unsynced: Unsynced) {
+        if !self.is_running(node) {
+            return;
+        }
         self.note(&format!("n{} dies, unsynced {unsynced:?}", node + 1));
         let clock = self.rng.random_range(1 << 30..1 << 40);
         self.replicas[node].kill(self.now, unsynced, clock);
+        self.forget_held(node);
+        self.open_calls.retain(|(at, _, _)| *at != node);
         for peer in 0..self.replicas.len() {
             self.disconnect(node, peer);
         }
+        let pause = self.restarts.as_mut().map(|pauses| pauses.remove(&node));
+        if let Some(pause) = pause {
+            let life = self.replicas[node].lives;
+            self.at(pause.unwrap_or(RESTART_AFTER), Happening::Restart { node, life });
+        }
+    }
+
+    /// Whether something was done to this node's disk that it may complain of.
+    pub fn is_ailing(&self, node: Node) -> bool {
+        self.ailing.contains(&node)
     }
 
     /// Asks a process to stop in good order; it ends once it has.
@@ -260,40 +370,12 @@ impl World {
         self.replicas.iter().position(|replica| replica.identity.node == id).expect("a member")
     }
 
-    /// Cuts a direction, silently; the connection breaks some time later.
-    pub fn cut(&mut self, from: Node, to: Node) {
-        self.note(&format!("cut n{} -> n{}", from + 1, to + 1));
-        self.network.cut(from, to);
-        if let Some(connection) = self.network.connection(from, to) {
-            let delay = self.rng.random_range(Duration::from_millis(10)..KEEPALIVE);
-            self.at(delay, Happening::Notice { a: from, b: to, connection });
-        }
-    }
-
-    /// Mends every cut.
-    pub fn mend(&mut self) {
-        self.note("all cuts mended");
-        self.network.mend_all();
-    }
-
-    /// Breaks a connection; both sides hear of it.
-    pub fn disconnect(&mut self, a: Node, b: Node) {
-        if !self.network.disconnect(a, b) {
-            return;
-        }
-        for (node, peer) in [(a, b), (b, a)] {
-            if self.is_running(node) {
-                self.notified.insert((node, peer));
-                let (delay, life) = (self.network.delay(&mut self.rng), self.replicas[node].lives);
-                self.at(delay, Happening::Broken { node, life, peer });
-            }
-        }
-    }
-
     /// Sends a client's request; it may never arrive.
     pub fn request(&mut self, node: Node, caller: Caller, request: &Request) {
         let life = self.replicas[node].lives;
         for delay in self.network.delays(&mut self.rng).into_iter().take(1) {
+            let delay = delay + self.slowness(node);
+            self.open_calls.insert((node, caller, request.id));
             let request = Box::new(request.clone());
             self.at(delay, Happening::Request { node, life, caller, request });
         }
@@ -320,6 +402,8 @@ impl World {
             self.now = entry.key().0;
             let happening = entry.remove();
             self.trace.update(&self.now.to_le_bytes());
+            self.happened += 1;
+            assert!(self.happened < HAPPENED_MAX, "the cluster spins");
             if let Some(seen) = self.happen(happening) {
                 return Some(seen);
             }
@@ -333,6 +417,7 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) -> Option<Seen> {
+        let happening = self.hold(happening)?;
         match happening {
             Happening::Wake { node, life } => self.feed_life(node, life, Event::Tick),
             Happening::Dial { from, life } => self.dial(from, life),
@@ -375,11 +460,19 @@ impl World {
             Happening::Synced { node, life, upto } => self.synced(node, life, upto),
             Happening::Job { node, life } => self.job(node, life),
             Happening::Request { node, life, caller, request } => {
-                self.feed_life(node, life, Event::Client { caller, request: *request });
+                // A connection that was closed meanwhile brings nothing.
+                if self.open_calls.contains(&(node, caller, request.id)) {
+                    self.feed_life(node, life, Event::Client { caller, request: *request });
+                }
             }
             Happening::Reply { caller, reply } => {
-                self.trace_text(&format!("{caller:?} {reply:?}"));
+                self.trace_text(|| format!("{caller:?} {reply:?}"));
                 return Some(Seen::Reply { caller, reply });
+            }
+            Happening::Restart { node, life } => {
+                if self.replicas[node].lives == life {
+                    self.restart(node);
+                }
             }
             Happening::Alarm(number) => return Some(Seen::Alarm(number)),
         }
@@ -416,6 +509,7 @@ impl World {
         if self.verbose {
             eprintln!("{:>12} n{} <- {event:?}", self.now, node + 1);
         }
+        self.events[node] += 1;
         let mut effects = Vec::new();
         life.core.handle(time, event, &mut effects);
         for effect in effects {
@@ -425,14 +519,18 @@ impl World {
     }
 
     fn carry_out(&mut self, node: Node, effect: Effect) {
-        self.trace_text(&format!("n{} {effect:?}", node + 1));
+        self.trace_text(|| format!("n{} {effect:?}", node + 1));
         let life = self.replicas[node].lives;
         match effect {
             Effect::Reply { caller, reply } => {
                 self.witness.reply(&reply);
+                if !self.open_calls.remove(&(node, caller, reply.id)) {
+                    return;
+                }
+                let slow = self.slowness(node);
                 for delay in self.network.delays(&mut self.rng).into_iter().take(1) {
                     let reply = Box::new(reply.clone());
-                    self.at(delay, Happening::Reply { caller, reply });
+                    self.at(delay + slow, Happening::Reply { caller, reply });
                 }
             }
             Effect::Send { to, message } => {
@@ -442,15 +540,15 @@ impl World {
             }
             Effect::Read { token, key } => {
                 self.disk_reads += 1;
-                let delay = self.disk_time();
+                let delay = self.disk_time(node);
                 self.at(delay, Happening::Read { node, life, token, key });
             }
             Effect::Scan { token, start, end, entries_max, bytes_max } => {
-                let (delay, most) = (self.disk_time(), (entries_max, bytes_max));
+                let (delay, most) = (self.disk_time(node), (entries_max, bytes_max));
                 self.at(delay, Happening::Scan { node, life, token, start, end, most });
             }
             Effect::Mend(keys) => {
-                let delay = self.disk_time();
+                let delay = self.disk_time(node);
                 self.at(delay, Happening::Mend { node, life, keys });
             }
             Effect::Wake(monotonic) => {
@@ -462,10 +560,21 @@ impl World {
                     life.peers = peers.into_iter().map(|(id, _)| id).collect();
                 }
             }
-            Effect::Introduce { .. } | Effect::CloseClients => {}
+            Effect::Introduce { .. } => {}
+            Effect::CloseClients => {
+                self.note(&format!("n{} closes its clients' connections", node + 1));
+                self.open_calls.retain(|(at, _, _)| *at != node);
+                self.clients_closed += 1;
+            }
             Effect::Log(severity, text) => {
+                self.layout_changes += usize::from(text.ends_with("is in force"));
                 self.note(&format!("n{} {severity:?}: {text}", node + 1));
-                if severity == Severity::Error {
+                let is_of_damage = text.contains("cannot be read") || text.contains("damaged");
+                let is_excused = self.is_ailing(node) && is_of_damage;
+                if text.contains("was not that of its keys") {
+                    self.witness.alarm(format!("n{}: {text}", node + 1));
+                }
+                if severity == Severity::Error && !is_excused {
                     self.witness.alarm(format!("n{}: {text}", node + 1));
                 }
             }
@@ -475,130 +584,12 @@ impl World {
             }
             Effect::Fatal(text) => {
                 self.note(&format!("n{} ends: {text}", node + 1));
-                if !self.replicas[node].disk.crashed() {
+                if !self.replicas[node].disk.crashed() && !self.is_ailing(node) {
                     self.witness.alarm(format!("n{}: {text}", node + 1));
                 }
                 self.kill(node, Unsynced::Torn);
             }
         }
-    }
-
-    fn transmit(&mut self, from: Node, to: Node, frame: &PeerFrame) {
-        let Some(connection) = self.network.connection(from, to) else {
-            return;
-        };
-        for delay in self.network.delays(&mut self.rng) {
-            if !self.network.enqueue(from, to) {
-                self.disconnect(from, to);
-                return;
-            }
-            let frame = Box::new(frame.clone());
-            self.at(delay, Happening::Frame { from, to, connection, frame });
-        }
-    }
-
-    /// What a Core left to do for the disk, and a disk that broke under it.
-    fn after_work(&mut self, node: Node) {
-        if self.replicas[node].disk.crashed() {
-            self.kill(node, Unsynced::Torn);
-            return;
-        }
-        let (sync_time, job_time) = (self.sync_time(node), self.disk_time() * 3);
-        let number = self.replicas[node].lives;
-        let Some(life) = &mut self.replicas[node].life else {
-            return;
-        };
-        let upto = life.store.appended();
-        let wants_sync = !life.is_syncing && life.store.durable() < upto;
-        life.is_syncing |= wants_sync;
-        let wants_job = !life.is_at_job && next_job(&life.store).is_some();
-        life.is_at_job |= wants_job;
-        if wants_sync {
-            self.at(sync_time, Happening::Synced { node, life: number, upto });
-        }
-        if wants_job {
-            self.at(job_time, Happening::Job { node, life: number });
-        }
-    }
-
-    fn synced(&mut self, node: Node, number: u64, upto: kvkit::storage::LogPosition) {
-        if self.store(node, number).is_none() {
-            return;
-        }
-        let Some(life) = &mut self.replicas[node].life else {
-            return;
-        };
-        life.is_syncing = false;
-        match life.store.sync(upto) {
-            Ok(durable) => self.feed(node, Event::Durable(durable)),
-            Err(_) => self.kill(node, Unsynced::Torn),
-        }
-    }
-
-    fn job(&mut self, node: Node, number: u64) {
-        let Some(store) = self.store(node, number) else {
-            return;
-        };
-        let done = next_job(&store).map_or(Ok(()), |job| store.run(job));
-        if let Some(life) = &mut self.replicas[node].life {
-            life.is_at_job = false;
-        }
-        match done {
-            Ok(()) => self.after_work(node),
-            Err(_) => self.kill(node, Unsynced::Torn),
-        }
-    }
-
-    fn dial(&mut self, from: Node, life: u64) {
-        if self.replicas[from].lives != life || !self.is_running(from) {
-            return;
-        }
-        let pause = self.rng.random_range(REDIAL / 2..REDIAL);
-        self.at(pause, Happening::Dial { from, life });
-        let peers = self.replicas[from].life.as_ref().map(|life| life.peers.clone());
-        for peer in peers.unwrap_or_default() {
-            self.handshake(from, self.node_of(peer));
-        }
-    }
-
-    /// The first exchange between two nodes; both learn of the connection, or neither.
-    fn handshake(&mut self, from: Node, to: Node) {
-        let is_noticed =
-            !self.notified.contains(&(from, to)) && !self.notified.contains(&(to, from));
-        let stands = self.network.connection(from, to).is_some();
-        if stands || !is_noticed || !self.network.is_open(from, to) {
-            return;
-        }
-        let times = [from, to].map(|node| self.replicas[node].time(self.now));
-        let Some(caller) = &self.replicas[from].life else { return };
-        let hello = caller.core.hello(times[0]);
-        let Some(answerer) = &mut self.replicas[to].life else { return };
-        let welcome = answerer.core.admit(times[1], &hello);
-        let Some(caller) = &mut self.replicas[from].life else { return };
-        let welcomed = caller.core.welcomed(&welcome);
-        match (&welcome, welcomed) {
-            (Welcome::Accepted { sent, .. }, Ok(peer)) => {
-                assert_eq!(peer, self.id(to), "who answers is who was dialled");
-                self.network.connect(from, to);
-                let (sent, id) = (*sent, self.id(from));
-                self.feed(to, Event::PeerConnected { peer: id, sent: hello.sent });
-                self.feed(from, Event::PeerConnected { peer, sent });
-            }
-            (welcome, welcomed) => {
-                self.note(&format!("n{} at n{}: {welcome:?} {welcomed:?}", from + 1, to + 1));
-                self.witness.refused(from, to);
-            }
-        }
-    }
-
-    fn disk_time(&mut self) -> Duration {
-        let usual = self.rng.random_range(Duration::from_micros(20)..=self.disk_delay);
-        if self.rng.random_bool(0.02) { usual * 50 } else { usual }
-    }
-
-    fn sync_time(&mut self, node: Node) -> Duration {
-        let usual = self.disk_time();
-        self.sync_delays.get(&node).copied().unwrap_or(usual)
     }
 
     fn at(&mut self, after: Duration, happening: Happening) {
@@ -607,23 +598,19 @@ impl World {
     }
 
     pub fn note(&mut self, text: &str) {
-        self.trace_text(text);
-        if self.verbose {
-            eprintln!("{:>12} {text}", self.now);
-        }
+        self.trace_text(|| text.to_owned());
     }
 
-    fn trace_text(&mut self, text: &str) {
-        self.trace.update(text.as_bytes());
-        if self.verbose && text.starts_with('n') {
-            eprintln!("{:>12} {text}", self.now);
+    /// The text is made only where somebody wants it.
+    fn trace_text(&mut self, text: impl FnOnce() -> String) {
+        if self.is_traced || self.verbose {
+            let text = text();
+            self.trace.update(text.as_bytes());
+            if self.verbose {
+                eprintln!("{:>12} {text}", self.now);
+            }
         }
     }
-}
-
-/// What a store wants done besides its log.
-fn next_job(store: &kvkit::storage::Store) -> Option<Job> {
-    store.next_flush().or_else(|| store.next_compaction())
 }
 
 /// A span in nanoseconds.

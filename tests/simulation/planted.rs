@@ -1,0 +1,99 @@
+//! Planted bugs (`kvkit::planted`): each must be caught, and by which check is on record.
+//!
+//! ```text
+//! cargo test --features planted-bugs --test simulation planted       each by its recorded seed
+//! KVKIT_WRITE_PLANTED=1 …                                            searches all seeds anew and writes the record
+//! KVKIT_WRITE_PLANTED=LastWriterWins …                               searches for one, and tells
+//! ```
+//! The record is `planted_seeds.txt`, a line a bug: `BUG SEED CHECK`; `docs/testing.md` shows the same as a table. What a
+//! seed draws changes with the generator and with all that nodes draw: then the record is written anew.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use kvkit::planted::{self, Bug};
+
+use crate::oracle::Check;
+use crate::plan::Plan;
+use crate::shrink;
+
+/// Within so many seeds each bug must be caught.
+const SEEDS_MAX: u64 = 2_000;
+/// Threads that search.
+const THREADS: usize = 2;
+/// Where the record is, and what it says.
+const RECORD_PATH: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/simulation/planted_seeds.txt");
+const RECORD: &str = include_str!("planted_seeds.txt");
+const TABLE: &str = include_str!("../../docs/testing.md");
+
+/// What a run of `seed` with `bug` breaks first.
+fn caught(bug: Bug, seed: u64) -> Option<Check> {
+    planted::plant(Some(bug));
+    let broken = shrink::breaches(&Plan::of(seed));
+    planted::plant(None);
+    broken.first().map(|breach| breach.check)
+}
+
+/// The first seed that catches `bug`, and by what.
+fn search(bug: Bug) -> Option<(u64, Check)> {
+    let (next, found) = (AtomicU64::new(0), Mutex::new(None::<(u64, Check)>));
+    let first = || *found.lock().unwrap_or_else(PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= SEEDS_MAX || first().is_some_and(|(found, _)| found < seed) {
+                        return;
+                    }
+                    if let Some(check) = caught(bug, seed) {
+                        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                        let is_first = found.is_none_or(|(first, _)| seed < first);
+                        *found = if is_first { Some((seed, check)) } else { *found };
+                    }
+                }
+            });
+        }
+    });
+    first()
+}
+
+/// Searches, and writes the record where all of it was searched for.
+fn write(which: &str) {
+    let (mut record, mut missed) = (String::new(), Vec::new());
+    let wanted = |bug: &Bug| which == "1" || which == format!("{bug:?}");
+    for bug in Bug::ALL.into_iter().filter(wanted) {
+        match search(bug) {
+            Some((seed, check)) => {
+                println!("{bug:?} {seed} {check:?}");
+                writeln!(record, "{bug:?} {seed} {check:?}").expect("a text takes all");
+            }
+            None => missed.push(bug),
+        }
+    }
+    if which == "1" {
+        std::fs::write(RECORD_PATH, record).expect("the record can be written");
+    }
+    assert!(missed.is_empty(), "not caught within {SEEDS_MAX} seeds: {missed:?}");
+}
+
+#[test]
+fn each_planted_bug_is_caught_by_its_recorded_seed() {
+    if let Ok(which) = std::env::var("KVKIT_WRITE_PLANTED") {
+        return write(&which);
+    }
+    let mut recorded = RECORD.lines();
+    for bug in Bug::ALL {
+        let line = recorded.next().expect("a line a bug");
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [name, seed, check] = fields.try_into().expect("BUG SEED CHECK");
+        assert_eq!(name, format!("{bug:?}"), "the record is in the order of `Bug::ALL`");
+        let seed = seed.parse().expect("a seed");
+        let found = caught(bug, seed).map(|check| format!("{check:?}"));
+        assert_eq!(found.as_deref(), Some(check), "{name} by seed {seed}; write the record anew");
+        let row = format!("| `{name}` | {seed} | {check} |");
+        assert!(TABLE.contains(&row), "docs/testing.md lacks the row {row}");
+    }
+}

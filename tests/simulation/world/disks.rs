@@ -1,0 +1,100 @@
+//! What the nodes' disk threads do: syncs of the log, flushes, merges, each in its own time.
+
+use std::time::Duration;
+
+use kvkit::node::Event;
+use kvkit::storage::vfs::simulated::Unsynced;
+use kvkit::storage::{Job, JobError};
+use rand::Rng;
+
+use super::{Happening, World};
+use crate::network::Node;
+
+impl World {
+    /// What a Core left to do for the disk, and a disk that broke under it.
+    pub(super) fn after_work(&mut self, node: Node) {
+        if self.replicas[node].disk.crashed() {
+            self.kill(node, Unsynced::Torn);
+            return;
+        }
+        let (sync_time, job_time) = (self.sync_time(node), self.disk_time(node) * 3);
+        let number = self.replicas[node].lives;
+        let Some(life) = &mut self.replicas[node].life else {
+            return;
+        };
+        let upto = life.store.appended();
+        let wants_sync = !life.is_syncing && life.store.durable() < upto;
+        life.is_syncing |= wants_sync;
+        let wants_job = !life.is_at_job && next_job(&life.store).is_some();
+        life.is_at_job |= wants_job;
+        if wants_sync {
+            self.at(sync_time, Happening::Synced { node, life: number, upto });
+        }
+        if wants_job {
+            self.at(job_time, Happening::Job { node, life: number });
+        }
+    }
+
+    pub(super) fn synced(&mut self, node: Node, number: u64, upto: kvkit::storage::LogPosition) {
+        if self.store(node, number).is_none() {
+            return;
+        }
+        let Some(life) = &mut self.replicas[node].life else {
+            return;
+        };
+        life.is_syncing = false;
+        match life.store.sync(upto) {
+            Ok(durable) => self.feed(node, Event::Durable(durable)),
+            Err(_) => self.kill(node, Unsynced::Torn),
+        }
+    }
+
+    pub(super) fn job(&mut self, node: Node, number: u64) {
+        let Some(store) = self.store(node, number) else {
+            return;
+        };
+        let done = next_job(&store).map_or(Ok(()), |job| store.run(job));
+        if let Some(life) = &mut self.replicas[node].life {
+            life.is_at_job = false;
+        }
+        match done {
+            Ok(()) => self.after_work(node),
+            Err(JobError::Failed(failed)) => {
+                self.note(&format!("n{} ends: {failed}", node + 1));
+                self.kill(node, Unsynced::Torn);
+            }
+            // As the runtime's workers do: it is due again, and looked for when something else happens here.
+            Err(JobError::Full | JobError::Read(_)) if self.replicas[node].disk.crashed() => {
+                self.kill(node, Unsynced::Torn);
+            }
+            Err(JobError::Full | JobError::Read(_)) => {}
+        }
+    }
+
+    pub(super) fn disk_time(&mut self, node: Node) -> Duration {
+        let usual = self.rng.random_range(Duration::from_micros(20)..=self.disk_delay);
+        let usual = usual + self.slowness(node);
+        if self.rng.random_bool(0.02) { usual * 50 } else { usual }
+    }
+
+    /// What the runtime's workers do now and then: a disk that was full may have space again.
+    pub fn look_around(&mut self, node: Node) {
+        if self.is_ailing(node)
+            && let Some(life) = &self.replicas[node].life
+        {
+            // The store says whether it is full; here nobody waits for the word.
+            let _ = life.store.check_space();
+            self.after_work(node);
+        }
+    }
+
+    fn sync_time(&mut self, node: Node) -> Duration {
+        let usual = self.disk_time(node);
+        self.sync_delays.get(&node).copied().unwrap_or(usual)
+    }
+}
+
+/// What a store wants done besides its log.
+fn next_job(store: &kvkit::storage::Store) -> Option<Job> {
+    store.next_flush().or_else(|| store.next_compaction())
+}
