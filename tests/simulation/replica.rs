@@ -115,7 +115,7 @@ impl Replica {
         };
         let mut config = CoreConfig::new(self.identity.clone(), addresses);
         config.gossip_interval = self.gossip_interval;
-        config.hints_bytes_max = self.hints_bytes_max;
+        config.hints.bytes_max = self.hints_bytes_max;
         let rng = ChaCha8Rng::seed_from_u64(seed);
         let core = Core::open(config, Arc::clone(&store), replayed, time, rng)
             .map_err(|error| format!("{error:?}"))?;
