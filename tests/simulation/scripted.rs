@@ -414,6 +414,34 @@ fn owners_settle_a_key_of_which_one_holds_a_part() {
     }
 }
 
+/// R1, in part: an owner whose disk was wiped knows nothing and must not say so, until it has merged what a quorum may
+/// have relied on.
+#[test]
+fn a_wiped_owner_answers_no_strict_get_before_it_is_refilled() {
+    let mut script = Script::keeping_hints(2, 2, 0);
+    let [a, b, c] = script.owners();
+    script.isolate(c);
+    let kept = script.put(a, "kept", PutBasis::Present);
+    script.world.mend();
+    script.world.wipe(a);
+    script.world.start(a);
+    // Only c, which missed the put, is left to give a anything.
+    script.isolate(b);
+    script.world.pass(SETTLED);
+    for node in [a, c] {
+        let reply = script.get(node, None);
+        check_quorum_unmet(&reply);
+    }
+    script.heal();
+    script.world.pass(COMPARED);
+    for node in [a, b, c] {
+        assert!(held(&script, node).versions().contains_key(&kept), "n{}", node + 1);
+    }
+    let later = script.put(a, "later", PutBasis::Present);
+    assert_ne!(kept.actor, later.actor, "what was minted before the loss is not known any more");
+    script.sound();
+}
+
 /// What a machine holds of the key.
 fn held(script: &Script, node: Node) -> Siblings {
     let store = &script.world.replicas[node].life.as_ref().unwrap().store;
