@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand::Rng;
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
@@ -20,6 +21,8 @@ use super::event::{Caller, Effect};
 use super::forwarding::Forward;
 use super::replies::error_reply;
 
+/// One get in so many compares all owners, whatever R is: what is read is repaired in time.
+const BACKGROUND_SHARE: u32 = 100;
 /// What a request in flight holds besides its key and value, bytes.
 const REQUEST_BYTES: usize = 1_024;
 
@@ -108,7 +111,10 @@ impl Core {
     }
 
     pub(super) fn begin(&mut self, origin: Origin, checked: Checked, deadline: u64) {
-        let Checked { kind, operation, bytes, slot: _ } = checked;
+        let Checked { kind, mut operation, bytes, slot: _ } = checked;
+        if let Operation::Get { compares_all, .. } = &mut operation {
+            *compares_all = self.rng.random_ratio(1, BACKGROUND_SHARE);
+        }
         let op = self.next_op();
         match kind {
             CallKind::Get | CallKind::Inspect => self.figures.counters.gets += 1,
@@ -153,8 +159,12 @@ impl Core {
         match body {
             RequestBody::Get(Get { key, r, consistency }) => {
                 let key = self.check_key(key)?;
-                let operation =
-                    Operation::Get { key: key.clone(), r: *r, consistency: *consistency };
+                let operation = Operation::Get {
+                    key: key.clone(),
+                    r: *r,
+                    consistency: *consistency,
+                    compares_all: false,
+                };
                 Ok(checked(CallKind::Get, &key, key.len(), operation))
             }
             RequestBody::Put(put) => self.check_put(put),

@@ -16,7 +16,6 @@ mod hints;
 mod key_queue;
 mod key_work;
 pub mod keys;
-mod latency;
 mod lineage;
 mod meta;
 mod parking;
