@@ -21,6 +21,9 @@ use super::{Client, ClientError, ClusterView, now};
 /// Pause before the members are gone through once more, when a write's fate is open or the layout moves.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How many nodes may refuse a request as overloaded before its maker is told.
+const OVERLOADS_MAX: u32 = 2;
+
 /// One request on its way to a reply.
 pub(super) struct Journey<'a> {
     client: &'a Client,
@@ -29,6 +32,8 @@ pub(super) struct Journey<'a> {
     kind: Kind,
     /// Whether a try may have reached a node.
     is_sent: bool,
+    /// How many nodes said that they have too much to do.
+    overloads: u32,
     /// Each address that could not be reached, and why.
     failures: Vec<String>,
 }
@@ -68,7 +73,7 @@ impl<'a> Journey<'a> {
     pub(super) fn new(client: &'a Client, kind: Kind) -> Self {
         let begun = now();
         let deadline = begun + client.shared.options.timeout;
-        Self { client, begun, deadline, kind, is_sent: false, failures: Vec::new() }
+        Self { client, begun, deadline, kind, is_sent: false, overloads: 0, failures: Vec::new() }
     }
 
     /// Sends what `body` makes (of the microseconds since the first try) to one address after another.
@@ -241,9 +246,15 @@ impl<'a> Journey<'a> {
             ReplyBody::Error(error) => match error.code {
                 ErrorCode::WrongLayout if names_layout => Try::Replied(reply.body),
                 ErrorCode::WrongLayout => Try::Moved(reply.body),
-                ErrorCode::NotReady | ErrorCode::Overloaded | ErrorCode::Corrupt => {
-                    Try::Next(Some(reply.body))
+                // Where all have too much to do, asking them all makes it more.
+                ErrorCode::Overloaded => {
+                    self.overloads += 1;
+                    match self.overloads < OVERLOADS_MAX {
+                        true => Try::Next(Some(reply.body)),
+                        false => Try::Replied(reply.body),
+                    }
                 }
+                ErrorCode::NotReady | ErrorCode::Corrupt => Try::Next(Some(reply.body)),
                 // Another node may reach those that this one does not; a write that may be under way stays where it is.
                 ErrorCode::QuorumUnmet if error.outcome != Some(Outcome::Unknown) => {
                     Try::Next(Some(reply.body))

@@ -63,7 +63,7 @@ impl Core {
                 return self.propose(origin, *expect, change, deadline, effects);
             }
         }
-        match self.take_in(&request.body) {
+        match self.take_in(&request.body, deadline) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
             Ok(checked) if self.owns(checked.slot) => {
                 self.begin(origin, checked, deadline);
@@ -98,7 +98,7 @@ impl Core {
         if self.phase != Phase::Running {
             return self.reply(origin, not_ready(), effects);
         }
-        match self.take_in(&request.body) {
+        match self.take_in(&request.body, deadline) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
             Ok(checked) if self.owns(checked.slot) || self.takes_stand_ins(&request.body) => {
                 self.begin(origin, checked, deadline);
@@ -139,12 +139,12 @@ impl Core {
     }
 
     /// Checks what a request about keys says, and whether there is room for it.
-    fn take_in(&mut self, body: &RequestBody) -> Result<Checked, ErrorReply> {
+    fn take_in(&mut self, body: &RequestBody, deadline: u64) -> Result<Checked, ErrorReply> {
         let checked = self.check(body)?;
-        let limits = self.config.limits;
+        let left = Duration::from_nanos(deadline.saturating_sub(self.now.monotonic));
         let requests = self.calls.len() + self.forwards.len();
         let bytes = self.calls.bytes() + self.forwards.bytes() + checked.bytes;
-        if limits.requests <= requests || limits.request_bytes < bytes {
+        if !self.admission.lets_in(requests, left) || self.config.limits.request_bytes < bytes {
             self.figures.counters.overloads += 1;
             let mut error =
                 error(ErrorCode::Overloaded, format!("{requests} requests are in flight here"));

@@ -33,6 +33,7 @@ use crate::version::HybridClock;
 use crate::wire::client::ReplyBody;
 use crate::wire::peer::PeerMessage;
 
+use super::admission::Admission;
 use super::agreement::Proposals;
 use super::calls::{Calls, Origin};
 use super::config::{CoreConfig, DEADLINE_MAX};
@@ -90,6 +91,7 @@ pub struct Core {
     /// When it wants a tick.
     pub(super) wakes: BTreeSet<u64>,
     pub(super) calls: Calls,
+    pub(super) admission: Admission,
     pub(super) forwards: Forwards,
     pub(super) hints: Hints,
     pub(super) next_op: u64,
@@ -193,6 +195,7 @@ impl Core {
             wanted: VecDeque::new(),
             wakes: BTreeSet::new(),
             calls: Calls::default(),
+            admission: Admission::new(config.limits.requests, now),
             forwards: Forwards::default(),
             hints,
             next_op,

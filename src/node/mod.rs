@@ -3,6 +3,7 @@
 //! [`found`] makes an empty store a member of a new cluster; [`Core::open`] starts on it; [`Core::handle`] folds events
 //! in and says what shall happen.
 
+mod admission;
 mod agreement;
 mod calls;
 mod clients;
