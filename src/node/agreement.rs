@@ -47,6 +47,7 @@ impl Core {
             self.membership_event(membership::Event::LogDurable(durable), effects);
             self.membership_event(membership::Event::Tick, effects);
             self.dial(effects);
+            self.look_for_damage(effects);
         }
         if self.register.wake_at().is_some_and(|at| at.monotonic <= now) {
             self.register_event(register::Event::Tick, effects);
@@ -242,6 +243,7 @@ impl Core {
         let event = membership::Event::LayoutChanged { tag: self.tag, members };
         self.membership_event(event, effects);
         self.coordinate(Input::LayoutChanged);
+        self.layout_for_repairs(effects);
         self.hand_over(hinted_handoff::Event::LayoutChanged, effects);
         self.open_fence(effects);
         self.dial(effects);

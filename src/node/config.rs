@@ -14,6 +14,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(1);
 pub const DEADLINE_MAX: Duration = Duration::from_secs(15);
 /// Key and value together, bytes, unless configured.
 pub const PAIR_BYTES_MAX: u32 = 10_240;
+/// Bytes a second that anti-entropy may move, unless configured.
+const REPAIR_RATE: u64 = 32 << 20;
 
 const _: () = assert!(
     2 * DEADLINE_MAX.as_secs() <= crate::replication::MEMORY_SPAN.as_secs(),
@@ -39,6 +41,8 @@ pub struct CoreConfig {
     pub limits: Limits,
     /// What is kept for other nodes, and for how long.
     pub hints: HintLimits,
+    /// Bytes a second that anti-entropy may move.
+    pub repair_rate: u64,
     /// Bytes free and total where the data lies; asked when somebody asks for [`Info`](crate::wire::client::Info).
     pub disk_space: DiskSpace,
 }
@@ -78,6 +82,7 @@ impl CoreConfig {
             gossip_interval: HEARTBEAT_INTERVAL,
             limits: Limits::default(),
             hints: HintLimits::default(),
+            repair_rate: REPAIR_RATE,
             disk_space: Arc::new(|| (0, 0)),
         }
     }
@@ -106,6 +111,7 @@ impl fmt::Debug for CoreConfig {
             .field("gossip_interval", &self.gossip_interval)
             .field("limits", &self.limits)
             .field("hints", &self.hints)
+            .field("repair_rate", &self.repair_rate)
             .finish_non_exhaustive()
     }
 }

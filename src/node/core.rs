@@ -35,6 +35,7 @@ use crate::wire::peer::PeerMessage;
 
 use super::admission::Admission;
 use super::agreement::Proposals;
+use super::anti_entropy::AntiEntropy;
 use super::calls::{Calls, Origin};
 use super::config::{CoreConfig, DEADLINE_MAX};
 use super::event::{Effect, Event, Severity};
@@ -49,6 +50,7 @@ use super::parking::Parking;
 use super::peer_rim::Fence;
 use super::peers::Peers;
 use super::ranges::Ranges;
+use super::refill::Refilling;
 use super::replayed::Replayed;
 use super::start::{StartError, open};
 
@@ -94,6 +96,8 @@ pub struct Core {
     pub(super) admission: Admission,
     pub(super) forwards: Forwards,
     pub(super) hints: Hints,
+    pub(super) anti_entropy: AntiEntropy,
+    pub(super) refilling: Refilling,
     pub(super) next_op: u64,
     pub(super) figures: Figures,
     /// The last [`Effect::Wake`].
@@ -122,6 +126,8 @@ pub(super) enum Parked {
     Send { to: NodeId, message: PeerMessage },
     /// This replica's answer to the own coordinator.
     Answer { op: OpId, answer: Answer },
+    /// This replica's answer to the own anti-entropy.
+    Repair { op: OpId, answer: Answer },
     /// The coordinator's own write.
     MintDurable { op: OpId },
     /// A reply to a client.
@@ -163,6 +169,8 @@ impl Core {
             membership::Config { interval: config.gossip_interval, seeds: config.seeds.clone() };
         let register = Register::new(now, me, opened.register, &mut rng);
         let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
+        let anti_entropy = AntiEntropy::new(&config, me, &preferences);
+        let refilling = Refilling::open(&store, layout.now.q)?;
         let reachable = |_| Reachability::Unreachable;
         let view = View { me, preferences: &preferences, reachable: &reachable, now };
         let hints = Hints::open(&store, &view, config.hints.ttl, &mut rng)?;
@@ -198,6 +206,8 @@ impl Core {
             admission: Admission::new(config.limits.requests, now),
             forwards: Forwards::default(),
             hints,
+            anti_entropy,
+            refilling,
             next_op,
             figures: Figures::default(),
             woken: 0,
@@ -227,6 +237,7 @@ impl Core {
             Event::PeerUnreachable(peer) => self.peer_unreachable(peer, effects),
             Event::Read { token, result } => self.read_done(token, result, effects),
             Event::Scanned { token, result } => self.slice_done(token, result, effects),
+            Event::Mended { keys, result } => self.mended(&keys, result, effects),
             Event::HintLimits(limits) => self.limit_hints(limits, effects),
             Event::Stop => {
                 if self.phase == Phase::Running {
@@ -242,12 +253,17 @@ impl Core {
     fn settle(&mut self, effects: &mut Vec<Effect>) {
         loop {
             let released = self.parking.release(self.store.durable());
-            let is_idle = released.is_empty() && self.wanted.is_empty();
+            let is_idle = released.is_empty()
+                && self.wanted.is_empty()
+                && self.anti_entropy.answered.is_empty();
             for parked in released {
                 self.let_go(parked, effects);
             }
             while let Some(wanted) = self.wanted.pop_front() {
                 self.carry_out(wanted, effects);
+            }
+            while let Some((op, answer)) = self.anti_entropy.answered.pop_front() {
+                self.repair_answered(op, answer, effects);
             }
             if is_idle {
                 break;
@@ -278,6 +294,7 @@ impl Core {
                     self.coordinate(Input::Answer { from: self.me, op, answer });
                 }
             }
+            Parked::Repair { op, answer } => self.anti_entropy.answered.push_back((op, answer)),
             Parked::MintDurable { op } => self.coordinate(Input::MintDurable { op }),
             Parked::Reply { origin, body } => self.reply(origin, body, effects),
             Parked::Register(effect) => self.register_effect(effect, effects),
@@ -446,6 +463,8 @@ impl Core {
         self.look_at_forwards(effects);
         self.expire_fenced();
         self.hints_timer(effects);
+        self.anti_entropy_timer(effects);
+        self.refill_timer(effects);
     }
 
     fn ask_to_be_woken(&mut self, effects: &mut Vec<Effect>) {
@@ -453,7 +472,13 @@ impl Core {
             return;
         }
         let agreement = self.agreement_wake().monotonic;
-        let rest = [self.wakes.first().copied(), self.forwards.wake_at(), self.hints.wake_at()];
+        let rest = [
+            self.wakes.first().copied(),
+            self.forwards.wake_at(),
+            self.hints.wake_at(),
+            self.anti_entropy.wake_at(),
+            self.refilling.wake_at(self.now),
+        ];
         let next = rest.into_iter().flatten().fold(agreement, u64::min).max(self.now.monotonic + 1);
         if next < self.woken || self.woken <= self.now.monotonic {
             self.woken = next;

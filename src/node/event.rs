@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
-use crate::storage::{Found, LogPosition, ReadError, ScanSlice};
+use crate::storage::{Found, KeyRange, LogPosition, ReadError, ScanSlice};
 use crate::wire::client;
 use crate::wire::peer::{PeerFrame, PeerMessage};
 
@@ -65,6 +65,13 @@ pub enum Event {
         /// What it found.
         result: Result<ScanSlice, ReadError>,
     },
+    /// A mending is done: how many holes it mended, or why it could not.
+    Mended {
+        /// As asked for.
+        keys: KeyRange,
+        /// What came of it.
+        result: Result<usize, String>,
+    },
     /// The log is as durable as the sync mode promises up to here.
     Durable(LogPosition),
     /// Hints have other bounds from now on.
@@ -110,6 +117,8 @@ pub enum Effect {
         /// Most bytes, roughly.
         bytes_max: usize,
     },
+    /// `Store::mend(keys)` on a disk thread, then [`Event::Mended`].
+    Mend(KeyRange),
     /// [`Event::Tick`] at these monotonic nanoseconds (the earliest asked for counts).
     Wake(u64),
     /// Dial these peers (id and address), and no others; the runtime keeps trying.

@@ -299,15 +299,17 @@ impl Core {
         }
     }
 
-    /// Whether hints may go to `node` has perhaps changed.
+    /// Whether hints and repairs may go to `node` has perhaps changed.
     pub(super) fn note_reachability(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
         let is_down = matches!(self.membership.health(node), Health::Down { .. });
-        let event = if self.peers.is_connected(node) && !is_down {
+        let is_reachable = self.peers.is_connected(node) && !is_down;
+        let event = if is_reachable {
             hinted_handoff::Event::Reachable(node)
         } else {
             hinted_handoff::Event::Unreachable(node)
         };
         self.hand_over(event, effects);
+        self.compare_with(node, is_reachable, effects);
     }
 
     /// A slice that no range asked for is read: a page of hints, unless nobody waits for it any more.

@@ -31,6 +31,8 @@ pub(super) enum Asker {
     Own { op: OpId },
     /// A peer's coordinator, at this layout version.
     Peer { node: NodeId, op: OpId, layout: u64 },
+    /// The own anti-entropy.
+    Repair { op: OpId },
 }
 
 /// Work on one key.
@@ -202,6 +204,9 @@ impl Core {
                     self.figures.counters.expired += 1;
                 } else if let Err(refusal) = self.check_fence(asker, &key) {
                     self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
+                } else if request.wants_all() && self.is_unsound(Token::of(&key).slot()) {
+                    let answer = Answer::Refused(Refusal::Refilling);
+                    self.answer(asker, answer, LogPosition::ZERO, effects);
                 } else {
                     self.run_request(stored, asker, &key, &request, standing, effects);
                 }
@@ -230,7 +235,8 @@ impl Core {
             Request::Read { .. }
             | Request::ReadHeld { .. }
             | Request::Recall { .. }
-            | Request::ReadRange { .. } => {
+            | Request::ReadRange { .. }
+            | Request::Compare(_) => {
                 self.figures.counters.reads += 1;
             }
         }
@@ -244,6 +250,13 @@ impl Core {
         let step = replica::answer(key, &standing.state, request, local);
         let (answer, appended) = self.append(stored, key, step, standing, effects);
         match appended {
+            // It is held; but such a put needs the word of owners that know all that stands.
+            Appended::At(position)
+                if request.is_plain_put() && self.is_unsound(Token::of(key).slot()) =>
+            {
+                let answer = Answer::Refused(Refusal::Refilling);
+                self.answer(asker, answer, position, effects);
+            }
             Appended::At(position) => self.answer(asker, answer, position, effects),
             Appended::Refused(refusal) => {
                 self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
@@ -291,9 +304,11 @@ impl Core {
             self.raise_epoch("a peer knows writes of this node that it has lost", effects);
         }
         let mut batch = WriteBatch::new();
+        let mut leaf = None;
         self.lineage.record(&mut batch);
         if let Some(state) = &step.state {
             batch.put(stored, state.encode());
+            leaf = Some(leaf_bits(key, state));
             let bits = leaf_bits(key, &standing.state) ^ leaf_bits(key, state);
             if bits != 0 {
                 batch.xor_leaf(Token::of(key).slot().0, bits);
@@ -305,6 +320,9 @@ impl Core {
         match self.write(batch, effects) {
             Ok(position) => {
                 self.lineage.recorded();
+                if let Some(bits) = leaf {
+                    self.anti_entropy.note(key, bits);
+                }
                 if let Some(state) = step.state {
                     *standing = Standing { state, position };
                 }
@@ -332,6 +350,7 @@ impl Core {
     ) {
         let parked = match asker {
             Asker::Own { op } => Parked::Answer { op, answer },
+            Asker::Repair { op } => Parked::Repair { op, answer },
             Asker::Peer { node, op, layout } => {
                 let envelope = Envelope { layout, op, body: answer };
                 Parked::Send { to: node, message: PeerMessage::Answer(envelope) }

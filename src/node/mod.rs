@@ -5,6 +5,7 @@
 
 mod admission;
 mod agreement;
+mod anti_entropy;
 mod calls;
 mod clients;
 mod config;
@@ -23,8 +24,11 @@ mod parking;
 mod peer_rim;
 mod peers;
 mod ranges;
+mod recount;
+mod refill;
 mod replayed;
 mod replies;
+mod slot_walk;
 mod start;
 mod status;
 #[cfg(test)]
@@ -38,4 +42,4 @@ pub use event::{Caller, Effect, Event, ReadToken, ScanToken, Severity};
 pub use handshake::WelcomeError;
 pub use meta::{member_names, register_key};
 pub use replayed::Replayed;
-pub use start::{StartError, found};
+pub use start::{StartError, begin_again, found, is_founded};

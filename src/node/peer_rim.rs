@@ -86,11 +86,18 @@ impl Core {
                 let key = key.clone();
                 self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
             }
+            Request::Compare(ref question) => self.compare(asker, question, deadline, effects),
             Request::Hold { .. } => self.hold(asker, request, deadline, effects),
             Request::ReadHeld { key } => self.read_held(asker, &key, deadline, effects),
             Request::ReadRange { slots, after, prefix, bytes_max } => {
                 let partitions = [slots.0, slots.1].map(|slot| slot.partition(self.layout.now.q));
-                if partitions[0] == partitions[1] && self.owns(slots.0) && slots.0 <= slots.1 {
+                let is_unsound = !self.refilling.is_empty()
+                    && (slots.0.0..=slots.1.0).any(|slot| self.is_unsound(Slot(slot)));
+                if is_unsound {
+                    let answer = Answer::Refused(Refusal::Refilling);
+                    self.answer(asker, answer, LogPosition::ZERO, effects);
+                } else if partitions[0] == partitions[1] && self.owns(slots.0) && slots.0 <= slots.1
+                {
                     let range = RangeRequest { slots, after, prefix, bytes_max };
                     self.read_range(asker, range, deadline, effects);
                 } else {
@@ -112,7 +119,7 @@ impl Core {
         let have = self.layout.version;
         match asker {
             Asker::Peer { layout, .. } if layout != have => Err(Refusal::Layout { have }),
-            Asker::Peer { .. } | Asker::Own { .. } => Ok(()),
+            Asker::Peer { .. } | Asker::Own { .. } | Asker::Repair { .. } => Ok(()),
         }
     }
 
@@ -203,7 +210,10 @@ impl Core {
             Request::Read { key, .. }
             | Request::Merge { key, .. }
             | Request::Recall { key, .. } => self.check_fence(asker, key),
-            Request::Hold { .. } | Request::ReadHeld { .. } | Request::ReadRange { .. } => Ok(()),
+            Request::Hold { .. }
+            | Request::ReadHeld { .. }
+            | Request::ReadRange { .. }
+            | Request::Compare(_) => Ok(()),
         };
         match checked {
             Ok(()) => self.replica_request(asker, request, deadline, effects),
@@ -219,6 +229,7 @@ impl Core {
         if self.hint_answered(from, layout, op, &answer, effects) {
             return;
         }
+        let Some(answer) = self.compare_answered(layout, op, answer, effects) else { return };
         match answer {
             Answer::Refused(Refusal::Layout { .. }) => {
                 let why = FailedWhy::Layout;

@@ -7,6 +7,8 @@ use crate::node_id::NodeId;
 use crate::ring::Slot;
 use crate::version::{Digest, Dot, RequestId, Siblings};
 
+use super::anti_entropy::{Compare, Compared};
+
 /// One operation of one coordinator, unique in the life of its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OpId(pub u64);
@@ -80,6 +82,34 @@ pub enum Request {
         /// Rough limit of the answer in bytes; at least one entry is given.
         bytes_max: u32,
     },
+    /// A step of anti-entropy.
+    Compare(Compare),
+}
+
+impl Request {
+    /// Whether the answer speaks of all that the replica should hold of its slots.
+    pub const fn wants_all(&self) -> bool {
+        match self {
+            Self::Read { .. } | Self::Recall { .. } | Self::ReadRange { .. } | Self::Compare(_) => {
+                true
+            }
+            Self::Merge { .. } | Self::Hold { .. } | Self::ReadHeld { .. } => false,
+        }
+    }
+
+    /// Whether it is the merge of a put without a context.
+    pub const fn is_plain_put(&self) -> bool {
+        match self {
+            Self::Merge { put: Some(PutTag { plain, .. }), .. } => *plain,
+            Self::Merge { put: None, .. }
+            | Self::Read { .. }
+            | Self::Hold { .. }
+            | Self::ReadHeld { .. }
+            | Self::Recall { .. }
+            | Self::ReadRange { .. }
+            | Self::Compare(_) => false,
+        }
+    }
 }
 
 impl Request {
@@ -162,6 +192,8 @@ pub enum Answer {
     },
     /// To a range.
     Range(RangePage),
+    /// To a step of anti-entropy.
+    Compared(Compared),
     /// Not done, and why; nothing changed.
     Refused(Refusal),
 }
@@ -229,6 +261,9 @@ pub enum Refusal {
     /// The block that holds the key does not match its checksum.
     #[error("the key's range is corrupt here")]
     Corrupt,
+    /// It may hold less than it should, and is getting it back.
+    #[error("refilling what was lost")]
+    Refilling,
     /// No space to accept a write.
     #[error("disk full")]
     DiskFull,

@@ -27,7 +27,7 @@ use super::hub::{Hub, Phase};
 use super::link::{self, Link};
 use super::listen::{self, Door};
 use super::signals::{Signals, Wish};
-use super::{Ended, Options, RunError, clock, http, takeover};
+use super::{Ended, Options, RunError, bootstrap, clock, http, takeover};
 
 /// Longest time for the last replies to leave once everything is done.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -76,6 +76,9 @@ pub fn run(options: &Options) -> Result<Ended, RunError> {
 async fn live(options: &Options) -> Result<Ended, RunError> {
     let mut signals = Signals::new()?;
     let Opened { identity, store, replayed, _lock } = open(options).await?;
+    if bootstrap::is_needed(&store)? {
+        bootstrap::begin_again(options, &identity, &store).await?;
+    }
     let (listeners, addresses) = listen_everywhere(options).await?;
     let mut rng = ChaCha8Rng::from_seed(seed()?);
     let config = core_config(options, identity, addresses);
@@ -151,7 +154,7 @@ fn check_identity(options: &Options, identity: &Identity) -> Result<(), RunError
     Ok(())
 }
 
-fn not_started(options: &Options, source: StartError) -> RunError {
+pub(super) fn not_started(options: &Options, source: StartError) -> RunError {
     let dir = options.data_dir.clone();
     match source {
         StartError::NotFounded => RunError::NotFounded { dir },
@@ -200,6 +203,7 @@ fn core_config(options: &Options, identity: Identity, addresses: Addresses) -> C
         pair_max: options.pair_max,
         gossip_interval: options.gossip_interval,
         hints: options.hints,
+        repair_rate: options.repair_rate,
         limits: Limits { request_bytes: options.request_bytes, ..Limits::default() },
         disk_space: Arc::new(move || disk_space(&data_dir)),
         ..CoreConfig::new(identity, addresses)
@@ -307,6 +311,7 @@ impl Drive {
             Effect::Scan { token, start, end, entries_max, bytes_max } => {
                 self.disk.read(Read::Scan { token, start, end, entries_max, bytes_max });
             }
+            Effect::Mend(keys) => self.disk.read(Read::Mend(keys)),
             Effect::Wake(at) => self.wake = self.wake.min(at),
             Effect::Peers(peers) => self.link_up(peers),
             Effect::Introduce { address, message } => {

@@ -18,6 +18,8 @@ mod node_dev;
 mod node_fixture;
 mod node_init;
 mod node_run;
+mod refill;
+mod repair;
 mod ring_offline;
 mod sstable_live;
 mod sstable_offline;

@@ -61,6 +61,7 @@ fn options(config: Config, args: ConfigArgs, handle: FilterHandle) -> Options {
         pair_max: config.pair_max,
         gossip_interval: config.gossip_interval,
         hints: config.hints,
+        repair_rate: config.repair_rate,
         connections: config.connections,
         frame_bytes_max: config.frame,
         request_bytes: config.requests_memory,
@@ -132,7 +133,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn exit(error: &RunError) -> Exit {
     match error {
-        RunError::NotFounded { .. } => Exit::Config,
+        RunError::NotFounded { .. } | RunError::Lost { .. } => Exit::Config,
         RunError::WrongIdentity { .. } => Exit::Protocol,
         RunError::Lock(LockError::Held { .. }) => Exit::TryAgain,
         RunError::Lock(LockError::Io { source, .. })

@@ -271,6 +271,10 @@ impl Cluster {
                 let result = store.scan_slice(&start, end.as_deref(), entries_max, bytes_max);
                 self.post(DISK, node, Event::Scanned { token, result });
             }
+            Effect::Mend(keys) => {
+                let result = store.mend(&keys).map_err(|error| error.to_string());
+                self.post(DISK, node, Event::Mended { keys, result });
+            }
             Effect::Wake(at) => {
                 let after = Duration::from_nanos(at.saturating_sub(self.now.monotonic));
                 self.post(after, node, Event::Tick);

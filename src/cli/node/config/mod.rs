@@ -62,6 +62,8 @@ pub struct Config {
     pub gossip_interval: Duration,
     /// What is kept for other nodes, and for how long.
     pub hints: HintLimits,
+    /// Bytes a second that anti-entropy may move.
+    pub repair_rate: u64,
     /// Clients at once.
     pub connections: usize,
     /// Largest message, bytes.
@@ -178,6 +180,7 @@ impl Config {
                 ttl: fields.span("hints.ttl"),
                 bytes_max: fields.size("hints.max"),
             },
+            repair_rate: fields.rate("repair.rate"),
             connections: fields.count("limits.connections"),
             frame: fields.size("limits.frame"),
             requests_memory: fields.size("limits.memory"),
