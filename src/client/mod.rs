@@ -29,7 +29,7 @@ use crate::wire::client::{
 
 use connection::{Address, DialError};
 use pool::Pool;
-use route::{Journey, reject};
+use route::{Journey, Kind, reject};
 
 /// A client of one cluster. Cheap to clone; all clones share connections and the session.
 #[derive(Clone, Debug)]
@@ -181,7 +181,7 @@ impl Client {
     pub async fn get(&self, key: Bytes, options: GetOptions) -> Result<Got, ClientError> {
         let GetOptions { r, consistency } = options;
         let body = |_| RequestBody::Get(Get { key: key.clone(), r, consistency });
-        match reject(Journey::new(self, false).travel(Some(&key), body).await?)? {
+        match reject(Journey::new(self, Kind::Get).travel(Some(&key), body).await?)? {
             ReplyBody::Got(got) => Ok(got),
             other => Err(self.unfitting(&other)),
         }
@@ -209,7 +209,7 @@ impl Client {
             age: 0,
         };
         let body = |age| RequestBody::Put(Put { age, ..put.clone() });
-        match reject(Journey::new(self, true).travel(Some(&put.key), body).await?)? {
+        match reject(Journey::new(self, Kind::Write).travel(Some(&put.key), body).await?)? {
             ReplyBody::Done(done) => Ok(done),
             other => Err(self.unfitting(&other)),
         }
@@ -224,8 +224,12 @@ impl Client {
         node: Option<NodeId>,
         body: RequestBody,
     ) -> Result<ReplyBody, ClientError> {
-        let is_write = matches!(body, RequestBody::Put(_) | RequestBody::Propose { .. });
-        let journey = Journey::new(self, is_write);
+        let kind = match &body {
+            RequestBody::Put(_) | RequestBody::Propose { .. } => Kind::Write,
+            RequestBody::Get(_) => Kind::Get,
+            _ => Kind::Other,
+        };
+        let journey = Journey::new(self, kind);
         let reply = match (node, &body) {
             (Some(node), _) => {
                 let address = self.address_of(node).ok_or_else(|| ClientError::NoNode {

@@ -1,27 +1,58 @@
-//! Connections to the cluster's nodes: dialled when first needed, shared, dialled anew after they broke.
+//! Connections to the cluster's nodes: dialled when first needed, shared, dialled anew after they broke; and how each
+//! node does: how fast it answers, whether it failed a moment ago, whether it hangs.
+//!
+//! A node that hangs keeps its connections. One that was asked something and has said nothing for [`SILENCE`] is turned
+//! to last, and asked by the way, until it answers, whether it is back.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::connection::{Address, Connection, DialError};
+use crate::cluster::Time;
+use crate::replication::Pace;
+use crate::wire::client::RequestBody;
+
+use super::connection::{Address, Connection, DialError, NoReply};
 
 /// How long an address that could not be reached is tried last.
 const SHUN: Duration = Duration::from_millis(500);
 /// Longest time for one dial and greeting: a machine that is gone must not eat a request's whole time.
 const DIAL_MAX: Duration = Duration::from_secs(2);
+/// How long a node that was asked may say nothing.
+const SILENCE: Duration = Duration::from_millis(250);
+/// How long the question whether a silent node is back waits for an answer before it is asked anew.
+const PROBE: Duration = Duration::from_secs(10);
 
 /// All connections of a client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pool {
     lines: Mutex<BTreeMap<Address, Arc<Line>>>,
+    pace: Mutex<Pace<Address>>,
+    /// Where the time of `pace` begins.
+    origin: Instant,
 }
 
-/// What is known of one address. The lock is held while dialling, so that a burst of requests dials once.
+/// What is known of one address. The lock of the connection is held while dialling, so that a burst of requests dials
+/// once.
 #[derive(Debug, Default)]
 struct Line {
     connection: tokio::sync::Mutex<Option<Connection>>,
-    failed: Mutex<Option<Instant>>,
+    health: Mutex<Health>,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    failed: Option<Instant>,
+    /// When it was asked something first since it said anything.
+    asked: Option<Instant>,
+    /// Whether it is being asked if it is back.
+    is_probed: bool,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { lines: Mutex::default(), pace: Mutex::default(), origin: super::now() }
+    }
 }
 
 impl Pool {
@@ -40,7 +71,7 @@ impl Pool {
         }
         *current = None;
         let dialled = Connection::dial(address, agent, deadline.min(super::now() + DIAL_MAX)).await;
-        line.note_failure(dialled.is_err().then(super::now));
+        line.health().failed = dialled.is_err().then(super::now);
         let connection = dialled?;
         *current = Some(connection.clone());
         Ok(connection)
@@ -48,13 +79,56 @@ impl Pool {
 
     /// Notes that a request to `address` came to nothing.
     pub(super) fn shun(&self, address: &Address) {
-        self.line(address).note_failure(Some(super::now()));
+        self.line(address).health().failed = Some(super::now());
     }
 
-    /// Whether `address` failed a moment ago.
+    /// Whether `address` failed a moment ago, or hangs. One that hangs is asked by the way whether it is back.
     pub(super) fn is_shunned(&self, address: &Address) -> bool {
-        let failed = *self.line(address).failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.is_some_and(|failed| super::now().saturating_duration_since(failed) < SHUN)
+        let line = self.line(address);
+        let mut health = line.health();
+        let is_silent = health.is_silent();
+        if is_silent && !health.is_probed {
+            health.is_probed = true;
+            tokio::spawn(probe(Arc::clone(&line)));
+        }
+        is_silent || health.failed.is_some_and(|failed| elapsed(failed) < SHUN)
+    }
+
+    /// Whether `address` hangs.
+    pub(super) fn is_silent(&self, address: &Address) -> bool {
+        self.line(address).health().is_silent()
+    }
+
+    /// Notes that `address` is asked something.
+    pub(super) fn asked(&self, address: &Address) {
+        self.line(address).health().asked.get_or_insert_with(super::now);
+    }
+
+    /// Notes that `address` said something, or that its connection is gone.
+    pub(super) fn heard(&self, address: &Address) {
+        self.line(address).health().asked = None;
+    }
+
+    /// Notes how long `address` took for a get.
+    pub(super) fn took(&self, address: &Address, span: Duration) {
+        let now = Time::default().after(elapsed(self.origin));
+        self.pace().heard(address.clone(), span, now);
+    }
+
+    /// How long `address` may take for a get before another one is asked too; pays for an ordinary question.
+    pub(super) fn patience(&self, address: &Address) -> Duration {
+        let mut pace = self.pace();
+        pace.asked();
+        pace.patience(address)
+    }
+
+    /// Whether another node may be asked besides one that is slow; if so it is paid for.
+    pub(super) fn take_extra(&self) -> bool {
+        self.pace().take_extra()
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace<Address>> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn line(&self, address: &Address) -> Arc<Line> {
@@ -64,7 +138,32 @@ impl Pool {
 }
 
 impl Line {
-    fn note_failure(&self, failed: Option<Instant>) {
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Health {
+    fn is_silent(&self) -> bool {
+        self.asked.is_some_and(|asked| SILENCE <= elapsed(asked))
+    }
+}
+
+/// Asks a silent node until it answers or its connection is gone. A question past its deadline is dropped unread, so
+/// there is always one that is not.
+async fn probe(line: Arc<Line>) {
+    loop {
+        let connection = line.connection.lock().await.clone();
+        let Some(connection) = connection else { break };
+        match connection.request(RequestBody::Layout, super::now() + PROBE).await {
+            Err(NoReply::Timeout) => {}
+            Ok(_) | Err(NoReply::NotSent | NoReply::Broken) => break,
+        }
+    }
+    let mut health = line.health();
+    (health.asked, health.is_probed) = (None, false);
+}
+
+fn elapsed(since: Instant) -> Duration {
+    super::now().saturating_duration_since(since)
 }

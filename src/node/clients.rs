@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand::Rng;
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
@@ -21,6 +22,8 @@ use super::event::{Caller, Effect};
 use super::forwarding::Forward;
 use super::replies::error_reply;
 
+/// One get in so many compares all owners, whatever R is: what is read is repaired in time.
+const BACKGROUND_SHARE: u32 = 100;
 /// What a request in flight holds besides its key and value, bytes.
 const REQUEST_BYTES: usize = 1_024;
 
@@ -70,7 +73,7 @@ impl Core {
                 return self.propose(origin, *expect, change, deadline, effects);
             }
         }
-        match self.take_in(&request.body) {
+        match self.take_in(&request.body, deadline) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
             Ok(checked)
                 if self.owns(checked.slot) && !self.passes_on(&request.body, checked.slot) =>
@@ -107,7 +110,7 @@ impl Core {
         if self.phase != Phase::Running {
             return self.reply(origin, not_ready(), effects);
         }
-        match self.take_in(&request.body) {
+        match self.take_in(&request.body, deadline) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
             Ok(checked) if self.owns(checked.slot) || self.takes_stand_ins(&request.body) => {
                 self.begin(origin, checked, deadline);
@@ -120,7 +123,10 @@ impl Core {
     }
 
     pub(super) fn begin(&mut self, origin: Origin, checked: Checked, deadline: u64) {
-        let Checked { kind, operation, bytes, slot: _ } = checked;
+        let Checked { kind, mut operation, bytes, slot: _ } = checked;
+        if let Operation::Get { compares_all, .. } = &mut operation {
+            *compares_all = self.rng.random_ratio(1, BACKGROUND_SHARE);
+        }
         let op = self.next_op();
         match kind {
             CallKind::Get | CallKind::Inspect => self.figures.counters.gets += 1,
@@ -146,12 +152,12 @@ impl Core {
     }
 
     /// Checks what a request about keys says, and whether there is room for it.
-    fn take_in(&mut self, body: &RequestBody) -> Result<Checked, ErrorReply> {
+    fn take_in(&mut self, body: &RequestBody, deadline: u64) -> Result<Checked, ErrorReply> {
         let checked = self.check(body)?;
-        let limits = self.config.limits;
+        let left = Duration::from_nanos(deadline.saturating_sub(self.now.monotonic));
         let requests = self.calls.len() + self.forwards.len();
         let bytes = self.calls.bytes() + self.forwards.bytes() + checked.bytes;
-        if limits.requests <= requests || limits.request_bytes < bytes {
+        if !self.admission.lets_in(requests, left) || self.config.limits.request_bytes < bytes {
             self.figures.counters.overloads += 1;
             let mut error =
                 error(ErrorCode::Overloaded, format!("{requests} requests are in flight here"));
@@ -173,8 +179,12 @@ impl Core {
         match body {
             RequestBody::Get(Get { key, r, consistency }) => {
                 let key = self.check_key(key)?;
-                let operation =
-                    Operation::Get { key: key.clone(), r: *r, consistency: *consistency };
+                let operation = Operation::Get {
+                    key: key.clone(),
+                    r: *r,
+                    consistency: *consistency,
+                    compares_all: false,
+                };
                 Ok(checked(CallKind::Get, &key, key.len(), operation))
             }
             RequestBody::Put(put) => self.check_put(put),

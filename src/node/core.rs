@@ -34,6 +34,7 @@ use crate::version::HybridClock;
 use crate::wire::client::ReplyBody;
 use crate::wire::peer::PeerMessage;
 
+use super::admission::Admission;
 use super::agreement::Proposals;
 use super::anti_entropy::AntiEntropy;
 use super::calls::{Calls, Origin};
@@ -94,6 +95,7 @@ pub struct Core {
     /// When it wants a tick.
     pub(super) wakes: BTreeSet<u64>,
     pub(super) calls: Calls,
+    pub(super) admission: Admission,
     pub(super) forwards: Forwards,
     pub(super) hints: Hints,
     pub(super) anti_entropy: AntiEntropy,
@@ -205,6 +207,7 @@ impl Core {
             wanted: VecDeque::new(),
             wakes: BTreeSet::new(),
             calls: Calls::default(),
+            admission: Admission::new(config.limits.requests, now),
             forwards: Forwards::default(),
             hints,
             anti_entropy,
@@ -317,7 +320,7 @@ impl Core {
 
     /// Feeds the coordinator; what it wants is queued, and done by [`Core::settle`].
     pub(super) fn coordinate(&mut self, input: Input) {
-        let reachable = reachability(&self.membership, &self.peers);
+        let reachable = reachability(&self.membership, &self.peers, self.now);
         let view = View {
             me: self.me,
             preferences: &self.preferences,
@@ -381,6 +384,9 @@ impl Core {
     /// Sends to a peer with a connection; to another one nothing is sent.
     pub(super) fn send(&mut self, to: NodeId, message: PeerMessage, effects: &mut Vec<Effect>) {
         if self.peers.is_connected(to) {
+            if matches!(message, PeerMessage::Request { .. } | PeerMessage::Forward { .. }) {
+                self.peers.asked(to, self.now);
+            }
             effects.push(Effect::Send { to, message });
         }
     }
@@ -461,7 +467,7 @@ impl Core {
         if !mem::replace(&mut self.wakes, due).is_empty() {
             self.coordinate(Input::Tick);
         }
-        self.expire_forwards(effects);
+        self.look_at_forwards(effects);
         self.expire_fenced();
         self.hints_timer(effects);
         self.anti_entropy_timer(effects);
@@ -519,11 +525,13 @@ impl Core {
 pub(super) fn reachability<'a>(
     membership: &'a Membership,
     peers: &'a Peers,
+    now: Time,
 ) -> impl Fn(NodeId) -> Reachability + use<'a> {
-    |node| match (membership.health(node), peers.is_connected(node)) {
+    move |node| match (membership.health(node), peers.is_connected(node)) {
         (membership::Health::Down { .. }, _) => Reachability::Down,
-        (_, true) => Reachability::Up,
         (_, false) => Reachability::Unreachable,
+        (_, true) if peers.is_silent(node, now) => Reachability::Silent,
+        (_, true) => Reachability::Up,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::latency::Latencies;
+use crate::replication::Latencies;
 
 /// Most alarms shown; older ones go.
 const ALARMS_MAX: usize = 16;

@@ -1,11 +1,13 @@
 //! Requests passed on: a node that does not own a key passes the request to the first reachable node that does; where
 //! none can be reached a sloppy one to the first fallback that can, which may be this node.
 //!
-//! A read goes on to the next owner where the first breaks away; a write does not: the first may have done it, and the
+//! A read goes on to the next owner where the first breaks away or goes silent; a write does not: the first may have done it, and the
 //! client, which knows its request id, decides.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use crate::cluster::Time;
 use crate::node_id::NodeId;
 use crate::replication::{Consistency, OpId, Reachability};
 use crate::ring::Slot;
@@ -32,12 +34,22 @@ pub(super) struct Forward {
     pub(super) tried: Vec<NodeId>,
 }
 
+/// How often a read that was passed on is looked at: whether who has it has gone silent.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
+
 /// All requests passed on and not replied to.
 #[derive(Debug, Default)]
 pub(super) struct Forwards {
-    by_op: BTreeMap<OpId, Forward>,
-    deadlines: BTreeSet<(u64, OpId)>,
+    by_op: BTreeMap<OpId, Waiting>,
+    /// When each is looked at.
+    looks: BTreeSet<(u64, OpId)>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    look: u64,
+    forward: Forward,
 }
 
 impl Forwards {
@@ -49,32 +61,46 @@ impl Forwards {
         self.bytes
     }
 
-    /// The first deadline.
+    /// When one is to be looked at.
     pub(super) fn wake_at(&self) -> Option<u64> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        self.looks.first().map(|(look, _)| *look)
     }
 
-    fn insert(&mut self, op: OpId, forward: Forward) {
+    fn insert(&mut self, op: OpId, forward: Forward, now: Time) {
         self.bytes += forward.bytes;
-        self.deadlines.insert((forward.deadline, op));
-        self.by_op.insert(op, forward);
+        let look = match forward.is_write() {
+            true => forward.deadline,
+            false => now.after(LOOK_AFTER).monotonic.min(forward.deadline),
+        };
+        self.looks.insert((look, op));
+        self.by_op.insert(op, Waiting { look, forward });
     }
 
     fn remove(&mut self, op: OpId) -> Option<Forward> {
-        let forward = self.by_op.remove(&op)?;
+        let Waiting { look, forward } = self.by_op.remove(&op)?;
         self.bytes -= forward.bytes;
-        self.deadlines.remove(&(forward.deadline, op));
+        self.looks.remove(&(look, op));
         Some(forward)
     }
 
-    fn expired(&self, now: u64) -> Vec<OpId> {
-        let due = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
+    fn due(&self, now: u64) -> Vec<OpId> {
+        let due = self.looks.iter().take_while(|(look, _)| *look <= now);
         due.map(|(_, op)| *op).collect()
     }
 
     fn at(&self, node: NodeId) -> Vec<OpId> {
-        let there = self.by_op.iter().filter(|(_, forward)| forward.tried.last() == Some(&node));
+        let there = self.by_op.iter().filter(|(_, waiting)| waiting.forward.is_at(node));
         there.map(|(op, _)| *op).collect()
+    }
+}
+
+impl Forward {
+    const fn is_write(&self) -> bool {
+        matches!(self.body, RequestBody::Put(_))
+    }
+
+    fn is_at(&self, node: NodeId) -> bool {
+        self.tried.last() == Some(&node)
     }
 }
 
@@ -99,7 +125,7 @@ impl Core {
         forward.tried.push(to);
         let request =
             Box::new(Request { id: forward.origin.id(), deadline, body: forward.body.clone() });
-        self.forwards.insert(op, forward);
+        self.forwards.insert(op, forward, self.now);
         self.send(to, PeerMessage::Forward { op, request }, effects);
     }
 
@@ -112,7 +138,7 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let is_from_there =
-            self.forwards.by_op.get(&op).is_some_and(|forward| forward.tried.last() == Some(&from));
+            self.forwards.by_op.get(&op).is_some_and(|waiting| waiting.forward.is_at(from));
         if let Some(forward) = is_from_there.then(|| self.forwards.remove(op)).flatten() {
             self.reply(forward.origin, reply.body, effects);
         }
@@ -128,15 +154,21 @@ impl Core {
         consistency.unwrap_or(Consistency::of_mode(self.layout.now.mode)) == Consistency::Sloppy
     }
 
+    fn is_up(&self, node: NodeId) -> bool {
+        reachability(&self.membership, &self.peers, self.now)(node) == Reachability::Up
+    }
+
     fn next_of(&self, forward: &Forward) -> Option<NodeId> {
-        let reachable = reachability(&self.membership, &self.peers);
-        let is_open =
-            |node: &NodeId| !forward.tried.contains(node) && reachable(*node) == Reachability::Up;
+        let reachable = reachability(&self.membership, &self.peers, self.now);
+        let is =
+            |node: &NodeId, wanted| !forward.tried.contains(node) && reachable(*node) == wanted;
         let walk = self.preferences.of_slot(forward.slot);
-        walk.owners().find(is_open).or_else(|| {
+        let owner = |wanted| walk.owners().find(|node| is(node, wanted));
+        let stand_in = || {
             let mut fallbacks = walk.fallbacks().filter(|_| self.takes_stand_ins(&forward.body));
-            fallbacks.find(|node| *node == self.me || is_open(node))
-        })
+            fallbacks.find(|node| *node == self.me || is(node, Reachability::Up))
+        };
+        owner(Reachability::Up).or_else(stand_in).or_else(|| owner(Reachability::Silent))
     }
 
     fn stand_in(&mut self, forward: &Forward, effects: &mut Vec<Effect>) {
@@ -159,11 +191,21 @@ impl Core {
         }
     }
 
-    /// Gives up what is past its deadline.
-    pub(super) fn expire_forwards(&mut self, effects: &mut Vec<Effect>) {
-        for op in self.forwards.expired(self.now.monotonic) {
-            if let Some(forward) = self.forwards.remove(op) {
+    /// Gives up what is past its deadline, and passes on to another owner what a silent one has.
+    pub(super) fn look_at_forwards(&mut self, effects: &mut Vec<Effect>) {
+        for op in self.forwards.due(self.now.monotonic) {
+            let Some(forward) = self.forwards.remove(op) else { continue };
+            if forward.deadline <= self.now.monotonic {
                 self.forward_failed(&forward, "timeout", Outcome::Unknown, effects);
+                continue;
+            }
+            match forward.tried.last() {
+                Some(node) if self.is_up(*node) => {
+                    // What it said since may have been said before it had the request.
+                    self.peers.asked(*node, self.now);
+                    self.forwards.insert(op, forward, self.now);
+                }
+                Some(_) | None => self.forward(forward, effects),
             }
         }
     }

@@ -282,7 +282,7 @@ impl Core {
     }
 
     fn hints_wanted(&mut self, event: hinted_handoff::Event) -> Vec<hinted_handoff::Effect> {
-        let reachable = reachability(&self.membership, &self.peers);
+        let reachable = reachability(&self.membership, &self.peers, self.now);
         let view = View {
             me: self.me,
             preferences: &self.preferences,

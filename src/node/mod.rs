@@ -3,6 +3,7 @@
 //! [`found`] makes an empty store a member of a new cluster; [`Core::open`] starts on it; [`Core::handle`] folds events
 //! in and says what shall happen.
 
+mod admission;
 mod agreement;
 mod anti_entropy;
 mod calls;
@@ -18,7 +19,6 @@ mod hints;
 mod key_queue;
 mod key_work;
 pub mod keys;
-mod latency;
 mod lineage;
 mod meta;
 mod parking;

@@ -145,6 +145,7 @@ impl Core {
     /// No connection stands any more.
     pub(super) fn peer_unreachable(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
         self.peers.unreachable(peer);
+        self.membership_event(membership::Event::Unreachable(peer), effects);
         self.coordinate(Input::Unreachable(peer));
         self.note_reachability(peer, effects);
         self.forwards_unreachable(peer, effects);

@@ -5,6 +5,9 @@
 //! here at `h` proves that the peer's clock was at least `s` at `h`; so `s - h` is a lower bound of the difference of
 //! the two clocks, the better the faster the frame. The best bound is kept, and lowered by [`DRIFT`] as it ages, so that
 //! a clock that runs slow is never overestimated.
+//!
+//! A peer that hangs keeps its connection for long. That it says nothing although it was asked is noticed here, and
+//! forgotten with the next word from it, which its gossip brings.
 //! Invariant: a deadline told to a peer is never later than the sender's own.
 
 use std::collections::BTreeMap;
@@ -14,6 +17,10 @@ use crate::node_id::NodeId;
 
 /// By how much two monotonic clocks may drift apart: one part in so many (1,000 ppm; crystals keep to some 100 ppm).
 const DRIFT: u64 = 1_000;
+
+/// How long a peer that was asked may say nothing, nanoseconds; it has more to say than one answer. Much longer than a
+/// log sync, much shorter than a deadline.
+const SILENCE: u64 = 250_000_000;
 
 /// What is known of each peer's connection and clock.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +35,8 @@ struct Peer {
     ahead: i128,
     /// Our monotonic nanoseconds when `ahead` was noted.
     noted: u64,
+    /// When it was asked something first since it said anything.
+    asked: Option<u64>,
 }
 
 impl Peers {
@@ -36,7 +45,12 @@ impl Peers {
     pub(super) fn connected(&mut self, peer: NodeId, sent: u64, now: Time) {
         self.by_id.insert(
             peer,
-            Peer { connected: true, ahead: difference(sent, now), noted: now.monotonic },
+            Peer {
+                connected: true,
+                ahead: difference(sent, now),
+                noted: now.monotonic,
+                asked: None,
+            },
         );
     }
 
@@ -50,11 +64,25 @@ impl Peers {
     /// A frame that `peer` wrote at its time `sent` is here.
     pub(super) fn heard(&mut self, peer: NodeId, sent: u64, now: Time) {
         if let Some(peer) = self.by_id.get_mut(&peer) {
+            peer.asked = None;
             let seen = difference(sent, now);
             if seen >= peer.ahead_at(now) {
                 (peer.ahead, peer.noted) = (seen, now.monotonic);
             }
         }
+    }
+
+    /// Something that wants an answer goes to `peer`.
+    pub(super) fn asked(&mut self, peer: NodeId, now: Time) {
+        if let Some(peer) = self.by_id.get_mut(&peer) {
+            peer.asked.get_or_insert(now.monotonic);
+        }
+    }
+
+    /// Whether `peer` was asked something a while ago and has said nothing at all since: it hangs, or the way to it does.
+    pub(super) fn is_silent(&self, peer: NodeId, now: Time) -> bool {
+        let asked = self.by_id.get(&peer).and_then(|peer| peer.asked);
+        asked.is_some_and(|asked| SILENCE <= now.monotonic.saturating_sub(asked))
     }
 
     /// Whether a connection to `peer` stands.
@@ -129,6 +157,19 @@ mod tests {
             Some(700),
             "a slow frame teaches nothing"
         );
+    }
+
+    #[test]
+    fn a_peer_is_silent_from_a_question_on_that_nothing_followed() {
+        let mut peers = Peers::default();
+        peers.connected(PEER, 0, at(0));
+        assert!(!peers.is_silent(PEER, at(2 * SILENCE)), "it was not asked");
+        peers.asked(PEER, at(SILENCE));
+        peers.asked(PEER, at(SILENCE + 5));
+        assert!(!peers.is_silent(PEER, at(2 * SILENCE - 1)));
+        assert!(peers.is_silent(PEER, at(2 * SILENCE)));
+        peers.heard(PEER, 9, at(3 * SILENCE));
+        assert!(!peers.is_silent(PEER, at(4 * SILENCE)));
     }
 
     #[test]

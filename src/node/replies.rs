@@ -42,6 +42,10 @@ impl Core {
         };
         let micros = self.micros_since(call.began);
         self.note(&call, &result, micros, self.now);
+        if result.is_ok() {
+            let in_flight = self.calls.len() + self.forwards.len();
+            self.admission.done(self.now.since(call.began), in_flight, self.now);
+        }
         let body = match result {
             Ok(outcome) => self.outcome_reply(outcome, micros),
             Err(failure) => ReplyBody::Error(self.failure_reply(failure)),

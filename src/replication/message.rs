@@ -131,6 +131,41 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Bytes that it takes on the way, roughly: of keys and states.
+    pub fn bytes_estimate(&self) -> usize {
+        match self {
+            Self::Read { key, .. } | Self::ReadHeld { key } | Self::Recall { key, .. } => key.len(),
+            Self::Merge { key, state, .. } | Self::Hold { key, state, .. } => {
+                key.len() + state.bytes_estimate()
+            }
+            Self::ReadRange { prefix, .. } => prefix.len(),
+        }
+    }
+}
+
+impl Answer {
+    /// Bytes that it takes on the way, roughly: of keys and states.
+    pub fn bytes_estimate(&self) -> usize {
+        match self {
+            Self::State(state) | Self::Recalled { state, .. } => state.bytes_estimate(),
+            Self::Merged(acknowledgement) => {
+                let known = match &acknowledgement.known {
+                    Known::No { .. } => 0,
+                    Known::Done(state) => state.bytes_estimate(),
+                };
+                known + acknowledgement.uncovered.as_ref().map_or(0, Siblings::bytes_estimate)
+            }
+            Self::Range(page) => page
+                .entries
+                .iter()
+                .map(|entry| entry.key.len() + entry.state.bytes_estimate())
+                .sum(),
+            Self::Digest { .. } | Self::Refused(_) => 0,
+        }
+    }
+}
+
 /// How much a read wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReadWant {

@@ -4,21 +4,23 @@ pub mod anti_entropy;
 mod coordinator;
 pub mod cut;
 pub mod hinted_handoff;
+mod latency;
 mod message;
 mod outcome;
+mod pace;
 mod quorum;
 pub mod replica;
 mod request_memory;
 mod view;
 
-pub use coordinator::{
-    Coordinator, Effect, HEDGE_AFTER, HeldFor, Input, OPERATIONS_MAX, Operation, PutBasis,
-};
+pub use coordinator::{Coordinator, Effect, HeldFor, Input, OPERATIONS_MAX, Operation, PutBasis};
+pub use latency::Latencies;
 pub use message::{
     Acknowledgement, Answer, Envelope, Known, OpId, PutTag, RangeEntry, RangePage, ReadWant,
     Refusal, Request,
 };
 pub use outcome::{Done, FailedWhy, Failure, FailureKind, Got, Outcome, Scanned, WriteOutcome};
+pub use pace::Pace;
 pub use quorum::{Consistency, Guarantee, Level};
 pub use replica::{Local, Mint, MintAnswer, MintKind, Step};
 pub use request_memory::{MEMORY_ENTRIES_MAX, MEMORY_SPAN, Remembered, RequestMemory};

@@ -29,13 +29,30 @@ impl std::fmt::Debug for View<'_> {
 pub enum Reachability {
     /// A connection stands and it is not down.
     Up,
+    /// The same, but it was asked something a while ago and has said nothing since: it is asked after the others.
+    Silent,
     /// The cluster agrees that it is down.
     Down,
     /// No connection to it stands.
     Unreachable,
 }
 
+impl Reachability {
+    /// Whether a question may be sent at all.
+    pub const fn can_be_asked(self) -> bool {
+        match self {
+            Self::Up | Self::Silent => true,
+            Self::Down | Self::Unreachable => false,
+        }
+    }
+}
+
 impl View<'_> {
+    /// Whether a question may be sent to `node`.
+    pub fn can_ask(&self, node: NodeId) -> bool {
+        self.reachability(node).can_be_asked()
+    }
+
     /// Whether `node` can be asked.
     pub fn reachability(&self, node: NodeId) -> Reachability {
         if node == self.me { Reachability::Up } else { (self.reachable)(node) }

@@ -23,8 +23,9 @@ use super::clock;
 use super::handshake::{self, HandshakeError};
 use super::hub::Hub;
 
-/// Messages that may wait for a link; one more, and the peer is unreachable.
+/// Messages that may wait for a link, and their bytes, roughly; more, and the peer is unreachable.
 const QUEUE_MAX: usize = 16_384;
+const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// A peer that takes nothing for so long is unreachable.
 const WRITE_STALL: Duration = Duration::from_secs(10);
 /// Longest time to connect.
@@ -38,6 +39,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Link {
     pub(super) address: String,
     queue: RefCell<VecDeque<PeerMessage>>,
+    queue_bytes: Cell<usize>,
+    /// Whether a message found no room: what the peer missed is lost, and the link is made anew.
+    is_overrun: Cell<bool>,
     is_up: Cell<bool>,
     is_retired: Cell<bool>,
     /// Whether a pause before the next try should be cut short.
@@ -68,6 +72,8 @@ impl Link {
         Self {
             address,
             queue: RefCell::default(),
+            queue_bytes: Cell::new(0),
+            is_overrun: Cell::new(false),
             is_up: Cell::new(false),
             is_retired: Cell::new(false),
             is_hurried: Cell::new(false),
@@ -78,13 +84,26 @@ impl Link {
 
     /// Queues a message; false when the link is down or its queue is full, and then it is lost.
     pub(super) fn push(&self, message: PeerMessage) -> bool {
+        if !self.is_up.get() {
+            return false;
+        }
         let mut queue = self.queue.borrow_mut();
-        let has_room = self.is_up.get() && queue.len() < QUEUE_MAX;
+        let bytes = self.queue_bytes.get() + message.bytes_estimate();
+        let has_room = queue.len() < QUEUE_MAX && bytes <= QUEUE_BYTES_MAX;
         if has_room {
             queue.push_back(message);
-            self.news.notify_one();
+            self.queue_bytes.set(bytes);
+        } else {
+            self.is_up.set(false);
+            self.is_overrun.set(true);
         }
+        self.news.notify_one();
         has_room
+    }
+
+    fn take_queue(&self) -> VecDeque<PeerMessage> {
+        self.queue_bytes.set(0);
+        self.queue.take()
     }
 
     /// Returns once the link is up; dials at once where a pause was under way. Called when the peer is known to be there.
@@ -190,7 +209,8 @@ async fn dial(hub: &Hub, address: &str) -> Result<Greeted, Down> {
 async fn carry(hub: &Hub, peer: NodeId, link: &Link, greeted: Greeted) -> Down {
     let Greeted { mut frames, writer, sent, .. } = greeted;
     let mut outgoing = frame::outgoing(writer, hub.frame_bytes_max);
-    link.queue.borrow_mut().clear();
+    link.take_queue();
+    link.is_overrun.set(false);
     link.is_up.set(true);
     hub.post(Event::PeerConnected { peer, sent });
     link.risen.notify_waiters();
@@ -198,7 +218,10 @@ async fn carry(hub: &Hub, peer: NodeId, link: &Link, greeted: Greeted) -> Down {
         if link.is_retired.get() {
             break Down::Retired;
         }
-        let batch = link.queue.take();
+        if link.is_overrun.get() {
+            break Down::Unreachable(HandshakeError::Timeout);
+        }
+        let batch = link.take_queue();
         if batch.is_empty() {
             tokio::select! {
                 () = link.news.notified() => {}
@@ -221,7 +244,7 @@ async fn carry(hub: &Hub, peer: NodeId, link: &Link, greeted: Greeted) -> Down {
         }
     };
     link.is_up.set(false);
-    link.queue.borrow_mut().clear();
+    link.take_queue();
     down
 }
 

@@ -85,6 +85,9 @@ pub struct StateError(#[from] pub crate::encoding::DecodeError);
 pub const SIBLINGS_WARN: usize = 25;
 /// Siblings a client's write may leave at most; repair is never refused.
 pub const SIBLINGS_MAX: usize = 100;
+/// What a version takes besides its value, and an entry of the clock, roughly, bytes.
+const VERSION_BYTES: usize = 96;
+const CLOCK_ENTRY_BYTES: usize = 32;
 /// Seed of a tombstone's hash, which tells it from the empty value's.
 const TOMBSTONE_SEED: u64 = 1;
 
@@ -228,6 +231,16 @@ impl Siblings {
             hasher.update(&version.content.hash().to_le_bytes());
         }
         Digest(hasher.digest128())
+    }
+
+    /// Bytes that it takes in memory and on the way, roughly.
+    pub fn bytes_estimate(&self) -> usize {
+        let value = |version: &Version| match &version.content {
+            Content::Value(value) => value.len(),
+            Content::Tombstone => 0,
+        };
+        let versions = self.versions.values().map(|version| VERSION_BYTES + value(version));
+        versions.sum::<usize>() + CLOCK_ENTRY_BYTES * self.clock.iter().count()
     }
 
     /// The state of these parts; none where the clock does not cover a version's dot, or a dot has no counter.

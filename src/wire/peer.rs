@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{membership, register, start};
 use crate::replication::{Answer, Envelope, OpId, Request};
 
-use super::client;
+use super::client::{self, ReplyBody, RequestBody};
 
 /// One message, with what every frame between nodes carries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,4 +48,33 @@ pub enum PeerMessage {
     Register(register::Message),
     /// Whether a start of a node is the first with its number.
     Start(start::Message),
+}
+
+/// Bytes of a message besides what [`PeerMessage::bytes_estimate`] counts one by one, roughly.
+const MESSAGE_BYTES: usize = 128;
+
+impl PeerMessage {
+    /// Bytes that it takes in a queue, roughly.
+    pub fn bytes_estimate(&self) -> usize {
+        let carried = match self {
+            Self::Request { envelope, .. } => envelope.body.bytes_estimate(),
+            Self::Answer(envelope) => envelope.body.bytes_estimate(),
+            Self::Forward { request, .. } => match &request.body {
+                RequestBody::Put(put) => {
+                    put.key.len() + put.value.as_ref().map_or(0, bytes::Bytes::len)
+                }
+                _ => 0,
+            },
+            Self::Forwarded { reply, .. } => match &reply.body {
+                ReplyBody::Got(got) => got.state.bytes_estimate(),
+                ReplyBody::Scanned(scanned) => {
+                    let entries = scanned.entries.iter();
+                    entries.map(|entry| entry.key.len() + entry.state.bytes_estimate()).sum()
+                }
+                _ => 0,
+            },
+            Self::Gossip(_) | Self::Register(_) | Self::Start(_) => 0,
+        };
+        MESSAGE_BYTES + carried
+    }
 }

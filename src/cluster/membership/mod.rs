@@ -52,6 +52,8 @@ pub const FANOUT: usize = 3;
 pub const TICKS_PER_INTERVAL: u32 = 4;
 /// φ from which a member is suspected.
 pub const PHI_SUSPECTED: f64 = 8.0;
+/// φ from which a member is suspected to which no connection can be made: two signs weigh more than one.
+pub const PHI_SUSPECTED_CUT_OFF: f64 = 4.0;
 /// φ from which a member is asked directly, and another one about it, at every tick, before it is suspected.
 const PHI_ASKED: f64 = 3.0;
 /// A tick may come this many tick periods after the one before without counting as late.
@@ -96,6 +98,8 @@ pub enum Event {
     },
     /// Any other valid frame came from this peer: a sign of life. Cheap.
     Heard(NodeId),
+    /// The connection to this peer broke, or cannot be made.
+    Unreachable(NodeId),
     /// The layout that this node acts on, with its members.
     LayoutChanged {
         /// Its tag, gossiped from now on.
@@ -220,6 +224,11 @@ impl Membership {
                     peer.report_health(effects);
                 }
             }
+            Event::Unreachable(peer) => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.is_cut_off = true;
+                }
+            }
             Event::LayoutChanged { tag, members } => {
                 self.me.layout = tag;
                 self.set_members(&members);
@@ -322,7 +331,8 @@ impl Membership {
     /// Suspects whom this node has not heard for too long.
     fn suspect(&mut self, effects: &mut Vec<Effect>) {
         for peer in self.peers.values_mut() {
-            if peer.suspected.is_none() && peer.phi(self.listened) >= PHI_SUSPECTED {
+            let limit = if peer.is_cut_off { PHI_SUSPECTED_CUT_OFF } else { PHI_SUSPECTED };
+            if peer.suspected.is_none() && peer.phi(self.listened) >= limit {
                 peer.suspect();
                 peer.report_health(effects);
                 self.suspicion_is_new = true;

@@ -23,6 +23,8 @@ pub(super) struct Peer {
     rose_at: Option<Duration>,
     /// When any news of its life came last; this node's start or its own entry into the layout at first.
     heard_at: Duration,
+    /// Whether the connection to it broke and nothing came from itself since.
+    pub(super) is_cut_off: bool,
     /// The pulse at which this node suspects it.
     pub(super) suspected: Option<Pulse>,
     /// Accusations at this pulse or below are refuted: it was heard since.
@@ -42,6 +44,7 @@ impl Peer {
             gaps: GapHistory::new(interval),
             rose_at: None,
             heard_at: listened,
+            is_cut_off: false,
             suspected: None,
             refuted: None,
             reports: BTreeMap::new(),
@@ -68,6 +71,7 @@ impl Peer {
     /// It spoke itself.
     pub(super) fn hear(&mut self, heard_at: Duration) {
         self.heard_at = heard_at;
+        self.is_cut_off = false;
         self.suspected = None;
         self.refuted = Some(self.pulse());
         self.health = Health::Up;

@@ -164,10 +164,6 @@ impl Cluster {
         self.requests
     }
 
-    pub(super) fn reply(&mut self, id: u64) -> Option<ReplyBody> {
-        self.replies.remove(&id)
-    }
-
     /// The reply, and how long it took.
     pub(super) fn call(&mut self, node: usize, body: RequestBody) -> (ReplyBody, Duration) {
         let (id, began) = (self.send(node, body), self.now);
@@ -209,6 +205,10 @@ impl Cluster {
         let Some((_, store)) = &self.machines[node].life else { return 0 };
         let (start, end) = keys::hints();
         store.scan(&start, Some(&end)).count()
+    }
+
+    pub(super) fn id(&self, node: usize) -> NodeId {
+        self.machines[node].identity.node
     }
 
     fn number(&self, id: NodeId) -> usize {

@@ -8,28 +8,42 @@
 //! back. A sloppy one tries the same where its label can gain by it, but is content with what it reached.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::cluster::Time;
 use crate::node_id::NodeId;
 use crate::planted::{self, Bug};
 use crate::replication::quorum::Terms;
 use crate::replication::{
-    Answer, Consistency, FailedWhy, Failure, FailureKind, Got, Level, Outcome, ReadWant, Refusal,
-    Request,
+    Answer, Consistency, FailedWhy, Failure, FailureKind, Got, Level, Outcome, Reachability,
+    ReadWant, Refusal, Request,
 };
 use crate::version::{Digest, Siblings};
 
-use super::HEDGE_AFTER;
+use super::RETRY_AFTER;
 use super::panel::{Panel, Standing};
 use super::scene::{Happening, Machine, Progress, Scene, count};
+
+/// When a hedge that could not be paid for is thought of again.
+const HEDGE_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// Shortest pause between two looks at who is slow.
+const HEDGE_PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// What the client wants.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) key: Bytes,
+    pub(super) r: Option<Level>,
+    pub(super) consistency: Option<Consistency>,
+    pub(super) compares_all: bool,
+}
 
 /// One get.
 #[derive(Debug)]
 pub(super) struct Get {
-    key: Bytes,
-    level: Option<Level>,
-    consistency: Option<Consistency>,
+    wanted: Wanted,
     /// Set once it has begun.
     reading: Option<Reading>,
 }
@@ -43,7 +57,18 @@ struct Reading {
     heard: BTreeMap<NodeId, Heard>,
     /// Owners that were asked for their state.
     asked_state: BTreeSet<NodeId>,
+    /// Who has not answered yet.
+    asked: BTreeMap<NodeId, Asked>,
+    /// Whether all other owners are compared, too, once the reply is there.
+    compares_all: bool,
     phase: Phase,
+}
+
+/// When somebody was asked, and when another one is asked too.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: Time,
+    hedged: Option<Time>,
 }
 
 /// What an owner said.
@@ -63,6 +88,8 @@ enum Phase {
     /// The client has its reply.
     Answered {
         merged: Siblings,
+        /// Owners that hold it, or were sent it.
+        holders: BTreeSet<NodeId>,
     },
 }
 
@@ -77,44 +104,50 @@ struct Found {
 }
 
 impl Get {
-    pub(super) const fn new(
-        key: Bytes,
-        level: Option<Level>,
-        consistency: Option<Consistency>,
-    ) -> Self {
-        Self { key, level, consistency, reading: None }
+    pub(super) const fn new(wanted: Wanted) -> Self {
+        Self { wanted, reading: None }
     }
 
     fn begin(&mut self, scene: &mut Scene<'_>) -> Progress {
         let preferences = scene.view().preferences;
-        let terms = match Terms::of_get(preferences.ring(), self.level, self.consistency) {
+        let Wanted { key, r, consistency, compares_all } = &self.wanted;
+        let terms = match Terms::of_get(preferences.ring(), *r, *consistency) {
             Ok(terms) => terms,
             Err(text) => {
                 return Progress::Finished(Err(Failure::refused(FailureKind::Usage(text), None)));
             }
         };
-        let walk = preferences.of_slot(crate::ring::Token::of(&self.key).slot());
+        let walk = preferences.of_slot(crate::ring::Token::of(key).slot());
         let panel = Panel::new(&scene.view(), walk.owners());
         let fallbacks =
             if terms.takes_stand_ins() { walk.fallbacks().collect() } else { Vec::new() };
-        let (heard, asked_state, phase) = (BTreeMap::new(), BTreeSet::new(), Phase::Reading);
-        let reading = Reading { terms, panel, fallbacks, heard, asked_state, phase };
+        let reading = Reading {
+            terms,
+            panel,
+            fallbacks,
+            heard: BTreeMap::new(),
+            asked_state: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            compares_all: *compares_all,
+            phase: Phase::Reading,
+        };
         let reading = self.reading.insert(reading);
         scene.next_round();
         if reading.possible(scene) < terms.get_answers() {
             return reading.unmet(scene);
         }
         for _ in 0..terms.get_answers() {
-            reading.ask_next(&self.key, scene);
+            scene.pace().asked();
+            reading.ask_next(key, scene);
         }
-        scene.wake_after(HEDGE_AFTER);
+        reading.wake_to_hedge(scene);
         Progress::Waiting
     }
 }
 
 impl Machine for Get {
     fn handle(&mut self, scene: &mut Scene<'_>, happening: Happening) -> Progress {
-        let Self { key, reading, .. } = self;
+        let Self { wanted: Wanted { key, .. }, reading } = self;
         let Some(reading) = reading else { return self.begin(scene) };
         match happening {
             Happening::Begun | Happening::LayoutChanged => self.begin(scene),
@@ -161,10 +194,11 @@ impl Reading {
         if let Some(owner) = self.panel.next_idle(&scene.view()) {
             self.panel.set(owner, Standing::Asked);
             self.ask(key, scene, owner, want);
-        } else if self.panel.possible(&scene.view()) < self.terms.get_answers() {
+        } else if self.panel.likely(&scene.view()) < self.terms.get_answers() {
             let fallbacks = self.fallbacks.iter().copied();
             for (node, _) in self.panel.seat_stand_ins(&scene.view(), fallbacks) {
                 self.asked_state.insert(node);
+                self.note_asked(scene, node);
                 scene.ask(node, Request::ReadHeld { key: key.clone() });
             }
         }
@@ -177,23 +211,63 @@ impl Reading {
         panel.possible(&scene.view())
     }
 
-    /// Asks another owner for its state where the one that was to tell it is silent.
-    fn ask_another_state(&mut self, key: &Bytes, scene: &mut Scene<'_>) {
+    /// Asks another owner for its state where the one that was to tell it is silent; returns whether that owner was not
+    /// asked anything before.
+    fn ask_another_state(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> bool {
         if self.states().next().is_some() {
-            return;
+            return false;
         }
         let told_digest = self.heard.keys().find(|owner| !self.asked_state.contains(owner));
-        match told_digest.copied() {
+        let told_digest = told_digest.copied();
+        match told_digest {
             Some(owner) => self.ask(key, scene, owner, ReadWant::State),
             None => self.ask_next_for(key, scene, ReadWant::State),
         }
+        told_digest.is_none()
     }
 
     fn ask(&mut self, key: &Bytes, scene: &mut Scene<'_>, owner: NodeId, want: ReadWant) {
         if want == ReadWant::State {
             self.asked_state.insert(owner);
         }
+        self.note_asked(scene, owner);
         scene.ask(owner, Request::Read { key: key.clone(), want });
+    }
+
+    fn note_asked(&mut self, scene: &mut Scene<'_>, node: NodeId) {
+        let at = scene.view().now;
+        let hedged = Some(at.after(scene.pace().patience(&node)));
+        self.asked.insert(node, Asked { at, hedged });
+    }
+
+    /// Asks to be woken when the first of those asked has taken long enough.
+    fn wake_to_hedge(&self, scene: &mut Scene<'_>) {
+        let behind = self.panel.standing(Standing::Behind).next().map(|_| RETRY_AFTER);
+        let now = scene.view().now;
+        let slow = self.asked.values().filter_map(|asked| asked.hedged).map(|at| at.since(now));
+        if let Some(first) = slow.chain(behind).min() {
+            scene.wake_after(first.max(HEDGE_PAUSE_MIN));
+        }
+    }
+
+    /// How many of those asked have taken longer than they usually do, and may each be hedged by another question. One
+    /// that has gone silent is not hedged but replaced: that costs nothing extra.
+    fn overdue(&mut self, scene: &mut Scene<'_>) -> usize {
+        let view = scene.view();
+        let mut overdue = 0;
+        for (node, asked) in &mut self.asked {
+            if asked.hedged.is_none_or(|at| view.now < at) {
+                continue;
+            }
+            let is_silent = view.reachability(*node) != Reachability::Up;
+            if is_silent || scene.pace().take_extra() {
+                asked.hedged = None;
+                overdue += 1;
+            } else {
+                asked.hedged = Some(view.now.after(HEDGE_AGAIN_AFTER));
+            }
+        }
+        overdue
     }
 
     fn states(&self) -> impl Iterator<Item = &Siblings> {
@@ -226,6 +300,10 @@ impl Reading {
         from: NodeId,
         answer: Answer,
     ) -> Progress {
+        if let Some(asked) = self.asked.remove(&from) {
+            let now = scene.view().now;
+            scene.pace().heard(from, now.since(asked.at), now);
+        }
         match answer {
             Answer::State(state) => self.heard_of(key, scene, from, Heard::State(state)),
             Answer::Digest { digest, absent } => {
@@ -260,14 +338,36 @@ impl Reading {
                 self.advance(key, scene)
             }
             Phase::WritingBack { .. } => Progress::Waiting,
-            Phase::Answered { merged } => {
-                let is_owner = self.panel.stands_in_for(from).is_none();
-                if is_owner && heard.digest() != merged.digest() {
-                    scene.ask_aside(from, repair(key, merged));
-                }
+            Phase::Answered { .. } => {
+                self.compare_late(key, scene, from, heard);
                 self.linger()
             }
         }
+    }
+
+    /// An owner answers after the reply. Where it holds something else, its state is asked for: each side gets what it
+    /// lacks.
+    fn compare_late(&mut self, key: &Bytes, scene: &mut Scene<'_>, from: NodeId, heard: Heard) {
+        let Phase::Answered { merged, holders } = &mut self.phase else { return };
+        let is_owner = self.panel.stands_in_for(from).is_none();
+        if !is_owner || heard.digest() == merged.digest() {
+            return;
+        }
+        let Heard::State(state) = heard else {
+            self.panel.set(from, Standing::Asked);
+            return self.ask(key, scene, from, ReadWant::State);
+        };
+        let before = merged.digest();
+        merged.merge(&state, &mut Vec::new());
+        if merged.digest() != before {
+            for holder in holders.iter() {
+                scene.ask_aside(*holder, repair(key, merged));
+            }
+        }
+        if merged.digest() != state.digest() {
+            scene.ask_aside(from, repair(key, merged));
+        }
+        holders.insert(from);
     }
 
     /// Goes on once enough owners are known; else asks for the states behind digests that no state explains.
@@ -338,6 +438,13 @@ impl Reading {
             for owner in &found.stale {
                 scene.ask_aside(*owner, repair(key, &found.merged));
             }
+            if self.compares_all {
+                let (idle, view) = (self.panel.standing(Standing::Idle), scene.view());
+                for owner in idle.filter(|owner| view.can_ask(*owner)).collect::<Vec<_>>() {
+                    self.panel.set(owner, Standing::Asked);
+                    self.ask(key, scene, owner, ReadWant::Digest);
+                }
+            }
             return self.finish(found);
         }
         scene.next_round();
@@ -349,7 +456,7 @@ impl Reading {
             panel.set(*owner, Standing::Asked);
             scene.ask(*owner, repair(key, &found.merged));
         }
-        scene.wake_after(HEDGE_AFTER);
+        scene.wake_after(RETRY_AFTER);
         self.phase = Phase::WritingBack { found, panel };
         Progress::Waiting
     }
@@ -386,11 +493,16 @@ impl Reading {
                     self.panel.set(owner, Standing::Asked);
                     self.ask(key, scene, owner, ReadWant::State);
                 }
-                self.ask_another_state(key, scene);
+                let mut overdue = self.overdue(scene);
+                if overdue > 0 && self.ask_another_state(key, scene) {
+                    overdue -= 1;
+                }
                 let missing = self.terms.get_answers().saturating_sub(self.found().answered.len());
-                for _ in 0..missing {
+                for _ in 0..missing.min(overdue) {
                     self.ask_next(key, scene);
                 }
+                self.wake_to_hedge(scene);
+                return Progress::Waiting;
             }
             Phase::WritingBack { found, panel } => {
                 let behind = panel.standing(Standing::Behind).collect::<Vec<_>>();
@@ -400,7 +512,7 @@ impl Reading {
                 }
             }
         }
-        scene.wake_after(HEDGE_AFTER);
+        scene.wake_after(RETRY_AFTER);
         Progress::Waiting
     }
 
@@ -410,6 +522,7 @@ impl Reading {
                 self.heard.remove(&from);
                 self.panel.set(from, Standing::Behind);
                 self.ask_next(key, scene);
+                self.wake_to_hedge(scene);
             }
             Phase::WritingBack { panel, .. } => {
                 panel.set(from, Standing::Behind);
@@ -427,6 +540,7 @@ impl Reading {
         from: NodeId,
         why: FailedWhy,
     ) -> Progress {
+        self.asked.remove(&from);
         match &mut self.phase {
             Phase::Reading => {
                 self.heard.remove(&from);
@@ -451,7 +565,8 @@ impl Reading {
 
     fn finish(&mut self, found: Found) -> Progress {
         let result = Ok(Outcome::Got(self.got(&found)));
-        self.phase = Phase::Answered { merged: found.merged };
+        let holders = found.holders.into_iter().chain(found.stale).collect();
+        self.phase = Phase::Answered { merged: found.merged, holders };
         if self.awaits_late_answers() {
             Progress::Lingering(result)
         } else {

@@ -33,7 +33,7 @@ impl Inspect {
         self.heard.clear();
         for owner in &self.owners {
             let unasked = match view.reachability(*owner) {
-                Reachability::Up => None,
+                Reachability::Up | Reachability::Silent => None,
                 Reachability::Down => Some(FailedWhy::Down),
                 Reachability::Unreachable => Some(FailedWhy::Unreachable),
             };

@@ -33,12 +33,12 @@ use crate::version::{Content, RequestId, VectorClock};
 
 use super::{
     Answer, Consistency, FailedWhy, Failure, FailureKind, Level, Mint, MintAnswer, OpId, Outcome,
-    Request, View, WriteOutcome,
+    Pace, Request, View, WriteOutcome,
 };
 use scene::{Happening, Machine, Progress, Rounds, Scene};
 
-/// Longest an asked owner may be silent before the next one is asked too.
-pub const HEDGE_AFTER: Duration = Duration::from_millis(20);
+/// How long an owner may take to catch up with the layout, or to take a write-back, before it or another one is asked.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
 /// Most operations in flight; a further one is refused as overloaded.
 pub const OPERATIONS_MAX: usize = 1 << 16;
 
@@ -50,6 +50,7 @@ pub struct Coordinator {
     timers: BTreeSet<(u64, OpId)>,
     /// The earliest timer that [`Effect::Wake`] was asked for.
     announced: Option<u64>,
+    pace: Pace<NodeId>,
 }
 
 #[derive(Debug)]
@@ -73,6 +74,8 @@ pub enum Operation {
         r: Option<Level>,
         /// Whom to count; the layout's mode where none is named.
         consistency: Option<Consistency>,
+        /// Whether all other owners are compared, too, once the reply is there.
+        compares_all: bool,
     },
     /// Write or delete a key.
     Put {
@@ -315,7 +318,17 @@ impl Coordinator {
         let has_come = matches!(happening, Happening::Timer);
         let mut timer = if has_come { deadline.monotonic } else { in_flight.timer };
         let rounds = &mut in_flight.rounds;
-        let mut scene = Scene::new(*view, op, deadline, round, rounds, &mut timer, effects);
+        let pace = &mut self.pace;
+        let mut scene = Scene {
+            view: *view,
+            op,
+            deadline,
+            came_under: round,
+            rounds,
+            timer: &mut timer,
+            pace,
+            effects,
+        };
         let progress = match happening {
             Happening::Timer if deadline <= view.now && finished => {
                 in_flight.machine.abandoned(&mut scene);
@@ -382,7 +395,9 @@ impl Operation {
 
     fn into_machine(self) -> Box<dyn Machine> {
         match self {
-            Self::Get { key, r, consistency } => Box::new(get::Get::new(key, r, consistency)),
+            Self::Get { key, r, consistency, compares_all } => {
+                Box::new(get::Get::new(get::Wanted { key, r, consistency, compares_all }))
+            }
             Self::Put { key, content, basis, w, r, consistency, request, age } => {
                 let put = put::Wanted { key, content, basis, w, r, consistency, request, age };
                 Box::new(put::Put::new(put))

@@ -88,7 +88,7 @@ impl Panel {
     }
 
     /// Seats the next member of `fallbacks` that can be asked as the stand-in of each owner that needs one: that cannot
-    /// be asked or has failed, and whose stand-in so far, if any, has failed too. Returns the new pairs, stand-in first.
+    /// be asked, has failed or gone silent, and whose stand-in so far, if any, has failed too. Returns the new pairs, stand-in first.
     pub(super) fn seat_stand_ins(
         &mut self,
         view: &View<'_>,
@@ -97,9 +97,9 @@ impl Panel {
         let mut seated = Vec::new();
         for (owner, standing) in self.seats.clone() {
             let is_absent = match standing {
-                Standing::Idle => view.reachability(owner) != Reachability::Up,
+                Standing::Idle | Standing::Asked => view.reachability(owner) != Reachability::Up,
                 Standing::Failed(_) => true,
-                Standing::Asked | Standing::Behind | Standing::Answered => false,
+                Standing::Behind | Standing::Answered => false,
             };
             if !is_absent || self.is_stood_in(owner, |standing| !standing.has_failed()) {
                 continue;
@@ -136,7 +136,7 @@ impl Panel {
     /// Owners that will not answer, by the present view.
     pub(super) fn absent(&self, view: &View<'_>) -> Vec<NodeId> {
         let is_absent = |(owner, standing): &&(NodeId, Standing)| match standing {
-            Standing::Idle => view.reachability(*owner) != Reachability::Up,
+            Standing::Idle => !view.can_ask(*owner),
             Standing::Failed(_) => true,
             Standing::Asked | Standing::Behind | Standing::Answered => false,
         };
@@ -147,19 +147,33 @@ impl Panel {
         self.stand_ins.iter().any(|stand_in| stand_in.owner == owner && so(stand_in.standing))
     }
 
-    /// The next owner that can be asked and was not.
+    /// The next owner that can be asked and was not; a silent one after the others.
     pub(super) fn next_idle(&self, view: &View<'_>) -> Option<NodeId> {
-        self.standing(Standing::Idle).find(|owner| view.reachability(*owner) == Reachability::Up)
+        let is_up = |owner: &NodeId| view.reachability(*owner) == Reachability::Up;
+        let mut idle = self.standing(Standing::Idle).filter(|owner| view.can_ask(*owner));
+        self.standing(Standing::Idle).find(is_up).or_else(|| idle.next())
     }
 
     /// For how many owners they or their stand-ins have answered or still may, by the present view.
     pub(super) fn possible(&self, view: &View<'_>) -> usize {
-        let may = |(owner, standing): &&(NodeId, Standing)| match standing {
-            Standing::Idle if view.reachability(*owner) == Reachability::Up => true,
-            Standing::Asked | Standing::Behind | Standing::Answered => true,
-            Standing::Idle | Standing::Failed(_) => {
-                self.is_stood_in(*owner, |standing| !standing.has_failed())
-            }
+        self.expected(|owner| view.can_ask(owner), |_| true)
+    }
+
+    /// The same without the owners that have gone silent.
+    pub(super) fn likely(&self, view: &View<'_>) -> usize {
+        let is_up = |owner| view.reachability(owner) == Reachability::Up;
+        self.expected(is_up, is_up)
+    }
+
+    fn expected(&self, idle: impl Fn(NodeId) -> bool, asked: impl Fn(NodeId) -> bool) -> usize {
+        let may = |(owner, standing): &&(NodeId, Standing)| {
+            let for_itself = match standing {
+                Standing::Idle => idle(*owner),
+                Standing::Asked => asked(*owner),
+                Standing::Behind | Standing::Answered => true,
+                Standing::Failed(_) => false,
+            };
+            for_itself || self.is_stood_in(*owner, |standing| !standing.has_failed())
         };
         self.seats.iter().filter(may).count()
     }
@@ -169,7 +183,7 @@ impl Panel {
         let late = deadline <= view.now;
         let why = |owner, standing| match standing {
             Standing::Idle => match view.reachability(owner) {
-                Reachability::Up => None,
+                Reachability::Up | Reachability::Silent => None,
                 Reachability::Down => Some(FailedWhy::Down),
                 Reachability::Unreachable => Some(FailedWhy::Unreachable),
             },

@@ -34,12 +34,12 @@ use crate::replication::{
 use crate::ring::Token;
 use crate::version::{Basis, Content, Dot, MintError, RequestId, Siblings, VectorClock};
 
-use super::HeldFor;
 use super::panel::{Panel, Standing};
 use super::scene::{Happening, Machine, Progress, Scene, count};
+use super::{HeldFor, RETRY_AFTER};
 
-/// How long an owner of another layout has to catch up before it is asked again.
-const CATCH_UP_AFTER: Duration = Duration::from_millis(50);
+/// When a put looks whether owners have gone silent that others may stand in for.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What the client wants.
 #[derive(Debug)]
@@ -173,6 +173,7 @@ impl Put {
         writing.ask_all(scene, &wanted.recall());
         writing.ask_in_stead(wanted, scene, scene.view().me);
         writing.ask_stand_ins(wanted, scene);
+        writing.look_again(scene);
         Progress::Waiting
     }
 
@@ -240,7 +241,7 @@ impl Machine for Put {
                 writing.failed(wanted, scene, node, FailedWhy::Unreachable)
             }
             Happening::Unreachable(_) => Progress::Waiting,
-            Happening::Timer => writing.ask_behind(wanted, scene),
+            Happening::Timer => writing.ask_again(wanted, scene),
         }
     }
 
@@ -382,7 +383,7 @@ impl Writing {
     fn ask_all(&mut self, scene: &mut Scene<'_>, request: &Request) {
         let idle: Vec<NodeId> = self.panel.standing(Standing::Idle).collect();
         for owner in idle {
-            if scene.view().reachability(owner) == Reachability::Up {
+            if scene.view().can_ask(owner) {
                 self.panel.set(owner, Standing::Asked);
                 scene.ask(owner, request.clone());
             }
@@ -391,7 +392,7 @@ impl Writing {
 
     /// Has others stand in for the owners that cannot be reached or have failed, as far as the quorum wants them.
     fn ask_stand_ins(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) {
-        if self.needed(wanted) <= self.panel.possible(&scene.view())
+        if self.needed(wanted) <= self.panel.likely(&scene.view())
             || self.question(wanted).is_none()
         {
             return;
@@ -600,7 +601,15 @@ impl Writing {
             }
         }
         self.ask_all(scene, &request);
+        self.look_again(scene);
         self.advance(wanted, scene)
+    }
+
+    /// Has a look at the owners a while later, where others may stand in for them.
+    fn look_again(&self, scene: &mut Scene<'_>) {
+        if !self.fallbacks.is_empty() {
+            scene.wake_after(LOOK_AGAIN_AFTER);
+        }
     }
 
     fn answered(
@@ -615,7 +624,7 @@ impl Writing {
                 if self.panel.stands_in_for(from).is_none() =>
             {
                 self.panel.set(from, Standing::Behind);
-                scene.wake_after(CATCH_UP_AFTER);
+                scene.wake_after(RETRY_AFTER);
                 return Progress::Waiting;
             }
             (_, Answer::Refused(refusal)) => {
@@ -664,14 +673,16 @@ impl Writing {
         self.advance(wanted, scene)
     }
 
-    /// Asks those again whose layout was another.
-    fn ask_behind(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
+    /// Asks those again whose layout was another, and others in stead of those that have gone silent.
+    fn ask_again(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
         let Some(request) = self.question(wanted) else { return Progress::Waiting };
         let behind: Vec<NodeId> = self.panel.standing(Standing::Behind).collect();
         for owner in behind {
             self.panel.set(owner, Standing::Asked);
             scene.ask(owner, request.clone());
         }
+        self.ask_stand_ins(wanted, scene);
+        self.look_again(scene);
         Progress::Waiting
     }
 

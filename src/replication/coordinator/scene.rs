@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cluster::Time;
 use crate::node_id::NodeId;
 use crate::replication::{
-    Answer, FailedWhy, Failure, FailureKind, Mint, MintAnswer, OpId, Outcome, Request, View,
+    Answer, FailedWhy, Failure, FailureKind, Mint, MintAnswer, OpId, Outcome, Pace, Request, View,
     WriteOutcome,
 };
 
@@ -85,14 +85,15 @@ pub(super) struct Rounds {
 /// The surroundings of one machine while it handles one happening.
 #[derive(Debug)]
 pub(super) struct Scene<'a> {
-    view: View<'a>,
-    op: OpId,
-    deadline: Time,
+    pub(super) view: View<'a>,
+    pub(super) op: OpId,
+    pub(super) deadline: Time,
     /// The round of the address that this happening came under.
-    came_under: u8,
-    rounds: &'a mut Rounds,
-    timer: &'a mut u64,
-    effects: &'a mut Vec<Effect>,
+    pub(super) came_under: u8,
+    pub(super) rounds: &'a mut Rounds,
+    pub(super) timer: &'a mut u64,
+    pub(super) pace: &'a mut Pace<NodeId>,
+    pub(super) effects: &'a mut Vec<Effect>,
 }
 
 /// Whether an operation's number leaves room for the round.
@@ -112,21 +113,14 @@ pub(super) const fn parts(address: OpId) -> (OpId, u8) {
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(
-        view: View<'a>,
-        op: OpId,
-        deadline: Time,
-        came_under: u8,
-        rounds: &'a mut Rounds,
-        timer: &'a mut u64,
-        effects: &'a mut Vec<Effect>,
-    ) -> Self {
-        Self { view, op, deadline, came_under, rounds, timer, effects }
-    }
-
     /// The cluster as this node sees it.
     pub(super) const fn view(&self) -> View<'a> {
         self.view
+    }
+
+    /// How fast peers answer.
+    pub(super) const fn pace(&mut self) -> &mut Pace<NodeId> {
+        self.pace
     }
 
     /// When the operation has failed.

@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use super::harness::*;
 use crate::replication::Consistency::{Sloppy, Strict};
-use crate::replication::coordinator::HEDGE_AFTER;
 use crate::replication::*;
 use crate::version::notation::{node, state};
 
@@ -134,7 +133,7 @@ fn an_owner_that_is_silent_is_hedged_and_repaired_when_it_answers_late() {
     let (mut cluster, key) = holding((2, 2), &["a1:x", "", "a1:x"]);
     let op = cluster.hold("ab").begin("a", get(&key, None, Strict));
     assert_eq!(cluster.run().result(op), None);
-    let got = cluster.pass(HEDGE_AFTER).run().got(op);
+    let got = cluster.pass(PATIENCE).run().got(op);
     assert_eq!(got.answered, [node("a"), node("c")]);
     assert_eq!(cluster.node("a").coordinator.in_flight(), 1, "b may answer yet");
     cluster.release("ab").run();
@@ -146,7 +145,7 @@ fn an_owner_that_is_silent_is_hedged_and_repaired_when_it_answers_late() {
 fn late_answers_are_waited_for_until_the_deadline_only() {
     let (mut cluster, key) = holding((2, 2), &["a1:x", "", "a1:x"]);
     let op = cluster.hold("ab").begin("a", get(&key, None, Strict));
-    cluster.run().pass(HEDGE_AFTER).run().got(op);
+    cluster.run().pass(PATIENCE).run().got(op);
     cluster.pass(TIMEOUT);
     assert_eq!(cluster.node("a").coordinator.in_flight(), 0);
 }
@@ -156,7 +155,7 @@ fn late_answers_are_waited_for_until_the_deadline_only() {
 fn a_silent_first_owner_does_not_hold_up_the_state() {
     let (mut cluster, key) = holding((2, 2), &["a1:x", "a1:x", "a1:x"]);
     let op = cluster.hold("aa").begin("a", get(&key, None, Strict));
-    let got = cluster.run().pass(HEDGE_AFTER).run().got(op);
+    let got = cluster.run().pass(PATIENCE).run().got(op);
     assert_eq!((values(&got.state).as_str(), got.answered), ("x", vec![node("b"), node("c")]));
 }
 
@@ -254,4 +253,58 @@ fn an_inspection_lists_every_owner_in_preference_order() {
         (node("c"), Err(FailedWhy::Timeout)),
     ];
     assert_eq!(cluster.result(op), Some(&Ok(Outcome::Inspected(expected))));
+}
+
+#[test]
+fn a_peer_that_is_silent_while_others_answer_is_asked_last() {
+    let (mut cluster, key) = holding((2, 2), &["a1:x", "a1:x", "a1:x"]);
+    cluster.silent.insert(node("b"));
+    let op = cluster.hold("ab").begin("a", get(&key, None, Strict));
+    assert_eq!(cluster.run().got(op).answered, [node("a"), node("c")]);
+    cluster.stop("c");
+    let op = cluster.begin("a", get(&key, None, Strict));
+    cluster.release("ab").run();
+    assert_eq!(cluster.got(op).answered, [node("a"), node("b")], "better late than never");
+}
+
+#[test]
+fn who_stands_in_for_a_silent_owner_answers_for_it() {
+    let mut cluster = Cluster::of(4, (3, 2, 2));
+    let key = key_in_order_before(&cluster.preferences, "d");
+    cluster.silent.extend([node("b"), node("c")]);
+    let op = cluster.hold("ab ac").begin("a", get(&key, None, Sloppy));
+    cluster.run();
+    for _ in 0..4 {
+        cluster.pass(PATIENCE).run();
+    }
+    assert_eq!(cluster.got(op).stand_ins, [(node("b"), node("d"))]);
+}
+
+/// Hedges are paid for: where every answer is slow, extra questions stay few.
+#[test]
+fn at_most_one_question_in_twenty_is_an_extra_one() {
+    let (mut cluster, key) = holding((1, 1), &["", "", ""]);
+    cluster.hold("aa ab ac");
+    let gets = 400;
+    for _ in 0..gets {
+        cluster.begin("a", get(&key, ONE, Sloppy));
+        cluster.pass(2 * PATIENCE);
+    }
+    let asked = cluster.queue.len();
+    assert!((gets + 20..=gets + 20 + gets / 20).contains(&asked), "{asked} questions");
+}
+
+#[test]
+fn a_get_that_compares_all_brings_every_owner_up_to_date() {
+    let (mut cluster, key) = holding((1, 1), &["d1:x", "d2:y", ""]);
+    let Operation::Get { r, consistency, .. } = get(&key, ONE, Sloppy) else { unreachable!() };
+    let all = Operation::Get { key: key.clone(), r, consistency, compares_all: true };
+    let op = cluster.begin("a", all);
+    cluster.run();
+    assert_eq!(values(&cluster.got(op).state), "x", "the reply waits for nobody");
+    let expected = cluster.converged(&key);
+    for name in ["a", "b", "c"] {
+        assert_eq!(cluster.state(name, &key), expected, "{name}");
+    }
+    assert_eq!(cluster.node("a").coordinator.in_flight(), 0);
 }

@@ -14,6 +14,8 @@ use crate::ring::{Layout, Member, Mode, Preferences, Token, Weight};
 use crate::version::notation::{actor, node};
 use crate::version::{Actor, Content, Dot, HybridClock, RequestId, Siblings, VectorClock};
 
+/// How long an owner that was never heard of may take before another one is asked too.
+pub(super) const PATIENCE: Duration = Duration::from_millis(5);
 /// How long every operation may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -24,6 +26,8 @@ pub(super) struct Cluster {
     nodes: Vec<Node>,
     held: BTreeSet<(NodeId, NodeId)>,
     down: BTreeSet<NodeId>,
+    /// Who hangs, as all others see it.
+    pub(super) silent: BTreeSet<NodeId>,
     results: BTreeMap<OpId, Result<Outcome, Failure>>,
     operations: u64,
 }
@@ -132,6 +136,7 @@ impl Cluster {
             nodes: ["a", "b", "c", "d", "e"].into_iter().take(nodes).map(new_node).collect(),
             held: BTreeSet::new(),
             down: BTreeSet::new(),
+            silent: BTreeSet::new(),
             results: BTreeMap::new(),
             operations: 0,
         }
@@ -296,9 +301,11 @@ impl Cluster {
             return;
         }
         let mut effects = Vec::new();
-        let down = &self.down;
-        let reachable = |other: NodeId| {
-            if down.contains(&other) { Reachability::Unreachable } else { Reachability::Up }
+        let (down, silent) = (&self.down, &self.silent);
+        let reachable = |other| match (down.contains(&other), silent.contains(&other)) {
+            (true, _) => Reachability::Unreachable,
+            (false, true) => Reachability::Silent,
+            (false, false) => Reachability::Up,
         };
         let view =
             View { me: at, preferences: &self.preferences, reachable: &reachable, now: self.now };
@@ -445,7 +452,8 @@ pub(super) fn put_on(key: &Bytes, text: &str, counter: u64, basis: PutBasis) -> 
 }
 
 pub(super) fn get(key: &Bytes, level: Option<Level>, consistency: Consistency) -> Operation {
-    Operation::Get { key: key.clone(), r: level, consistency: Some(consistency) }
+    let (r, consistency) = (level, Some(consistency));
+    Operation::Get { key: key.clone(), r, consistency, compares_all: false }
 }
 
 fn with(mut put: Operation, change: impl FnOnce(&mut PutBasis, &mut Duration)) -> Operation {

@@ -217,3 +217,15 @@ fn what_stand_ins_acknowledged_stays_beside_what_the_owners_took_meanwhile() {
     assert_eq!(values(&cluster.converged(&key)), "x y");
     assert_eq!((cluster.hints("d", &key), cluster.hints("e", &key)), (vec![], vec![]));
 }
+
+#[test]
+fn an_owner_that_goes_silent_is_stood_in_for_where_its_word_is_needed() {
+    let (mut cluster, key) = four();
+    cluster.hold("ab ac");
+    let op = cluster.begin("a", sloppy(put(&key, "x", 1), Level::Quorum));
+    cluster.run();
+    assert_eq!(cluster.result(op), None);
+    cluster.silent.extend([node("b"), node("c")]);
+    cluster.pass(std::time::Duration::from_millis(100)).run();
+    assert_eq!(cluster.done(op).stand_ins, [(node("b"), node("d"))]);
+}

@@ -1,4 +1,4 @@
-//! Recent latencies in a small fixed histogram, for the p99 that `Info` shows.
+//! Recent latencies in a small fixed histogram: for the p99 that a node tells of itself, and for the patience with peers.
 //!
 //! Two windows of [`WINDOW`] take turns, so an answer speaks of the last one to two windows. Buckets grow by a quarter
 //! of a power of two: a figure is at most a fifth too high.
@@ -14,7 +14,7 @@ const BUCKETS: usize = 4 * 36;
 
 /// Latencies of one kind of request.
 #[derive(Clone, Debug)]
-pub(super) struct Latencies {
+pub struct Latencies {
     current: [u32; BUCKETS],
     previous: [u32; BUCKETS],
     turned: Time,
@@ -28,14 +28,14 @@ impl Default for Latencies {
 
 impl Latencies {
     /// Notes one request that took `micros`.
-    pub(super) fn note(&mut self, micros: u64, now: Time) {
+    pub fn note(&mut self, micros: u64, now: Time) {
         self.turn(now);
         let count = &mut self.current[bucket(micros)];
         *count = count.saturating_add(1);
     }
 
     /// The 99th percentile in microseconds (the upper end of its bucket); `None` without any request.
-    pub(super) fn p99(&mut self, now: Time) -> Option<u64> {
+    pub fn p99(&mut self, now: Time) -> Option<u64> {
         self.turn(now);
         let counts =
             || self.current.iter().zip(&self.previous).map(|(a, b)| u64::from(*a) + u64::from(*b));
