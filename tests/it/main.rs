@@ -1,5 +1,6 @@
 //! The black-box test crate: runs the real binaries in temporary directories, and holds the sources against the map.
 
+mod conflicts;
 mod corpus;
 mod ctl_offline;
 mod damaged_table;

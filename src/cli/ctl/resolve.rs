@@ -35,8 +35,9 @@ pub(crate) struct ResolveArgs {
     /// Merge all of them
     #[arg(long, value_enum, value_name = "HOW")]
     merge: Option<Merge>,
-    /// A program that gets the siblings on stdin, a JSON object a line: {"v","type":"sibling","n","value" | "value_b64" |
-    /// "tombstone","dot","ts"}. What it prints replaces them all; where it fails nothing is written: exit 1
+    /// A program that gets the siblings on stdin, a JSON object a line: its number `n`, its `value` (`value_b64` where
+    /// that is no text, `tombstone` where it was deleted), `dot` and `ts`. What it prints replaces them all, byte for
+    /// byte; where it fails nothing is written: exit 1
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
     #[command(flatten)]
