@@ -238,6 +238,7 @@ impl Core {
         let event = membership::Event::LayoutChanged { tag: self.tag, members };
         self.membership_event(event, effects);
         self.coordinate(Input::LayoutChanged);
+        self.layout_for_repairs(effects);
         self.open_fence(effects);
         self.dial(effects);
     }

@@ -56,6 +56,11 @@ impl Core {
                 return self.reply(origin, body, effects);
             }
             RequestBody::Leaves => return self.leaves(origin, effects),
+            RequestBody::RepairStart => {
+                self.start_repair(effects);
+                return self.reply(origin, self.repair_reply(), effects);
+            }
+            RequestBody::RepairStatus => return self.reply(origin, self.repair_reply(), effects),
             RequestBody::Propose { expect, change } => {
                 return self.propose(origin, *expect, change, deadline, effects);
             }
@@ -169,6 +174,8 @@ impl Core {
             | RequestBody::View
             | RequestBody::Info
             | RequestBody::Leaves
+            | RequestBody::RepairStart
+            | RequestBody::RepairStatus
             | RequestBody::Propose { .. } => {
                 Err(error(ErrorCode::Usage, "only requests about keys are passed on".to_owned()))
             }

@@ -16,6 +16,8 @@ pub const DEADLINE_MAX: Duration = Duration::from_secs(15);
 pub const PAIR_BYTES_MAX: u32 = 10_240;
 /// Bytes of hints kept for other nodes, unless configured.
 const HINTS_BYTES_MAX: u64 = 1 << 30;
+/// Bytes a second that anti-entropy may move, unless configured.
+const REPAIR_RATE: u64 = 32 << 20;
 
 const _: () = assert!(
     2 * DEADLINE_MAX.as_secs() <= crate::replication::MEMORY_SPAN.as_secs(),
@@ -41,6 +43,8 @@ pub struct CoreConfig {
     pub limits: Limits,
     /// Bytes of hints kept for other nodes; past them none is taken.
     pub hints_bytes_max: u64,
+    /// Bytes a second that anti-entropy may move.
+    pub repair_rate: u64,
     /// Bytes free and total where the data lies; asked when somebody asks for [`Info`](crate::wire::client::Info).
     pub disk_space: DiskSpace,
 }
@@ -71,6 +75,7 @@ impl CoreConfig {
             gossip_interval: HEARTBEAT_INTERVAL,
             limits: Limits::default(),
             hints_bytes_max: HINTS_BYTES_MAX,
+            repair_rate: REPAIR_RATE,
             disk_space: Arc::new(|| (0, 0)),
         }
     }
@@ -93,6 +98,7 @@ impl fmt::Debug for CoreConfig {
             .field("gossip_interval", &self.gossip_interval)
             .field("limits", &self.limits)
             .field("hints_bytes_max", &self.hints_bytes_max)
+            .field("repair_rate", &self.repair_rate)
             .finish_non_exhaustive()
     }
 }

@@ -34,6 +34,7 @@ use crate::wire::client::ReplyBody;
 use crate::wire::peer::PeerMessage;
 
 use super::agreement::Proposals;
+use super::anti_entropy::AntiEntropy;
 use super::calls::{Calls, Origin};
 use super::config::{CoreConfig, DEADLINE_MAX};
 use super::event::{Effect, Event, Severity};
@@ -92,6 +93,7 @@ pub struct Core {
     pub(super) calls: Calls,
     pub(super) forwards: Forwards,
     pub(super) hints: Hints,
+    pub(super) anti_entropy: AntiEntropy,
     pub(super) next_op: u64,
     pub(super) figures: Figures,
     /// The last [`Effect::Wake`].
@@ -120,6 +122,8 @@ pub(super) enum Parked {
     Send { to: NodeId, message: PeerMessage },
     /// This replica's answer to the own coordinator.
     Answer { op: OpId, answer: Answer },
+    /// This replica's answer to the own anti-entropy.
+    Repair { op: OpId, answer: Answer },
     /// The coordinator's own write.
     MintDurable { op: OpId },
     /// A reply to a client.
@@ -162,6 +166,7 @@ impl Core {
         let register = Register::new(now, me, opened.register, &mut rng);
         let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
         let hints = Hints::open(&store, now, &mut rng)?;
+        let anti_entropy = AntiEntropy::new(&config, me, &preferences);
         let next_op = rng.random_range(0..1 << FIRST_OP_BITS);
         Ok(Self {
             me,
@@ -193,6 +198,7 @@ impl Core {
             calls: Calls::default(),
             forwards: Forwards::default(),
             hints,
+            anti_entropy,
             next_op,
             figures: Figures::default(),
             woken: 0,
@@ -236,12 +242,17 @@ impl Core {
     fn settle(&mut self, effects: &mut Vec<Effect>) {
         loop {
             let released = self.parking.release(self.store.durable());
-            let is_idle = released.is_empty() && self.wanted.is_empty();
+            let is_idle = released.is_empty()
+                && self.wanted.is_empty()
+                && self.anti_entropy.answered.is_empty();
             for parked in released {
                 self.let_go(parked, effects);
             }
             while let Some(wanted) = self.wanted.pop_front() {
                 self.carry_out(wanted, effects);
+            }
+            while let Some((op, answer)) = self.anti_entropy.answered.pop_front() {
+                self.repair_answered(op, answer, effects);
             }
             if is_idle {
                 break;
@@ -270,6 +281,7 @@ impl Core {
             Parked::Answer { op, answer } => {
                 self.coordinate(Input::Answer { from: self.me, op, answer });
             }
+            Parked::Repair { op, answer } => self.anti_entropy.answered.push_back((op, answer)),
             Parked::MintDurable { op } => self.coordinate(Input::MintDurable { op }),
             Parked::Reply { origin, body } => self.reply(origin, body, effects),
             Parked::Register(effect) => self.register_effect(effect, effects),
@@ -438,6 +450,7 @@ impl Core {
         self.expire_forwards(effects);
         self.expire_fenced();
         self.hints_timer(effects);
+        self.anti_entropy_timer(effects);
     }
 
     fn ask_to_be_woken(&mut self, effects: &mut Vec<Effect>) {
@@ -445,7 +458,12 @@ impl Core {
             return;
         }
         let agreement = self.agreement_wake().monotonic;
-        let rest = [self.wakes.first().copied(), self.forwards.wake_at(), self.hints.wake_at()];
+        let rest = [
+            self.wakes.first().copied(),
+            self.forwards.wake_at(),
+            self.hints.wake_at(),
+            self.anti_entropy.wake_at(),
+        ];
         let next = rest.into_iter().flatten().fold(agreement, u64::min).max(self.now.monotonic + 1);
         if next < self.woken || self.woken <= self.now.monotonic {
             self.woken = next;

@@ -34,6 +34,11 @@ pub(super) struct Counters {
     pub(super) epochs: u64,
     pub(super) hints_stored: u64,
     pub(super) hints_sent: u64,
+    pub(super) repaired_slots: u64,
+    pub(super) repaired_keys: u64,
+    pub(super) compare_bytes: u64,
+    pub(super) repair_bytes: u64,
+    pub(super) recounts: u64,
 }
 
 impl Figures {
@@ -74,6 +79,11 @@ impl Counters {
             epochs,
             hints_stored,
             hints_sent,
+            recounts,
+            repair_bytes,
+            compare_bytes,
+            repaired_keys,
+            repaired_slots,
         } = *self;
         let named = [
             ("gets", gets),
@@ -91,6 +101,11 @@ impl Counters {
             ("epochs", epochs),
             ("hints_stored", hints_stored),
             ("hints_sent", hints_sent),
+            ("repaired_slots", repaired_slots),
+            ("repaired_keys", repaired_keys),
+            ("compare_bytes", compare_bytes),
+            ("repair_bytes", repair_bytes),
+            ("recounts", recounts),
         ];
         named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
     }

@@ -229,15 +229,17 @@ impl Core {
         }
     }
 
-    /// Whether hints may go to `node` has perhaps changed.
+    /// Whether hints and repairs may go to `node` has perhaps changed.
     pub(super) fn note_reachability(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
         let is_down = matches!(self.membership.health(node), Health::Down { .. });
-        let event = if self.peers.is_connected(node) && !is_down {
+        let is_reachable = self.peers.is_connected(node) && !is_down;
+        let event = if is_reachable {
             hinted_handoff::Event::Reachable(node)
         } else {
             hinted_handoff::Event::Unreachable(node)
         };
         self.hand_over(event, effects);
+        self.compare_with(node, is_reachable, effects);
     }
 
     /// A slice that no range asked for is read: a page of hints, unless nobody waits for it any more.
@@ -345,7 +347,8 @@ impl Core {
             state: step.state.unwrap_or_else(|| before.state.clone()),
         };
         self.raise_alarms(&step.alarms, effects);
-        if step.actor_ahead {
+        // What the own coordinator keeps for another was minted here: the data has it, though no earlier hint does.
+        if step.actor_ahead && !matches!(asker, Asker::Own { .. }) {
             self.raise_epoch("a peer knows writes of this node that it has lost", effects);
         }
         let is_new = standing.hint.is_none();

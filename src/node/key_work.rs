@@ -31,6 +31,8 @@ pub(super) enum Asker {
     Own { op: OpId },
     /// A peer's coordinator, at this layout version.
     Peer { node: NodeId, op: OpId, layout: u64 },
+    /// The own anti-entropy.
+    Repair { op: OpId },
 }
 
 /// Work on one key.
@@ -204,7 +206,8 @@ impl Core {
             Request::Read { .. }
             | Request::ReadHeld { .. }
             | Request::Recall { .. }
-            | Request::ReadRange { .. } => {
+            | Request::ReadRange { .. }
+            | Request::Compare(_) => {
                 self.figures.counters.reads += 1;
             }
         }
@@ -275,9 +278,11 @@ impl Core {
             self.raise_epoch("a peer knows writes of this node that it has lost", effects);
         }
         let mut batch = WriteBatch::new();
+        let mut leaf = None;
         self.lineage.record(&mut batch);
         if let Some(state) = &step.state {
             batch.put(stored, state.encode());
+            leaf = Some(leaf_bits(key, state));
             let bits = leaf_bits(key, &standing.state) ^ leaf_bits(key, state);
             if bits != 0 {
                 batch.xor_leaf(Token::of(key).slot().0, bits);
@@ -289,6 +294,9 @@ impl Core {
         match self.write(batch, effects) {
             Ok(position) => {
                 self.lineage.recorded();
+                if let Some(bits) = leaf {
+                    self.anti_entropy.note(key, bits);
+                }
                 if let Some(state) = step.state {
                     *standing = Standing { state, position };
                 }
@@ -316,6 +324,7 @@ impl Core {
     ) {
         let parked = match asker {
             Asker::Own { op } => Parked::Answer { op, answer },
+            Asker::Repair { op } => Parked::Repair { op, answer },
             Asker::Peer { node, op, layout } => {
                 let envelope = Envelope { layout, op, body: answer };
                 Parked::Send { to: node, message: PeerMessage::Answer(envelope) }

@@ -4,6 +4,7 @@
 //! in and says what shall happen.
 
 mod agreement;
+mod anti_entropy;
 mod calls;
 mod clients;
 mod config;
@@ -23,8 +24,10 @@ mod parking;
 mod peer_rim;
 mod peers;
 mod ranges;
+mod recount;
 mod replayed;
 mod replies;
+mod slot_walk;
 mod start;
 mod status;
 #[cfg(test)]

@@ -86,6 +86,7 @@ impl Core {
                 let key = key.clone();
                 self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
             }
+            Request::Compare(ref question) => self.compare(asker, question, deadline, effects),
             Request::Hold { .. } => self.hold(asker, request, deadline, effects),
             Request::ReadHeld { key } => self.read_held(asker, &key, deadline, effects),
             Request::ReadRange { slots, after, prefix, bytes_max } => {
@@ -112,7 +113,7 @@ impl Core {
         let have = self.layout.version;
         match asker {
             Asker::Peer { layout, .. } if layout != have => Err(Refusal::Layout { have }),
-            Asker::Peer { .. } | Asker::Own { .. } => Ok(()),
+            Asker::Peer { .. } | Asker::Own { .. } | Asker::Repair { .. } => Ok(()),
         }
     }
 
@@ -202,7 +203,10 @@ impl Core {
             Request::Read { key, .. }
             | Request::Merge { key, .. }
             | Request::Recall { key, .. } => self.check_fence(asker, key),
-            Request::Hold { .. } | Request::ReadHeld { .. } | Request::ReadRange { .. } => Ok(()),
+            Request::Hold { .. }
+            | Request::ReadHeld { .. }
+            | Request::ReadRange { .. }
+            | Request::Compare(_) => Ok(()),
         };
         match checked {
             Ok(()) => self.replica_request(asker, request, deadline, effects),
@@ -218,6 +222,7 @@ impl Core {
         if self.hint_answered(layout, op, &answer, effects) {
             return;
         }
+        let Some(answer) = self.compare_answered(layout, op, answer, effects) else { return };
         match answer {
             Answer::Refused(Refusal::Layout { .. }) => {
                 let why = FailedWhy::Layout;

@@ -104,7 +104,7 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let Some(mut range) = self.ranges.by_token.remove(&token) else {
-            return self.hints_read(token, result, effects);
+            return self.walked(token, result, effects);
         };
         if range.deadline <= self.now.monotonic {
             self.figures.counters.expired += 1;

@@ -5,7 +5,9 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crate::cluster::membership::Health;
 use crate::cluster::{Addresses, Time};
 use crate::node_id::NodeId;
-use crate::wire::client::{Info, LayoutReply, MemberHealth, MemberView, ReplyBody, View};
+use crate::wire::client::{
+    Info, LayoutReply, MemberHealth, MemberView, RepairPair, RepairReply, ReplyBody, View,
+};
 
 use super::calls::Origin;
 use super::clients::slots_of;
@@ -85,6 +87,17 @@ impl Core {
         let body = ReplyBody::Leaves((0..q).map(bits).collect());
         let position = self.store.appended();
         self.once_durable(position, Parked::Reply { origin, body }, effects);
+    }
+
+    pub(super) fn repair_reply(&self) -> ReplyBody {
+        let pairs = self.anti_entropy.progress().map(|(peer, shared, progress)| RepairPair {
+            peer,
+            shared,
+            left: progress.slots_left,
+            is_running: progress.is_running,
+            equal: progress.equal_at.map(|at| self.micros_since(at)),
+        });
+        ReplyBody::Repair(RepairReply { pairs: pairs.collect() })
     }
 
     fn member_view(&self, node: NodeId) -> MemberView {

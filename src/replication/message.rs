@@ -7,6 +7,8 @@ use crate::node_id::NodeId;
 use crate::ring::Slot;
 use crate::version::{Digest, Dot, RequestId, Siblings};
 
+use super::anti_entropy::{Compare, Compared};
+
 /// One operation of one coordinator, unique in the life of its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OpId(pub u64);
@@ -80,6 +82,8 @@ pub enum Request {
         /// Rough limit of the answer in bytes; at least one entry is given.
         bytes_max: u32,
     },
+    /// A step of anti-entropy.
+    Compare(Compare),
 }
 
 /// How much a read wants to know.
@@ -127,6 +131,8 @@ pub enum Answer {
     },
     /// To a range.
     Range(RangePage),
+    /// To a step of anti-entropy.
+    Compared(Compared),
     /// Not done, and why; nothing changed.
     Refused(Refusal),
 }

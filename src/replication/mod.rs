@@ -1,5 +1,6 @@
 //! Replication: what a coordinator asks, what a replica answers (DESIGN §4, §6).
 
+pub mod anti_entropy;
 mod coordinator;
 pub mod hinted_handoff;
 mod message;

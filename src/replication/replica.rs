@@ -125,7 +125,9 @@ pub fn answer(key: &[u8], own: &Siblings, request: &Request, mut local: Local<'_
         Request::Merge { state, put, .. } | Request::Hold { state, put, .. } => {
             merge(key, own, state, put.as_ref(), &mut local)
         }
-        Request::ReadRange { .. } => unreachable!("a range is read by node, key by key"),
+        Request::ReadRange { .. } | Request::Compare(_) => {
+            unreachable!("a range is read by node, key by key")
+        }
     }
 }
 

@@ -198,6 +198,7 @@ fn core_config(options: &Options, identity: Identity, addresses: Addresses) -> C
         pair_max: options.pair_max,
         gossip_interval: options.gossip_interval,
         hints_bytes_max: options.hints_bytes_max,
+        repair_rate: options.repair_rate,
         limits: Limits { request_bytes: options.request_bytes, ..Limits::default() },
         disk_space: Arc::new(move || disk_space(&data_dir)),
         ..CoreConfig::new(identity, addresses)

@@ -63,6 +63,8 @@ pub struct Options {
     pub gossip_interval: Duration,
     /// Bytes of hints kept for other nodes.
     pub hints_bytes_max: u64,
+    /// Bytes a second that anti-entropy may move.
+    pub repair_rate: u64,
     /// Most clients at once.
     pub connections: usize,
     /// Largest frame, bytes.

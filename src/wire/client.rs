@@ -43,6 +43,10 @@ pub enum RequestBody {
     Info,
     /// For each partition 64 bits over its slots' leaves at this node; equal data, equal bits.
     Leaves,
+    /// Compare with every other replica now, and settle what differs; replied to at once.
+    RepairStart,
+    /// How far this node's repairs are.
+    RepairStatus,
     /// Propose the next layout: one-step changes only.
     Propose {
         /// The version it was planned against.
@@ -160,6 +164,8 @@ pub enum ReplyBody {
     Info(Box<Info>),
     /// To `Leaves`: one number a partition.
     Leaves(Vec<u64>),
+    /// To `RepairStart` and `RepairStatus`.
+    Repair(RepairReply),
     /// To `Propose`: the version that was chosen.
     Chosen {
         /// The new version.
@@ -344,6 +350,28 @@ pub struct Info {
     /// Whether that is settled: until a majority recorded this start, the first write begins another epoch.
     #[serde(default)]
     pub is_settled: bool,
+}
+
+/// How far a node's repairs are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RepairReply {
+    /// Each member with which it shares slots.
+    pub pairs: Vec<RepairPair>,
+}
+
+/// The comparison of two replicas, as one of them sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RepairPair {
+    /// The other one.
+    pub peer: NodeId,
+    /// Slots that both own.
+    pub shared: u32,
+    /// Slots known to differ and not settled yet.
+    pub left: u64,
+    /// Whether a comparison runs.
+    pub is_running: bool,
+    /// Microseconds since a comparison that began here found both equal.
+    pub equal: Option<u64>,
 }
 
 /// Why a request failed.

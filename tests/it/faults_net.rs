@@ -148,7 +148,7 @@ fn a_link_that_is_cut_one_way_disturbs_nobody_else() -> Result<()> {
             nodes.into_iter().find(|node| node["name"] == name).unwrap_or_default()
         };
         for bystander in ["n3", "n4"] {
-            assert_eq!(of(bystander)["state"], "up", "{third}");
+            assert_eq!(of(bystander)["health"], "up", "{third}");
         }
         cluster.net.heal();
         cluster.settle();

@@ -62,7 +62,7 @@ pub(crate) enum Violation {
     /// A value that stands at the end though another one that stands has replaced it.
     Resurrected { key: String, value: String },
     /// A strict read that began after this value was acknowledged, or read strictly, and does not know of it.
-    Stale { key: String, value: String },
+    Stale { key: String, value: String, began: Moment, read: BTreeSet<String> },
 }
 
 /// What is wrong with a history at whose end each key holds these values; sorted, without repetition.
@@ -168,8 +168,11 @@ impl OfKey<'_> {
                 found.push(Violation::Resurrected { key: key(), value: value() });
             }
         }
-        let stale = self.stale(&places, &pasts);
-        found.extend(stale.map(|value| Violation::Stale { key: key(), value }));
+        let stale = self.stale(&places, &pasts).into_iter();
+        found.extend(stale.map(|(value, read)| {
+            let (key, began, read) = (key(), read.began, read.values.clone());
+            Violation::Stale { key, value, began, read }
+        }));
         found
     }
 
@@ -196,12 +199,8 @@ impl OfKey<'_> {
         })
     }
 
-    /// Values that a strict read had to know of and did not: one for each such read.
-    fn stale(
-        &self,
-        places: &BTreeMap<&str, usize>,
-        pasts: &[Writes],
-    ) -> impl Iterator<Item = String> {
+    /// Strict reads that had to know of a value and did not: one such value, and the read.
+    fn stale(&self, places: &BTreeMap<&str, usize>, pasts: &[Writes]) -> Vec<(String, &Read)> {
         let mut shown: Vec<Known> = Vec::new();
         for (place, write) in self.writes.iter().enumerate() {
             if write.told == (Told::Acknowledged { strict: true }) {
@@ -226,10 +225,10 @@ impl OfKey<'_> {
                 next += 1;
             }
             if let Some(place) = due.first_beyond(&writes) {
-                stale.push(self.writes[place].value.clone());
+                stale.push((self.writes[place].value.clone(), read));
             }
         }
-        stale.into_iter()
+        stale
     }
 }
 

@@ -22,7 +22,12 @@ impl Live {
 
     /// So many nodes that are ready; three hold each key.
     pub(crate) fn start_nodes(nodes: u16) -> Result<Self> {
-        let live = Self { cluster: DevCluster::start(nodes)? };
+        Self::start_with(nodes, &[])
+    }
+
+    /// The same with some of the nodes' configuration, as `KVNODE_…` variables.
+    pub(crate) fn start_with(nodes: u16, variables: &[(&str, &str)]) -> Result<Self> {
+        let live = Self { cluster: DevCluster::start_with(nodes, variables)? };
         live.kvctl(&["wait", "ready"]).assert().success();
         Ok(live)
     }

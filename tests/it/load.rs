@@ -168,6 +168,23 @@ pub(crate) fn judge(history: &History, hosts: Vec<String>, again: &str) -> Resul
     })?;
     let found = violations(history, &finals);
     let (writes, reads) = (history.writes.len(), history.reads.len());
+    if std::env::var_os("DEBUG_HISTORY").is_some() {
+        if let Some(crate::history::Violation::Stale { key, .. }) = found.first() {
+            let mut lines: Vec<(u64, String)> = history
+                .writes
+                .iter()
+                .filter(|w| w.key == *key)
+                .map(|w| (w.began, format!("{w:?}")))
+                .collect();
+            lines.extend(
+                history.reads.iter().filter(|w| w.key == *key).map(|w| (w.began, format!("{w:?}"))),
+            );
+            lines.sort();
+            for (_, l) in lines {
+                eprintln!("{l}");
+            }
+        }
+    }
     assert!(found.is_empty(), "{writes} writes, {reads} reads: {found:#?}; {again}");
     assert!(writes > 0 && reads > 0, "nothing was done; {again}");
     Ok(())

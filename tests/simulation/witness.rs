@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use kvkit::replication::anti_entropy::Compared;
 use kvkit::replication::{Answer, Known, Request};
 use kvkit::version::{Content, Dot, RequestId, Siblings};
 use kvkit::wire::client::{Reply, ReplyBody};
@@ -67,7 +68,7 @@ impl Witness {
                 | Request::Recall { key, .. } => {
                     self.asked.insert(envelope.op.0, key.clone());
                 }
-                Request::ReadRange { .. } => {}
+                Request::ReadRange { .. } | Request::Compare(_) => {}
             },
             PeerMessage::Answer(envelope) => self.answer(envelope.op.0, &envelope.body),
             PeerMessage::Forward { .. }
@@ -84,6 +85,11 @@ impl Witness {
                 self.state(&entry.key, &entry.state);
             }
         }
+        if let Answer::Compared(Compared::Rows { give, .. }) = answer {
+            for (key, state) in give {
+                self.state(key, state);
+            }
+        }
         let Some(key) = self.asked.get(&op).cloned() else {
             return;
         };
@@ -97,7 +103,8 @@ impl Witness {
                     self.state(&key, state);
                 }
             }
-            Answer::Digest { .. } | Answer::Range(_) | Answer::Refused(_) => {}
+            Answer::Digest { .. } | Answer::Range(_) | Answer::Compared(_) | Answer::Refused(_) => {
+            }
         }
     }
 

@@ -12,6 +12,7 @@ mod inspect;
 mod merge;
 mod quorum;
 mod read;
+mod repair;
 mod require;
 mod resolve;
 mod resume;
@@ -63,6 +64,9 @@ enum Command {
     /// What nodes keep for others that could not be reached
     #[command(subcommand)]
     Hints(hints::HintsCommand),
+    /// Anti-entropy: replicas compared, and what differs settled
+    #[command(subcommand)]
+    Repair(repair::RepairCommand),
     /// Look into context tokens
     #[command(subcommand)]
     Context(context::ContextCommand),
@@ -174,6 +178,15 @@ kvctl export -r all > /dev/null && kvctl wait converged",
             Command::Hints(hints::HintsCommand::List) => block_on(async {
                 let session = connect.open(PROGRAM, TIMEOUT_DEFAULT).await?;
                 hints::list(&session, &common, out).await
+            }),
+            Command::Repair(command) => block_on(async {
+                let session = connect.open(PROGRAM, TIMEOUT_DEFAULT).await?;
+                match command {
+                    repair::RepairCommand::Start(args) => {
+                        repair::start(args, &session, &common, out).await
+                    }
+                    repair::RepairCommand::Status => repair::status(&session, &common, out).await,
+                }
             }),
             Command::Context(context::ContextCommand::Decode(args)) => {
                 context::decode(args, &common, out)

@@ -63,6 +63,7 @@ fn options(config: Config, args: ConfigArgs, handle: FilterHandle) -> Options {
         pair_max: config.pair_max,
         gossip_interval: config.gossip_interval,
         hints_bytes_max: config.hints_max,
+        repair_rate: config.repair_rate,
         connections: config.connections,
         frame_bytes_max: config.frame,
         request_bytes: config.requests_memory,

@@ -239,7 +239,7 @@ impl Reading {
                 self.behind(key, scene, from)
             }
             Answer::Refused(refusal) => self.failed(key, scene, from, FailedWhy::from(&refusal)),
-            Answer::Recalled { .. } | Answer::Range(_) => Progress::Waiting,
+            Answer::Recalled { .. } | Answer::Range(_) | Answer::Compared(_) => Progress::Waiting,
         }
     }
 

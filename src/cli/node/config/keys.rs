@@ -32,6 +32,8 @@ pub enum Form {
     Span,
     /// `64MiB`, `10KiB`; a number in a file is bytes.
     Size,
+    /// `32MiB/s`; above zero.
+    Rate,
     /// A whole number between the two, inclusive.
     Count(u32, u32),
     /// A decimal number from 0 to 1000 with at most three digits behind the point.
@@ -133,7 +135,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("gossip.interval", Form::Span, "1s", "how often a node raises its heartbeat"),
     later("hints.ttl", Form::Span, "3h", "how long a hint waits", "hinted handoff"),
     key("hints.max", Form::Size, "1GiB", "space for hints"),
-    later("repair.rate", Form::Size, "32MiB/s", "of background repair", "anti-entropy repair"),
+    key("repair.rate", Form::Rate, "32MiB/s", "of background repair"),
     key("limits.connections", Form::Count(1, 1_000_000), "10000", "clients at once"),
     key("limits.frame", Form::Size, "8MiB", "largest message"),
     key("limits.memory", Form::Size, "256MiB", "requests in flight"),
@@ -187,6 +189,7 @@ impl std::fmt::Display for Form {
             Self::AddressOrNone => write!(f, "host:port or nothing"),
             Self::Span => write!(f, "a span above zero such as 250ms, 1s, 3h"),
             Self::Size => write!(f, "a size such as 10KiB, 64MiB"),
+            Self::Rate => write!(f, "a rate such as 32MiB/s"),
             Self::Count(least, most) => write!(f, "a whole number from {least} to {most}"),
             Self::Weight => write!(f, "a number from 0 to 1000 with at most three decimals"),
             Self::Choice(choices) => {

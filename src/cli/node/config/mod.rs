@@ -65,6 +65,8 @@ pub struct Config {
     pub gossip_interval: Duration,
     /// Bytes of hints kept for other nodes.
     pub hints_max: u64,
+    /// Bytes a second that anti-entropy may move.
+    pub repair_rate: u64,
     /// Clients at once.
     pub connections: usize,
     /// Largest message, bytes.
@@ -180,6 +182,7 @@ impl Config {
             bloom_bits: fields.count("storage.bloom_bits"),
             gossip_interval: fields.span("gossip.interval"),
             hints_max: fields.size("hints.max"),
+            repair_rate: fields.rate("repair.rate"),
             connections: fields.count("limits.connections"),
             frame: fields.size("limits.frame"),
             requests_memory: fields.size("limits.memory"),

@@ -75,6 +75,12 @@ impl<'a> Fields<'a> {
         self.read(path, |text| T::try_from(parse_size(text)?).ok())
     }
 
+    pub(super) fn rate(&mut self, path: &str) -> u64 {
+        self.read(path, |text| {
+            parse_size(text.trim_end_matches("/s").trim_end()).filter(|bytes| *bytes > 0)
+        })
+    }
+
     pub(super) fn count<T: TryFrom<u32> + Default>(&mut self, path: &str) -> T {
         let range = match Key::find(path).map(|key| key.form) {
             Some(Form::Count(least, most)) => least..=most,

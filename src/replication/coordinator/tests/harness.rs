@@ -342,6 +342,7 @@ impl Cluster {
             Request::ReadRange { after, bytes_max, .. } => {
                 return Answer::Range(node.page(after.as_ref(), *bytes_max as usize));
             }
+            Request::Compare(_) => unreachable!("a coordinator does not compare"),
         };
         let own = node.states.get(key).cloned().unwrap_or_default();
         let step = replica::answer(key, &own, request, node.local(now));

@@ -1,0 +1,633 @@
+//! Anti-entropy: what [`Exchange`] wants is carried out here, slot by slot (DESIGN §7).
+//!
+//! ```text
+//! the side that compares                                 the other one
+//! walk the slot: rows ──Compare::Rows──────────────────▶ walk the slot against the rows
+//! merge what it gives ◀─Compared::Rows {give, want}───── (keys that differ, and hashes of those it wants)
+//! read what it wants ───Merge──────────────────────────▶ merge
+//! ```
+//! States go as ordinary merges, so whatever holds for a write's merge holds for a repair's. The operations have
+//! numbers of their own:
+//! ```text
+//! operation of a repair := 01:u2 number:u62              a coordinator's has zeros in front, a hint's 1
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::node_id::NodeId;
+use crate::replication::anti_entropy::{
+    self, AskId, Compare, Compared, Comparison, Exchange, Mask, Outcome, Progress, Row, Tree,
+    TreeHash, TreeNode, Verdict, View, pack, unpack,
+};
+use crate::replication::{Answer, Envelope, OpId, ReadWant, Refusal, Request};
+use crate::ring::{Preferences, Slot, Token};
+use crate::storage::{LogPosition, Store, WriteBatch};
+use crate::version::Siblings;
+use crate::wire::peer::PeerMessage;
+
+use super::config::CoreConfig;
+use super::core::Core;
+use super::event::{Effect, ScanToken, Severity};
+use super::key_work::{Asker, KeyWork, leaf_bits};
+use super::recount::Recount;
+use super::slot_walk::{SlotWalk, SlotWalks, Stretch};
+
+/// Marks a repair's operation.
+const REPAIR_BIT: u64 = 1 << 62;
+/// How long a peer, or the own store, has for one step.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Most rows of one question; a slot with more keys goes in several.
+const ROWS_MAX: usize = 16 << 10;
+/// Most bytes of states in one answer, and of what is wanted of it, roughly.
+const GIVE_BYTES_MAX: usize = 1 << 20;
+/// Most keys merged or sent at once for one slot.
+const KEYS_IN_FLIGHT: usize = 32;
+/// Most walks at once; past them a peer is told that there is too much to do.
+const WALKS_MAX: usize = 256;
+
+/// How far a node is with its repairs.
+#[derive(Debug)]
+pub(super) struct AntiEntropy {
+    exchange: Exchange,
+    tree: Tree,
+    /// What is shared with each other member.
+    masks: BTreeMap<NodeId, Mask>,
+    repairs: BTreeMap<(NodeId, u16), SlotRepair>,
+    pub(super) walks: SlotWalks<Purpose>,
+    asked: BTreeMap<OpId, Asked>,
+    /// Answers of this replica to its own repairs, one after the other: they must not nest.
+    pub(super) answered: VecDeque<(OpId, Answer)>,
+    next_op: u64,
+}
+
+/// What a walk over a slot is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// The rows of the own side, for this peer.
+    Rows { peer: NodeId, rows: Vec<Row>, keys: BTreeMap<u64, Bytes> },
+    /// The answer to a peer's rows.
+    Answer(Box<Answering>),
+    /// The leaf.
+    Recount(Recount),
+}
+
+/// An answer on its way.
+#[derive(Debug)]
+pub(super) struct Answering {
+    asker: Asker,
+    deadline: u64,
+    range: (u64, u64),
+    comparison: Comparison,
+    give: Vec<(Bytes, Siblings)>,
+    bytes: usize,
+    complete: bool,
+}
+
+/// The repair of one slot with one peer.
+#[derive(Debug)]
+struct SlotRepair {
+    rows: VecDeque<Row>,
+    /// The first hash not asked about yet.
+    from: u64,
+    keys: BTreeMap<u64, Bytes>,
+    give: VecDeque<(Bytes, Siblings)>,
+    want: VecDeque<u64>,
+    in_flight: usize,
+    complete: bool,
+    moved: u64,
+    bytes: u64,
+}
+
+/// What an operation is about.
+#[derive(Debug)]
+enum Asked {
+    /// A question of the exchange.
+    Exchange(AskId, NodeId),
+    /// The rows of a slot.
+    Rows(NodeId, Slot),
+    /// A state that the own side merges, or that the peer does.
+    Merge(NodeId, Slot),
+    /// A state that the peer wants.
+    Read(NodeId, Slot, Bytes),
+}
+
+/// The own tree as a peer sees it.
+struct Sight<'a> {
+    tree: &'a mut Tree,
+    masks: &'a BTreeMap<NodeId, Mask>,
+    store: &'a Store,
+}
+
+impl View for Sight<'_> {
+    fn hash(&mut self, peer: NodeId, node: TreeNode) -> TreeHash {
+        let store = self.store;
+        self.masks.get(&peer).map_or_else(TreeHash::default, |mask| {
+            self.tree.hash(node, mask, &|slot: Slot| store.leaf(slot.0))
+        })
+    }
+
+    fn leaf(&self, peer: NodeId, slot: Slot) -> u128 {
+        let is_shared = self.masks.get(&peer).is_some_and(|mask| mask.holds(slot));
+        if is_shared { self.store.leaf(slot.0) } else { 0 }
+    }
+}
+
+impl AntiEntropy {
+    pub(super) fn new(config: &CoreConfig, me: NodeId, preferences: &Preferences) -> Self {
+        Self {
+            exchange: Exchange::new(me, config.gossip_interval, config.repair_rate),
+            tree: Tree::default(),
+            masks: masks(me, preferences),
+            repairs: BTreeMap::new(),
+            walks: SlotWalks::default(),
+            asked: BTreeMap::new(),
+            answered: VecDeque::new(),
+            next_op: 0,
+        }
+    }
+
+    /// A key adds these bits to its slot's leaf from now on.
+    pub(super) fn note(&mut self, key: &[u8], bits: u128) {
+        let slot = Token::of(key).slot();
+        self.tree.changed(slot);
+        for walk in self.walks.iter_mut().filter(|walk| walk.slot == slot) {
+            match &mut walk.purpose {
+                Purpose::Recount(recount) => recount.appended(key, bits),
+                Purpose::Rows { .. } | Purpose::Answer(_) => {}
+            }
+        }
+    }
+
+    /// When the machine wants a tick.
+    pub(super) fn wake_at(&self) -> Option<u64> {
+        self.exchange.wake_at().map(|at| at.monotonic)
+    }
+
+    /// Each member that shares slots, how many, and how far the comparison with it is.
+    pub(super) fn progress(&self) -> impl Iterator<Item = (NodeId, u32, Progress)> + '_ {
+        let shared = self.masks.iter().map(|(node, mask)| (*node, mask.len()));
+        shared
+            .filter(|(_, shared)| *shared > 0)
+            .map(|(node, shared)| (node, shared, self.exchange.progress(node)))
+    }
+
+    fn op(&mut self, asked: Asked) -> OpId {
+        let op = OpId(REPAIR_BIT | self.next_op);
+        self.next_op += 1;
+        self.asked.insert(op, asked);
+        op
+    }
+
+    fn forget(&mut self, peer: NodeId) {
+        self.repairs.retain(|(node, _), _| *node != peer);
+        self.asked.retain(|_, asked| match asked {
+            Asked::Exchange(_, node)
+            | Asked::Rows(node, _)
+            | Asked::Merge(node, _)
+            | Asked::Read(node, ..) => *node != peer,
+        });
+    }
+}
+
+impl Core {
+    /// Whether `node` can be compared with has perhaps changed.
+    pub(super) fn compare_with(
+        &mut self,
+        node: NodeId,
+        is_reachable: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let shares = self.anti_entropy.masks.get(&node).is_some_and(|mask| !mask.is_empty());
+        let event = if is_reachable && shares {
+            anti_entropy::Event::Reachable(node)
+        } else {
+            self.anti_entropy.forget(node);
+            anti_entropy::Event::Unreachable(node)
+        };
+        self.exchange(event, effects);
+    }
+
+    /// The layout is another: everything begins anew.
+    pub(super) fn layout_for_repairs(&mut self, effects: &mut Vec<Effect>) {
+        let known: Vec<NodeId> = self.anti_entropy.masks.keys().copied().collect();
+        self.anti_entropy.masks = masks(self.me, &self.preferences);
+        let members = self.anti_entropy.masks.keys().copied();
+        let all: std::collections::BTreeSet<NodeId> = members.chain(known).collect();
+        for node in all {
+            self.compare_with(node, false, effects);
+            self.compare_with(node, self.peers.is_connected(node), effects);
+        }
+    }
+
+    /// An operator wants every pair compared now.
+    pub(super) fn start_repair(&mut self, effects: &mut Vec<Effect>) {
+        self.exchange(anti_entropy::Event::Start, effects);
+    }
+
+    /// Wakes the machine where it asked for it.
+    pub(super) fn anti_entropy_timer(&mut self, effects: &mut Vec<Effect>) {
+        if self.anti_entropy.wake_at().is_some_and(|at| at <= self.now.monotonic) {
+            self.exchange(anti_entropy::Event::Tick, effects);
+        }
+    }
+
+    fn exchange(&mut self, event: anti_entropy::Event, effects: &mut Vec<Effect>) {
+        let mut wanted = Vec::new();
+        let AntiEntropy { exchange, tree, masks, .. } = &mut self.anti_entropy;
+        let mut sight = Sight { tree, masks, store: &self.store };
+        exchange.handle(self.now, event, &mut sight, &mut self.rng, &mut wanted);
+        for wanted in wanted {
+            match wanted {
+                anti_entropy::Effect::Ask(id, peer, question) => {
+                    let op = self.anti_entropy.op(Asked::Exchange(id, peer));
+                    self.figures.counters.compare_bytes += bytes_of(&question);
+                    self.ask_peer(peer, op, Request::Compare(question), effects);
+                }
+                anti_entropy::Effect::Repair(peer, slot) => {
+                    let (rows, keys) = (Vec::new(), BTreeMap::new());
+                    self.walk(slot, Purpose::Rows { peer, rows, keys }, effects);
+                }
+                anti_entropy::Effect::Recount(slot) => self.recount(slot, effects),
+            }
+        }
+    }
+
+    /// Works the leaf of `slot` out anew.
+    pub(super) fn recount(&mut self, slot: Slot, effects: &mut Vec<Effect>) {
+        self.walk(slot, Purpose::Recount(Recount::default()), effects);
+    }
+
+    fn walk(&mut self, slot: Slot, purpose: Purpose, effects: &mut Vec<Effect>) {
+        let token = self.ranges.next_token();
+        let (walk, start) = SlotWalk::over(slot, purpose);
+        self.anti_entropy.walks.go_on(token, walk, start, effects);
+    }
+
+    /// A peer compares.
+    pub(super) fn compare(
+        &mut self,
+        asker: Asker,
+        question: &Compare,
+        deadline: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Asker::Peer { node, .. } = asker else { return };
+        let refused = match question {
+            Compare::Rows { slot, range, rows } => {
+                let (slot, range) = (*slot, *range);
+                let is_shared =
+                    self.anti_entropy.masks.get(&node).is_some_and(|mask| mask.holds(slot));
+                match unpack(rows) {
+                    Err(_) => Refusal::NotOwner,
+                    Ok(_) if !is_shared => Refusal::NotOwner,
+                    Ok(_) if self.anti_entropy.walks.len() >= WALKS_MAX => Refusal::Overloaded,
+                    Ok(rows) => {
+                        let comparison = Comparison::new(rows);
+                        let answering = Answering {
+                            asker,
+                            deadline,
+                            range,
+                            comparison,
+                            give: Vec::new(),
+                            bytes: 0,
+                            complete: true,
+                        };
+                        return self.walk(slot, Purpose::Answer(Box::new(answering)), effects);
+                    }
+                }
+            }
+            Compare::Root(_) | Compare::Children { .. } | Compare::Leaves(_) => {
+                let AntiEntropy { tree, masks, .. } = &mut self.anti_entropy;
+                let mut sight = Sight { tree, masks, store: &self.store };
+                match anti_entropy::answer(&mut sight, node, question) {
+                    Some(compared) => {
+                        if let Compared::Hashes(hashes) = &compared {
+                            self.figures.counters.compare_bytes += hashes.len() as u64;
+                        }
+                        // What the tree speaks of may not be durable yet; a difference is looked at twice, and what
+                        // is merged counts only once it is.
+                        let answer = Answer::Compared(compared);
+                        return self.answer(asker, answer, LogPosition::ZERO, effects);
+                    }
+                    None => Refusal::NotOwner,
+                }
+            }
+        };
+        self.answer(asker, Answer::Refused(refused), LogPosition::ZERO, effects);
+    }
+
+    /// A stretch of a slot is read.
+    pub(super) fn slot_walked(
+        &mut self,
+        token: ScanToken,
+        mut walk: SlotWalk<Purpose>,
+        stretch: Result<Stretch, String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Stretch { entries, next } = match stretch {
+            Ok(stretch) => stretch,
+            Err(error) => {
+                self.alarm(format!("a slot cannot be read here: {error}"), effects);
+                return self.walk_failed(walk, effects);
+            }
+        };
+        match &mut walk.purpose {
+            Purpose::Rows { rows, keys, .. } => {
+                for (key, state) in entries {
+                    if let Some(row) = Row::of(&key, &state) {
+                        rows.push(row);
+                        keys.insert(row.key, key);
+                    }
+                }
+            }
+            Purpose::Answer(answering) => {
+                for (key, state) in entries {
+                    answering.take(key, state);
+                }
+            }
+            Purpose::Recount(recount) => {
+                for (key, state) in entries {
+                    let bits = leaf_bits(&key, &state);
+                    recount.seen(key, bits);
+                }
+            }
+        }
+        match next {
+            Some(next) => self.anti_entropy.walks.go_on(token, walk, next, effects),
+            None => self.walk_done(walk, effects),
+        }
+    }
+
+    fn walk_failed(&mut self, walk: SlotWalk<Purpose>, effects: &mut Vec<Effect>) {
+        match walk.purpose {
+            Purpose::Rows { peer, .. } => {
+                let event = anti_entropy::Event::Repaired(peer, walk.slot, Outcome::Failed);
+                self.exchange(event, effects);
+            }
+            Purpose::Answer(answering) => {
+                let answer = Answer::Refused(Refusal::Corrupt);
+                self.answer(answering.asker, answer, LogPosition::ZERO, effects);
+            }
+            Purpose::Recount(_) => {}
+        }
+    }
+
+    fn walk_done(&mut self, walk: SlotWalk<Purpose>, effects: &mut Vec<Effect>) {
+        let slot = walk.slot;
+        match walk.purpose {
+            Purpose::Rows { peer, mut rows, keys } => {
+                rows.sort_unstable();
+                let repair = SlotRepair {
+                    rows: rows.into(),
+                    from: 0,
+                    keys,
+                    give: VecDeque::new(),
+                    want: VecDeque::new(),
+                    in_flight: 0,
+                    complete: true,
+                    moved: 0,
+                    bytes: 0,
+                };
+                self.anti_entropy.repairs.insert((peer, slot.0), repair);
+                self.ask_rows(peer, slot, effects);
+            }
+            Purpose::Answer(answering) => {
+                if answering.deadline <= self.now.monotonic {
+                    self.figures.counters.expired += 1;
+                    return;
+                }
+                let Answering { asker, comparison, give, complete, .. } = *answering;
+                let want = comparison.finish();
+                if give.is_empty() && want.is_empty() {
+                    // The leaves differ, or nobody would ask: this side's may be the one that is wrong.
+                    self.recount(slot, effects);
+                }
+                let compared = Compared::Rows { give, want, complete };
+                let answer = match self.check_layout(asker) {
+                    Ok(()) => Answer::Compared(compared),
+                    Err(refusal) => Answer::Refused(refusal),
+                };
+                self.answer(asker, answer, self.store.appended(), effects);
+            }
+            Purpose::Recount(recount) => self.recounted(slot, &recount, effects),
+        }
+    }
+
+    /// A leaf that is not what its keys make is a fault of ours or of the disk; it is set right and told.
+    fn recounted(&mut self, slot: Slot, recount: &Recount, effects: &mut Vec<Effect>) {
+        let bits = recount.leaf() ^ self.store.leaf(slot.0);
+        if bits == 0 {
+            return;
+        }
+        let mut batch = WriteBatch::new();
+        batch.xor_leaf(slot.0, bits);
+        if self.write(batch, effects).is_ok() {
+            self.anti_entropy.tree.changed(slot);
+            self.figures.counters.recounts += 1;
+            let text = format!("the leaf of slot {} was not that of its keys: set right", slot.0);
+            effects.push(Effect::Log(Severity::Warn, text));
+        }
+    }
+
+    /// Asks about the next rows of a slot.
+    fn ask_rows(&mut self, peer: NodeId, slot: Slot, effects: &mut Vec<Effect>) {
+        let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) else { return };
+        let count = repair.rows.len().min(ROWS_MAX);
+        let rows: Vec<Row> = repair.rows.drain(..count).collect();
+        let last = match (rows.last(), repair.rows.is_empty()) {
+            (Some(last), false) => last.key,
+            (_, true) | (None, _) => u64::MAX,
+        };
+        let range = (repair.from, last);
+        repair.from = last.saturating_add(1);
+        let op = self.anti_entropy.op(Asked::Rows(peer, slot));
+        let question = Compare::Rows { slot, range, rows: pack(&rows) };
+        self.figures.counters.compare_bytes += bytes_of(&question);
+        self.ask_peer(peer, op, Request::Compare(question), effects);
+    }
+
+    fn ask_peer(&mut self, peer: NodeId, op: OpId, body: Request, effects: &mut Vec<Effect>) {
+        let deadline = self.now.after(DEADLINE).monotonic;
+        // Without a connection the machine is told apart, or hears of it by the silence.
+        if let Some(deadline) = self.peers.deadline_at(peer, deadline, self.now) {
+            let envelope = Envelope { layout: self.layout.version, op, body };
+            self.send(peer, PeerMessage::Request { deadline, envelope }, effects);
+        }
+    }
+
+    /// The answer to a question or merge of anti-entropy; gives back one to anything else.
+    pub(super) fn compare_answered(
+        &mut self,
+        layout: u64,
+        op: OpId,
+        answer: Answer,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Answer> {
+        if op.0 & REPAIR_BIT == 0 {
+            return Some(answer);
+        }
+        if layout == self.layout.version {
+            self.repair_answered(op, answer, effects);
+        }
+        None
+    }
+
+    /// The answer to an operation of anti-entropy, the peer's or this replica's own.
+    pub(super) fn repair_answered(&mut self, op: OpId, answer: Answer, effects: &mut Vec<Effect>) {
+        match (self.anti_entropy.asked.remove(&op), answer) {
+            (None, _) => {}
+            (Some(Asked::Exchange(id, _)), Answer::Compared(compared)) => {
+                self.exchange(anti_entropy::Event::Answered(id, Some(compared)), effects);
+            }
+            (Some(Asked::Exchange(id, _)), _) => {
+                self.exchange(anti_entropy::Event::Answered(id, None), effects);
+            }
+            (
+                Some(Asked::Rows(peer, slot)),
+                Answer::Compared(Compared::Rows { give, want, complete }),
+            ) => {
+                self.figures.counters.compare_bytes += 8 * want.len() as u64;
+                if let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) {
+                    repair.give = give.into();
+                    repair.want = want.into();
+                    repair.complete &= complete;
+                }
+                self.go_on(peer, slot, effects);
+            }
+            (Some(Asked::Merge(peer, slot)), Answer::Merged(_)) => {
+                if let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) {
+                    repair.in_flight -= 1;
+                    repair.moved += 1;
+                    self.figures.counters.repaired_keys += 1;
+                }
+                self.go_on(peer, slot, effects);
+            }
+            (Some(Asked::Read(peer, slot, key)), Answer::State(state)) => {
+                if let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) {
+                    let bytes = bytes_of_state(&key, &state);
+                    repair.bytes += bytes;
+                    self.figures.counters.repair_bytes += bytes;
+                    let op = self.anti_entropy.op(Asked::Merge(peer, slot));
+                    self.ask_peer(peer, op, Request::Merge { key, state, put: None }, effects);
+                }
+            }
+            (
+                Some(
+                    Asked::Rows(peer, slot) | Asked::Merge(peer, slot) | Asked::Read(peer, slot, _),
+                ),
+                answer,
+            ) => {
+                let outcome = match answer {
+                    Answer::Refused(Refusal::Overloaded | Refusal::DiskFull) => Outcome::Busy,
+                    _ => Outcome::Failed,
+                };
+                self.end_repair(peer, slot, outcome, effects);
+            }
+        }
+    }
+
+    /// Merges and sends on what a window of keys allows; asks about further rows; ends the repair when all is done.
+    fn go_on(&mut self, peer: NodeId, slot: Slot, effects: &mut Vec<Effect>) {
+        loop {
+            let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) else { return };
+            if KEYS_IN_FLIGHT <= repair.in_flight {
+                return;
+            }
+            let deadline = self.now.after(DEADLINE).monotonic;
+            if let Some((key, state)) = repair.give.pop_front() {
+                let bytes = bytes_of_state(&key, &state);
+                (repair.in_flight, repair.bytes) = (repair.in_flight + 1, repair.bytes + bytes);
+                self.figures.counters.repair_bytes += bytes;
+                let asker = Asker::Repair { op: self.anti_entropy.op(Asked::Merge(peer, slot)) };
+                if Token::of(&key).slot() == slot {
+                    let request = Request::Merge { key: key.clone(), state, put: None };
+                    self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
+                } else {
+                    self.end_repair(peer, slot, Outcome::Failed, effects);
+                }
+            } else if let Some(hash) = repair.want.pop_front() {
+                // A hash that is none of ours was made up: there is nothing to give.
+                if let Some(key) = repair.keys.get(&hash).cloned() {
+                    repair.in_flight += 1;
+                    let op = self.anti_entropy.op(Asked::Read(peer, slot, key.clone()));
+                    let asker = Asker::Repair { op };
+                    let request = Request::Read { key: key.clone(), want: ReadWant::State };
+                    self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
+                }
+            } else if repair.in_flight > 0 {
+                return;
+            } else if !repair.rows.is_empty() {
+                return self.ask_rows(peer, slot, effects);
+            } else {
+                let (keys, bytes) = (repair.moved, repair.bytes);
+                let outcome = if repair.complete {
+                    Outcome::Moved { keys, bytes }
+                } else {
+                    Outcome::More { keys, bytes }
+                };
+                self.figures.counters.repaired_slots += 1;
+                return self.end_repair(peer, slot, outcome, effects);
+            }
+        }
+    }
+
+    fn end_repair(
+        &mut self,
+        peer: NodeId,
+        slot: Slot,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.anti_entropy.repairs.remove(&(peer, slot.0));
+        self.anti_entropy.asked.retain(|_, asked| match asked {
+            Asked::Exchange(..) => true,
+            Asked::Rows(node, other) | Asked::Merge(node, other) | Asked::Read(node, other, _) => {
+                (*node, *other) != (peer, slot)
+            }
+        });
+        self.exchange(anti_entropy::Event::Repaired(peer, slot, outcome), effects);
+    }
+}
+
+impl Answering {
+    /// Takes one own key.
+    fn take(&mut self, key: Bytes, state: Siblings) {
+        let Some(row) = Row::of(&key, &state) else { return };
+        let (first, last) = self.range;
+        if row.key < first || last < row.key {
+            return;
+        }
+        match self.comparison.take(row) {
+            Verdict::Same | Verdict::Want => {}
+            Verdict::Give if GIVE_BYTES_MAX <= self.bytes => self.complete = false,
+            Verdict::Give => {
+                self.bytes += usize::try_from(bytes_of_state(&key, &state)).unwrap_or(usize::MAX);
+                self.give.push((key, state));
+            }
+        }
+    }
+}
+
+fn masks(me: NodeId, preferences: &Preferences) -> BTreeMap<NodeId, Mask> {
+    let members = preferences.ring().members.iter().map(|member| member.id);
+    members.filter(|node| *node != me).map(|node| (node, Mask::of(preferences, me, node))).collect()
+}
+
+/// Bytes of what a question carries, for the figures.
+fn bytes_of(question: &Compare) -> u64 {
+    let bytes = match question {
+        Compare::Root(hash) => hash.0.len(),
+        Compare::Children { nodes, .. } => 2 * nodes.len(),
+        Compare::Leaves(slots) => 2 * slots.len(),
+        Compare::Rows { rows, .. } => rows.len(),
+    };
+    bytes as u64
+}
+
+fn bytes_of_state(key: &[u8], state: &Siblings) -> u64 {
+    let values: usize = state.versions().values().map(|version| version.content.len()).sum();
+    (key.len() + values) as u64
+}
