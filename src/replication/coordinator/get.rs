@@ -71,6 +71,8 @@ struct Found {
     merged: Siblings,
     answered: Vec<NodeId>,
     absent: usize,
+    /// Owners whose state is part of `merged`: an owner that takes the merge afterwards told nothing of its own.
+    owners_heard: usize,
     holders: BTreeSet<NodeId>,
     stale: Vec<NodeId>,
 }
@@ -306,6 +308,7 @@ impl Reading {
         let mut found = Found {
             answered: Vec::new(),
             absent: 0,
+            owners_heard: 0,
             holders: BTreeSet::new(),
             stale: Vec::new(),
             merged,
@@ -322,13 +325,14 @@ impl Reading {
                 (None, false) => found.stale.push(*owner),
             }
         }
+        found.owners_heard = found.holders.len() + found.stale.len();
         found
     }
 
     fn conclude(&mut self, key: &Bytes, scene: &mut Scene<'_>, found: Found) -> Progress {
         let must_hold = match self.terms.consistency {
             Consistency::Strict => true,
-            Consistency::Sloppy => self.terms.can_be_strict(found.answered.len()),
+            Consistency::Sloppy => self.terms.can_be_strict(found.owners_heard),
         };
         if !must_hold || self.terms.holders() <= found.holders.len() {
             for owner in &found.stale {
@@ -471,7 +475,7 @@ impl Reading {
             absent: count(found.absent),
             needed: count(self.terms.get_answers()),
             stale: found.stale.clone(),
-            guarantee: self.terms.of_answer_held_by(found.holders.len()),
+            guarantee: self.terms.of_answer(found.owners_heard, found.holders.len()),
         }
     }
 
