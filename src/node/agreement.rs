@@ -45,6 +45,7 @@ impl Core {
             self.membership_event(membership::Event::LogDurable(durable), effects);
             self.membership_event(membership::Event::Tick, effects);
             self.dial(effects);
+            self.look_for_damage(effects);
         }
         if self.register.wake_at().is_some_and(|at| at.monotonic <= now) {
             self.register_event(register::Event::Tick, effects);

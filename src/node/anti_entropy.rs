@@ -23,7 +23,7 @@ use crate::replication::anti_entropy::{
     TreeHash, TreeNode, Verdict, View, pack, unpack,
 };
 use crate::replication::{Answer, Envelope, OpId, ReadWant, Refusal, Request};
-use crate::ring::{Preferences, Slot, Token};
+use crate::ring::{Partition, Preferences, Slot, Token};
 use crate::storage::{LogPosition, Store, WriteBatch};
 use crate::version::Siblings;
 use crate::wire::peer::PeerMessage;
@@ -112,6 +112,10 @@ enum Asked {
     Merge(NodeId, Slot),
     /// A state that the peer wants.
     Read(NodeId, Slot, Bytes),
+    /// A page of a partition that is refilled.
+    Page(Partition),
+    /// A state of such a page, which the own side merges.
+    PageMerge(Partition, OpId),
 }
 
 /// The own tree as a peer sees it.
@@ -174,6 +178,16 @@ impl AntiEntropy {
             .map(|(node, shared)| (node, shared, self.exchange.progress(node)))
     }
 
+    /// An operation that asks for a page of `partition`.
+    pub(super) fn op_of_page(&mut self, partition: Partition) -> OpId {
+        self.op(Asked::Page(partition))
+    }
+
+    /// An operation that merges a state of the page that `page` asked for.
+    pub(super) fn op_of_merge(&mut self, partition: Partition, page: OpId) -> OpId {
+        self.op(Asked::PageMerge(partition, page))
+    }
+
     fn op(&mut self, asked: Asked) -> OpId {
         let op = OpId(REPAIR_BIT | self.next_op);
         self.next_op += 1;
@@ -188,6 +202,7 @@ impl AntiEntropy {
             | Asked::Rows(node, _)
             | Asked::Merge(node, _)
             | Asked::Read(node, ..) => *node != peer,
+            Asked::Page(_) | Asked::PageMerge(..) => true,
         });
     }
 }
@@ -201,13 +216,19 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let shares = self.anti_entropy.masks.get(&node).is_some_and(|mask| !mask.is_empty());
-        let event = if is_reachable && shares {
+        // What is refilled differs from everything: there is nothing to be learned from comparing it.
+        let event = if is_reachable && shares && self.refilling.is_empty() {
             anti_entropy::Event::Reachable(node)
         } else {
             self.anti_entropy.forget(node);
             anti_entropy::Event::Unreachable(node)
         };
         self.exchange(event, effects);
+        if is_reachable {
+            self.refill_timer(effects);
+        } else {
+            self.pages_unreachable(node, effects);
+        }
     }
 
     /// The layout is another: everything begins anew.
@@ -276,6 +297,7 @@ impl Core {
     ) {
         let Asker::Peer { node, .. } = asker else { return };
         let refused = match question {
+            _ if !self.refilling.is_empty() => Refusal::Refilling,
             Compare::Rows { slot, range, rows } => {
                 let (slot, range) = (*slot, *range);
                 let is_shared =
@@ -371,7 +393,7 @@ impl Core {
                 let answer = Answer::Refused(Refusal::Corrupt);
                 self.answer(answering.asker, answer, LogPosition::ZERO, effects);
             }
-            Purpose::Recount(_) => {}
+            Purpose::Recount(_) => self.leaf_is_unknown(walk.slot),
         }
     }
 
@@ -420,16 +442,20 @@ impl Core {
     fn recounted(&mut self, slot: Slot, recount: &Recount, effects: &mut Vec<Effect>) {
         let bits = recount.leaf() ^ self.store.leaf(slot.0);
         if bits == 0 {
-            return;
+            return self.leaf_is_right(slot, effects);
         }
         let mut batch = WriteBatch::new();
         batch.xor_leaf(slot.0, bits);
-        if self.write(batch, effects).is_ok() {
-            self.anti_entropy.tree.changed(slot);
-            self.figures.counters.recounts += 1;
+        if self.write(batch, effects).is_err() {
+            return self.leaf_is_unknown(slot);
+        }
+        self.anti_entropy.tree.changed(slot);
+        self.figures.counters.recounts += 1;
+        if !self.is_unsound(slot) {
             let text = format!("the leaf of slot {} was not that of its keys: set right", slot.0);
             effects.push(Effect::Log(Severity::Warn, text));
         }
+        self.leaf_is_right(slot, effects);
     }
 
     /// Asks about the next rows of a slot.
@@ -449,7 +475,13 @@ impl Core {
         self.ask_peer(peer, op, Request::Compare(question), effects);
     }
 
-    fn ask_peer(&mut self, peer: NodeId, op: OpId, body: Request, effects: &mut Vec<Effect>) {
+    pub(super) fn ask_peer(
+        &mut self,
+        peer: NodeId,
+        op: OpId,
+        body: Request,
+        effects: &mut Vec<Effect>,
+    ) {
         let deadline = self.now.after(DEADLINE).monotonic;
         // Without a connection the machine is told apart, or hears of it by the silence.
         if let Some(deadline) = self.peers.deadline_at(peer, deadline, self.now) {
@@ -479,6 +511,12 @@ impl Core {
     pub(super) fn repair_answered(&mut self, op: OpId, answer: Answer, effects: &mut Vec<Effect>) {
         match (self.anti_entropy.asked.remove(&op), answer) {
             (None, _) => {}
+            (Some(Asked::Page(partition)), answer) => {
+                self.page_answered(partition, op, answer, effects);
+            }
+            (Some(Asked::PageMerge(partition, page)), answer) => {
+                self.page_merged(partition, page, &answer, effects);
+            }
             (Some(Asked::Exchange(id, _)), Answer::Compared(compared)) => {
                 self.exchange(anti_entropy::Event::Answered(id, Some(compared)), effects);
             }
@@ -583,7 +621,7 @@ impl Core {
     ) {
         self.anti_entropy.repairs.remove(&(peer, slot.0));
         self.anti_entropy.asked.retain(|_, asked| match asked {
-            Asked::Exchange(..) => true,
+            Asked::Exchange(..) | Asked::Page(_) | Asked::PageMerge(..) => true,
             Asked::Rows(node, other) | Asked::Merge(node, other) | Asked::Read(node, other, _) => {
                 (*node, *other) != (peer, slot)
             }
@@ -627,7 +665,7 @@ fn bytes_of(question: &Compare) -> u64 {
     bytes as u64
 }
 
-fn bytes_of_state(key: &[u8], state: &Siblings) -> u64 {
+pub(super) fn bytes_of_state(key: &[u8], state: &Siblings) -> u64 {
     let values: usize = state.versions().values().map(|version| version.content.len()).sum();
     (key.len() + values) as u64
 }

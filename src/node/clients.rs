@@ -61,13 +61,19 @@ impl Core {
                 return self.reply(origin, self.repair_reply(), effects);
             }
             RequestBody::RepairStatus => return self.reply(origin, self.repair_reply(), effects),
+            RequestBody::AcceptLoss { first, last } => {
+                self.accept_loss((*first, *last), effects);
+                return self.reply(origin, self.repair_reply(), effects);
+            }
             RequestBody::Propose { expect, change } => {
                 return self.propose(origin, *expect, change, deadline, effects);
             }
         }
         match self.take_in(&request.body) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
-            Ok(checked) if self.owns(checked.slot) => {
+            Ok(checked)
+                if self.owns(checked.slot) && !self.passes_on(&request.body, checked.slot) =>
+            {
                 self.begin(origin, checked, deadline);
             }
             Ok(checked) => {
@@ -155,6 +161,13 @@ impl Core {
         Ok(checked)
     }
 
+    /// Whether a put is better done by another owner: this one may hold less than stands.
+    fn passes_on(&self, body: &RequestBody, slot: Slot) -> bool {
+        let is_put = matches!(body, RequestBody::Put(_));
+        let mut others = self.preferences.of_slot(slot).owners().filter(|owner| *owner != self.me);
+        is_put && self.is_unsound(slot) && others.any(|owner| self.peers.is_connected(owner))
+    }
+
     fn check(&self, body: &RequestBody) -> Result<Checked, ErrorReply> {
         match body {
             RequestBody::Get(Get { key, r, consistency }) => {
@@ -176,6 +189,7 @@ impl Core {
             | RequestBody::Leaves
             | RequestBody::RepairStart
             | RequestBody::RepairStatus
+            | RequestBody::AcceptLoss { .. }
             | RequestBody::Propose { .. } => {
                 Err(error(ErrorCode::Usage, "only requests about keys are passed on".to_owned()))
             }

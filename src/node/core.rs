@@ -49,6 +49,7 @@ use super::parking::Parking;
 use super::peer_rim::Fence;
 use super::peers::Peers;
 use super::ranges::Ranges;
+use super::refill::Refilling;
 use super::replayed::Replayed;
 use super::start::{StartError, open};
 
@@ -94,6 +95,7 @@ pub struct Core {
     pub(super) forwards: Forwards,
     pub(super) hints: Hints,
     pub(super) anti_entropy: AntiEntropy,
+    pub(super) refilling: Refilling,
     pub(super) next_op: u64,
     pub(super) figures: Figures,
     /// The last [`Effect::Wake`].
@@ -167,6 +169,7 @@ impl Core {
         let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
         let hints = Hints::open(&store, now, &mut rng)?;
         let anti_entropy = AntiEntropy::new(&config, me, &preferences);
+        let refilling = Refilling::open(&store, layout.now.q)?;
         let next_op = rng.random_range(0..1 << FIRST_OP_BITS);
         Ok(Self {
             me,
@@ -199,6 +202,7 @@ impl Core {
             forwards: Forwards::default(),
             hints,
             anti_entropy,
+            refilling,
             next_op,
             figures: Figures::default(),
             woken: 0,
@@ -228,6 +232,7 @@ impl Core {
             Event::PeerUnreachable(peer) => self.peer_unreachable(peer, effects),
             Event::Read { token, result } => self.read_done(token, result, effects),
             Event::Scanned { token, result } => self.slice_done(token, result, effects),
+            Event::Mended { keys, result } => self.mended(&keys, result, effects),
             Event::Stop => {
                 if self.phase == Phase::Running {
                     self.phase = Phase::Draining;
@@ -451,6 +456,7 @@ impl Core {
         self.expire_fenced();
         self.hints_timer(effects);
         self.anti_entropy_timer(effects);
+        self.refill_timer(effects);
     }
 
     fn ask_to_be_woken(&mut self, effects: &mut Vec<Effect>) {
@@ -463,6 +469,7 @@ impl Core {
             self.forwards.wake_at(),
             self.hints.wake_at(),
             self.anti_entropy.wake_at(),
+            self.refilling.wake_at(self.now),
         ];
         let next = rest.into_iter().flatten().fold(agreement, u64::min).max(self.now.monotonic + 1);
         if next < self.woken || self.woken <= self.now.monotonic {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
-use crate::storage::{Found, LogPosition, ReadError, ScanSlice};
+use crate::storage::{Found, KeyRange, LogPosition, ReadError, ScanSlice};
 use crate::wire::client;
 use crate::wire::peer::{PeerFrame, PeerMessage};
 
@@ -63,6 +63,13 @@ pub enum Event {
         /// What it found.
         result: Result<ScanSlice, ReadError>,
     },
+    /// A mending is done: how many holes it mended, or why it could not.
+    Mended {
+        /// As asked for.
+        keys: KeyRange,
+        /// What came of it.
+        result: Result<usize, String>,
+    },
     /// The log is as durable as the sync mode promises up to here.
     Durable(LogPosition),
     /// Stop in good order: take no new requests, finish those in flight, then [`Effect::Stopped`].
@@ -106,6 +113,8 @@ pub enum Effect {
         /// Most bytes, roughly.
         bytes_max: usize,
     },
+    /// `Store::mend(keys)` on a disk thread, then [`Event::Mended`].
+    Mend(KeyRange),
     /// [`Event::Tick`] at these monotonic nanoseconds (the earliest asked for counts).
     Wake(u64),
     /// Dial these peers (id and address), and no others; the runtime keeps trying.

@@ -39,6 +39,7 @@ pub(super) struct Counters {
     pub(super) compare_bytes: u64,
     pub(super) repair_bytes: u64,
     pub(super) recounts: u64,
+    pub(super) refilled_slots: u64,
 }
 
 impl Figures {
@@ -80,6 +81,7 @@ impl Counters {
             hints_stored,
             hints_sent,
             recounts,
+            refilled_slots,
             repair_bytes,
             compare_bytes,
             repaired_keys,
@@ -106,6 +108,7 @@ impl Counters {
             ("compare_bytes", compare_bytes),
             ("repair_bytes", repair_bytes),
             ("recounts", recounts),
+            ("refilled_slots", refilled_slots),
         ];
         named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
     }

@@ -178,6 +178,9 @@ impl Core {
                     self.figures.counters.expired += 1;
                 } else if let Err(refusal) = self.check_fence(asker, &key) {
                     self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
+                } else if request.wants_all() && self.is_unsound(Token::of(&key).slot()) {
+                    let answer = Answer::Refused(Refusal::Refilling);
+                    self.answer(asker, answer, LogPosition::ZERO, effects);
                 } else {
                     self.run_request(stored, asker, &key, &request, standing, effects);
                 }
@@ -221,6 +224,13 @@ impl Core {
         let step = replica::answer(key, &standing.state, request, local);
         let (answer, appended) = self.append(stored, key, step, standing, effects);
         match appended {
+            // It is held; but such a put needs the word of owners that know all that stands.
+            Appended::At(position)
+                if request.is_plain_put() && self.is_unsound(Token::of(key).slot()) =>
+            {
+                let answer = Answer::Refused(Refusal::Refilling);
+                self.answer(asker, answer, position, effects);
+            }
             Appended::At(position) => self.answer(asker, answer, position, effects),
             Appended::Refused(refusal) => {
                 self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);

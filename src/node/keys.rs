@@ -119,6 +119,25 @@ pub fn data_range(slots: (Slot, Slot), after: Option<&(Slot, Bytes)>) -> (Bytes,
     (start, end)
 }
 
+/// The first and the last slot of which there are data keys between two storage keys, inclusive; `None` without any.
+pub fn slots_between(first: &[u8], last: &[u8]) -> Option<(Slot, Slot)> {
+    let slot = |key: &[u8]| {
+        let at = |place: usize| key.get(place).copied().unwrap_or(0);
+        sorting_slot([at(1), at(2)])
+    };
+    let low = match first.first() {
+        Some(&keyspace) if keyspace > DATA => return None,
+        Some(&DATA) => slot(first),
+        Some(_) | None => Slot(0),
+    };
+    let high = match last.first() {
+        Some(&keyspace) if keyspace > DATA => Slot(u16::MAX),
+        Some(&DATA) => slot(last),
+        Some(_) | None => return None,
+    };
+    (low <= high).then_some((low, high))
+}
+
 fn data_at(slot: Slot, key: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(DATA_HEAD_BYTES + key.len());
     bytes.put_u8(DATA);
@@ -177,6 +196,17 @@ mod tests {
         let slot = Token::of(b"k").slot();
         let (start, end) = data_range((slot, slot), Some(&(slot, Bytes::from_static(b"k"))));
         assert!(data_at(slot, b"k") < start && start <= data_at(slot, b"k\0") && start < end);
+    }
+
+    #[test]
+    fn the_slots_of_a_key_range_are_those_of_its_data_keys() {
+        let at = |slot| data_at(Slot(slot), b"k");
+        assert_eq!(slots_between(&at(3), &at(9)), Some((Slot(3), Slot(9))));
+        assert_eq!(slots_between(b"a", &at(9)), Some((Slot(0), Slot(9))));
+        assert_eq!(slots_between(&at(3), &meta(b"clean")), Some((Slot(3), Slot(u16::MAX))));
+        assert_eq!(slots_between(b"d", b"d\x01"), Some((Slot(0), Slot(256))));
+        assert_eq!(slots_between(&meta(b"a"), &meta(b"b")), None);
+        assert_eq!(slots_between(b"a", b"b"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! 'm' "actor"                1 epoch:u32 random:u32 floor:u64           under whom this node mints
 //! 'm' "start/" node:16       1 count:u64 nonce:u64                      another member's start, the first seen with its count
 //! 'm' "address/" node:16     1 peer client http                         where another member listens: bytes behind varint lengths
+//! 'm' "unsound/" block:2     1 slots:u64                                of 64 slots, those whose data may be incomplete here, a bit each
 //! ```
 //! The first byte of each value is the version of its format; another one is refused, never guessed at. Every batch
 //! that holds such a record is durable in each sync mode, but for addresses.
@@ -21,6 +22,7 @@ use crate::cluster::register::RegisterState;
 use crate::cluster::{Addresses, Incarnation, Start};
 use crate::encoding::{DecodeError, Reader, put_bytes};
 use crate::node_id::NodeId;
+use crate::ring::Slot;
 use crate::version::Epoch;
 
 use super::keys;
@@ -65,6 +67,45 @@ pub(super) fn other_start_key(node: NodeId) -> Bytes {
 /// Key of where `node` listens.
 pub(super) fn address_key(node: NodeId) -> Bytes {
     keys::meta(&[&b"address/"[..], node.as_bytes()].concat())
+}
+
+/// Slots of one record of unsound ones.
+pub(super) const UNSOUND_SLOTS: u16 = 64;
+
+/// The first key of the records of unsound slots, and the first that is none.
+pub(super) fn unsound_range() -> (Bytes, Bytes) {
+    (keys::meta(b"unsound/"), keys::meta(b"unsound0"))
+}
+
+/// The slots that share a record with `slot`.
+pub(super) fn unsound_block(slot: Slot) -> impl Iterator<Item = Slot> {
+    let first = slot.0 - slot.0 % UNSOUND_SLOTS;
+    (first..=first + (UNSOUND_SLOTS - 1)).map(Slot)
+}
+
+/// The record that `slot` stands in: `unsound` are the slots of it that are.
+pub(super) fn encode_unsound(slot: Slot, unsound: impl Iterator<Item = Slot>) -> (Bytes, Vec<u8>) {
+    let block = slot.0 / UNSOUND_SLOTS;
+    let bits = unsound.fold(0_u64, |bits, other| bits | 1 << (other.0 % UNSOUND_SLOTS));
+    let mut value = vec![FORMAT];
+    value.extend_from_slice(&bits.to_le_bytes());
+    (keys::meta(&[&b"unsound/"[..], &block.to_le_bytes()].concat()), value)
+}
+
+/// The unsound slots of a record.
+pub(super) fn decode_unsound(key: &[u8], value: &[u8]) -> Result<Vec<Slot>, DecodeError> {
+    let (prefix, _) = unsound_range();
+    let block = key.strip_prefix(&*prefix).ok_or(DecodeError::OutOfRange("unsound slots"))?;
+    let mut block = Reader::new(block);
+    let first = u16::from_le_bytes(block.array()?)
+        .checked_mul(UNSOUND_SLOTS)
+        .ok_or(DecodeError::OutOfRange("block"))?;
+    block.finish()?;
+    let mut reader = open(value)?;
+    let bits = reader.u64()?;
+    reader.finish()?;
+    let is_set = |place: &u16| bits & (1 << *place) != 0;
+    Ok((0..UNSOUND_SLOTS).filter(is_set).map(|place| Slot(first + place)).collect())
 }
 
 pub(super) fn encode_register(state: &RegisterState) -> Vec<u8> {
@@ -212,9 +253,24 @@ mod tests {
         assert_eq!(decode_register(&bytes), Err(DecodeError::OutOfRange("format")));
     }
 
+    #[test]
+    fn unsound_slots_come_back_by_their_block() {
+        let unsound = [Slot(65_472), Slot(65_480), Slot(u16::MAX)];
+        let (key, value) = encode_unsound(Slot(65_490), unsound.into_iter());
+        assert_eq!(key.as_ref(), b"munsound/\xff\x03");
+        assert_eq!(value, [&[1, 1, 1][..], &[0; 5], &[0x80]].concat());
+        assert_eq!(decode_unsound(&key, &value), Ok(unsound.to_vec()));
+        assert_eq!(
+            unsound_block(Slot(65)).collect::<Vec<_>>(),
+            (64..128).map(Slot).collect::<Vec<_>>()
+        );
+        assert!(decode_unsound(b"munsound/\xff\xff", &value).is_err(), "no such block");
+    }
+
     proptest! {
         #[test]
         fn any_bytes_decode_without_panic(bytes: Vec<u8>) {
+            let _ = decode_unsound(&bytes, &bytes);
             let _ = (decode_register(&bytes), decode_start(&bytes), decode_clean(&bytes));
             let _ = (decode_actor(&bytes), decode_addresses(&bytes));
         }

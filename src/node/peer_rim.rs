@@ -91,7 +91,13 @@ impl Core {
             Request::ReadHeld { key } => self.read_held(asker, &key, deadline, effects),
             Request::ReadRange { slots, after, prefix, bytes_max } => {
                 let partitions = [slots.0, slots.1].map(|slot| slot.partition(self.layout.now.q));
-                if partitions[0] == partitions[1] && self.owns(slots.0) && slots.0 <= slots.1 {
+                let is_unsound = !self.refilling.is_empty()
+                    && (slots.0.0..=slots.1.0).any(|slot| self.is_unsound(Slot(slot)));
+                if is_unsound {
+                    let answer = Answer::Refused(Refusal::Refilling);
+                    self.answer(asker, answer, LogPosition::ZERO, effects);
+                } else if partitions[0] == partitions[1] && self.owns(slots.0) && slots.0 <= slots.1
+                {
                     let range = RangeRequest { slots, after, prefix, bytes_max };
                     self.read_range(asker, range, deadline, effects);
                 } else {

@@ -16,7 +16,7 @@ use crate::cluster::register::RegisterState;
 use crate::cluster::{Addresses, Incarnation, Start};
 use crate::encoding::DecodeError;
 use crate::node_id::NodeId;
-use crate::ring::Layout;
+use crate::ring::{Layout, Slot};
 use crate::storage::identity::Identity;
 use crate::storage::{ReadError, Store, SyncError, WriteBatch, WriteError};
 
@@ -96,6 +96,42 @@ pub fn found(
     batch.put(meta::actor_key(), meta::encode_actor(record));
     for (node, addresses) in addresses {
         batch.put(meta::address_key(*node), meta::encode_addresses(addresses));
+    }
+    write_durably(store, batch)
+}
+
+/// Whether the store holds a member's records.
+/// # Errors
+/// [`StartError`].
+pub fn is_founded(store: &Store) -> Result<bool, StartError> {
+    Ok(read(store, "register", &meta::register_key(), meta::decode_register)?.is_some())
+}
+
+/// Makes the empty store of a member that lost its own a member's again: `layout` is the latest that a majority of the
+/// members knows, `last` the latest start of this node that they saw. It votes on no layout before the next one, mints under a new epoch, and gets all its slots from the
+/// others. What the directory's identity says of its epoch was the first one's: chance tells the new one apart.
+/// # Errors
+/// [`StartError::AlreadyFounded`], [`StartError::NotAMember`], or what the store says.
+pub fn begin_again(
+    store: &Store,
+    identity: &Identity,
+    layout: Layout,
+    last: Incarnation,
+) -> Result<(), StartError> {
+    if layout.now.member(identity.node).is_none() {
+        return Err(StartError::NotAMember(identity.node));
+    }
+    if is_founded(store)? {
+        return Err(StartError::AlreadyFounded);
+    }
+    let mut batch = WriteBatch::new();
+    let register = RegisterState::abstaining(layout.into());
+    batch.put(meta::register_key(), meta::encode_register(&register));
+    batch.put(meta::start_key(), meta::encode_start(Start { count: last, nonce: 0 }));
+    let all: Vec<Slot> = (0..=u16::MAX).map(Slot).collect();
+    for block in all.chunks(meta::UNSOUND_SLOTS.into()) {
+        let (key, value) = meta::encode_unsound(block[0], block.iter().copied());
+        batch.put(key, value);
     }
     write_durably(store, batch)
 }

@@ -5,8 +5,10 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crate::cluster::membership::Health;
 use crate::cluster::{Addresses, Time};
 use crate::node_id::NodeId;
+use crate::ring::Slot;
 use crate::wire::client::{
-    Info, LayoutReply, MemberHealth, MemberView, RepairPair, RepairReply, ReplyBody, View,
+    ErrorCode, Info, LayoutReply, MemberHealth, MemberView, RepairPair, RepairReply, Reply,
+    ReplyBody, Request, RequestBody, View,
 };
 
 use super::calls::Origin;
@@ -14,8 +16,20 @@ use super::clients::slots_of;
 use super::core::{Core, Parked};
 use super::event::Effect;
 use super::keys;
+use super::replies::error_reply;
 
 impl Core {
+    /// Tells a caller on the address for nodes who is there, and nothing else.
+    pub fn tell_view(&self, now: Time, request: &Request) -> Reply {
+        let body = if request.body == RequestBody::View {
+            self.view_reply()
+        } else {
+            let text = "this address is for nodes; clients have another one".to_owned();
+            error_reply(ErrorCode::Usage, text)
+        };
+        Reply { id: request.id, sent: now.monotonic, layout: self.layout.version, body }
+    }
+
     pub(super) fn layout_reply(&self) -> ReplyBody {
         let clients = self.layout.now.members.iter().filter_map(|member| {
             let address = self.addresses_of(member.id).client;
@@ -81,6 +95,10 @@ impl Core {
             let mut hasher = Xxh3Default::new();
             for slot in first.0..=last.0 {
                 hasher.update(&self.store.leaf(slot).to_le_bytes());
+                // What is unknown differs from everything.
+                if self.is_unsound(Slot(slot)) {
+                    hasher.update(self.me.as_bytes());
+                }
             }
             hasher.digest()
         };
@@ -97,7 +115,8 @@ impl Core {
             is_running: progress.is_running,
             equal: progress.equal_at.map(|at| self.micros_since(at)),
         });
-        ReplyBody::Repair(RepairReply { pairs: pairs.collect() })
+        let unsound = u32::try_from(self.refilling.len()).unwrap_or(u32::MAX);
+        ReplyBody::Repair(RepairReply { pairs: pairs.collect(), unsound })
     }
 
     fn member_view(&self, node: NodeId) -> MemberView {

@@ -86,6 +86,32 @@ pub enum Request {
     Compare(Compare),
 }
 
+impl Request {
+    /// Whether the answer speaks of all that the replica should hold of its slots.
+    pub const fn wants_all(&self) -> bool {
+        match self {
+            Self::Read { .. } | Self::Recall { .. } | Self::ReadRange { .. } | Self::Compare(_) => {
+                true
+            }
+            Self::Merge { .. } | Self::Hold { .. } | Self::ReadHeld { .. } => false,
+        }
+    }
+
+    /// Whether it is the merge of a put without a context.
+    pub const fn is_plain_put(&self) -> bool {
+        match self {
+            Self::Merge { put: Some(PutTag { plain, .. }), .. } => *plain,
+            Self::Merge { put: None, .. }
+            | Self::Read { .. }
+            | Self::Hold { .. }
+            | Self::ReadHeld { .. }
+            | Self::Recall { .. }
+            | Self::ReadRange { .. }
+            | Self::Compare(_) => false,
+        }
+    }
+}
+
 /// How much a read wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReadWant {
@@ -200,6 +226,9 @@ pub enum Refusal {
     /// The block that holds the key does not match its checksum.
     #[error("the key's range is corrupt here")]
     Corrupt,
+    /// It may hold less than it should, and is getting it back.
+    #[error("refilling what was lost")]
+    Refilling,
     /// No space to accept a write.
     #[error("disk full")]
     DiskFull,

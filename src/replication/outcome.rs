@@ -137,6 +137,9 @@ pub enum FailedWhy {
     /// The key's range is corrupt there.
     #[error("corrupt")]
     Corrupt,
+    /// It lost data and is getting it back.
+    #[error("refilling")]
+    Refilling,
     /// It has no space for writes.
     #[error("disk_full")]
     DiskFull,
@@ -161,9 +164,11 @@ impl FailureKind {
             FailedWhy::Corrupt => Self::Corrupt,
             FailedWhy::Overloaded => Self::Overloaded,
             FailedWhy::DiskFull => Self::DiskFull,
-            FailedWhy::Down | FailedWhy::Unreachable | FailedWhy::Timeout | FailedWhy::Layout => {
-                Self::QuorumUnmet
-            }
+            FailedWhy::Down
+            | FailedWhy::Unreachable
+            | FailedWhy::Timeout
+            | FailedWhy::Layout
+            | FailedWhy::Refilling => Self::QuorumUnmet,
         }
     }
 
@@ -187,6 +192,7 @@ impl From<&Refusal> for FailedWhy {
             Refusal::Expired => Self::Timeout,
             Refusal::Overloaded => Self::Overloaded,
             Refusal::Corrupt => Self::Corrupt,
+            Refusal::Refilling => Self::Refilling,
             Refusal::DiskFull => Self::DiskFull,
         }
     }

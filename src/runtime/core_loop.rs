@@ -25,7 +25,7 @@ use super::hub::{Hub, Phase};
 use super::link::{self, Link};
 use super::listen::{self, Door};
 use super::signals::{Signals, Wish};
-use super::{Ended, Options, RunError, clock, http, takeover};
+use super::{Ended, Options, RunError, bootstrap, clock, http, takeover};
 
 /// Longest time for the last replies to leave once everything is done.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -74,6 +74,9 @@ pub fn run(options: &Options) -> Result<Ended, RunError> {
 async fn live(options: &Options) -> Result<Ended, RunError> {
     let mut signals = Signals::new()?;
     let Opened { identity, store, replayed, _lock } = open(options).await?;
+    if bootstrap::is_needed(&store)? {
+        bootstrap::begin_again(options, &identity, &store).await?;
+    }
     let (listeners, addresses) = listen_everywhere(options).await?;
     let mut rng = ChaCha8Rng::from_seed(seed()?);
     let config = core_config(options, identity, addresses);
@@ -149,7 +152,7 @@ fn check_identity(options: &Options, identity: &Identity) -> Result<(), RunError
     Ok(())
 }
 
-fn not_started(options: &Options, source: StartError) -> RunError {
+pub(super) fn not_started(options: &Options, source: StartError) -> RunError {
     let dir = options.data_dir.clone();
     match source {
         StartError::NotFounded => RunError::NotFounded { dir },
@@ -302,6 +305,7 @@ impl Drive {
             Effect::Scan { token, start, end, entries_max, bytes_max } => {
                 self.disk.read(Read::Scan { token, start, end, entries_max, bytes_max });
             }
+            Effect::Mend(keys) => self.disk.read(Read::Mend(keys)),
             Effect::Wake(at) => self.wake = self.wake.min(at),
             Effect::Peers(peers) => self.link_up(peers),
             Effect::Introduce { address, message } => {

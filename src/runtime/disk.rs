@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::node::{Event, ReadToken, ScanToken};
-use crate::storage::{JobError, LogPosition, Store, SyncMode};
+use crate::storage::{JobError, KeyRange, LogPosition, Store, SyncMode};
 
 use super::RunError;
 use super::workers::{JobFailure, Workers};
@@ -27,7 +27,7 @@ pub(super) enum News {
     Fatal(String),
 }
 
-/// A read that may wait for the disk.
+/// What Core wants of the store that may wait for the disk.
 #[derive(Debug)]
 pub(super) enum Read {
     /// One key.
@@ -37,6 +37,8 @@ pub(super) enum Read {
         /// The storage key.
         key: Bytes,
     },
+    /// `Store::mend`.
+    Mend(KeyRange),
     /// A slice of a scan.
     Scan {
         /// Core's number for it.
@@ -183,6 +185,10 @@ fn read(store: &Store, desk: &Desk<Read>, news: &UnboundedSender<News>) {
             Turn::Work(Read::Scan { token, start, end, entries_max, bytes_max }) => {
                 let result = store.scan_slice(&start, end.as_deref(), entries_max, bytes_max);
                 Event::Scanned { token, result }
+            }
+            Turn::Work(Read::Mend(keys)) => {
+                let result = store.mend(&keys).map_err(|error| error.to_string());
+                Event::Mended { keys, result }
             }
             Turn::Nothing => continue,
             Turn::Closed => return,

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
+use crate::wire::client::Request;
+use crate::wire::frame::{self, Frames, HANDSHAKE_BYTES_MAX};
 use crate::wire::handshake::{RefusalCode, Role, Welcome};
 
 use super::hub::{Hub, Phase};
@@ -167,10 +170,9 @@ where
         (Door::Clients, Role::Peer { .. }) => {
             refuse(RefusalCode::Protocol, "this address is for clients; nodes have another one")
         }
-        (Door::Peers, Role::Client { .. }) => {
-            refuse(RefusalCode::Protocol, "this address is for nodes; clients have another one")
-        }
-        (Door::Clients, Role::Client { .. }) | (Door::Peers, Role::Peer { .. }) => {
+        // On the address for nodes a client learns who is there and no more: a member that lost its data asks so.
+        (Door::Clients, Role::Client { .. })
+        | (Door::Peers, Role::Client { .. } | Role::Peer { .. }) => {
             hub.core.borrow_mut().admit(clock::now(), &hello)
         }
     };
@@ -186,10 +188,27 @@ where
     hub.news.notify_one();
     match hello.role {
         Role::Peer { node, .. } => peers::serve(&hub, node, frames).await,
+        Role::Client { .. } if door == Door::Peers => tell_view(&hub, frames, writer).await,
         Role::Client { .. } if hub.phase.get() == Phase::Serving => {
             clients::serve(hub, frames, writer).await;
         }
         Role::Client { .. } => {}
+    }
+}
+
+/// Answers one request on the address for nodes: who is there, or that this is the wrong address.
+async fn tell_view<R, W>(hub: &Hub, frames: Frames<R>, writer: W)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut incoming = frame::incoming::<_, Request>(frames, HANDSHAKE_BYTES_MAX);
+    let asked = tokio::time::timeout(handshake::HANDSHAKE_MAX, incoming.next()).await;
+    if let Ok(Some(Ok(request))) = asked {
+        let reply = hub.core.borrow().tell_view(clock::now(), &request);
+        let mut outgoing = frame::outgoing(writer, hub.frame_bytes_max);
+        // It may not wait for it.
+        let _ = tokio::time::timeout(handshake::HANDSHAKE_MAX, outgoing.send(reply)).await;
     }
 }
 

@@ -12,6 +12,7 @@
 //! leaves with one write for each connection. Nothing waits for room: a client past its limit is not read, a peer whose
 //! queue is full is unreachable.
 
+mod bootstrap;
 mod clients;
 mod clock;
 mod core_loop;
@@ -92,6 +93,12 @@ pub enum RunError {
     /// The data directory holds no node.
     #[error("{} is no data directory of a node: `kvnode init` founds a cluster, `kvnode dev` starts one", .dir.display())]
     NotFounded {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The data directory holds an identity and nothing else, and nobody is known to ask.
+    #[error("{} holds an identity and no data: name other members in node.seeds, and the node gets its data back from them", .dir.display())]
+    Lost {
         /// The directory.
         dir: PathBuf,
     },

@@ -47,6 +47,13 @@ pub enum RequestBody {
     RepairStart,
     /// How far this node's repairs are.
     RepairStatus,
+    /// What the unsound slots from the first to the last still lack here is lost; they answer again.
+    AcceptLoss {
+        /// The first.
+        first: Slot,
+        /// The last.
+        last: Slot,
+    },
     /// Propose the next layout: one-step changes only.
     Propose {
         /// The version it was planned against.
@@ -357,6 +364,9 @@ pub struct Info {
 pub struct RepairReply {
     /// Each member with which it shares slots.
     pub pairs: Vec<RepairPair>,
+    /// Slots whose data may be incomplete here, and which other owners give back.
+    #[serde(default)]
+    pub unsound: u32,
 }
 
 /// The comparison of two replicas, as one of them sees it.

@@ -26,6 +26,7 @@ mod node_dev;
 mod node_fixture;
 mod node_init;
 mod node_run;
+mod refill;
 mod repair;
 mod ring_offline;
 mod sstable_live;

@@ -8,7 +8,7 @@ use kvkit::node::{Caller, Effect, Event, ReadToken, ScanToken, Severity, found};
 use kvkit::node_id::{ClusterId, NodeId};
 use kvkit::ring::{Layout, Member, Mode, Weight};
 use kvkit::storage::vfs::simulated::{Disk, Unsynced};
-use kvkit::storage::{Identity, IdentityEpoch, Job};
+use kvkit::storage::{Identity, IdentityEpoch, Job, KeyRange};
 use kvkit::wire::client::{Reply, Request};
 use kvkit::wire::handshake::Welcome;
 use kvkit::wire::peer::PeerFrame;
@@ -42,6 +42,11 @@ pub struct Shape {
 /// What will happen.
 #[derive(Debug)]
 enum Happening {
+    Mend {
+        node: Node,
+        life: u64,
+        keys: KeyRange,
+    },
     Wake {
         node: Node,
         life: u64,
@@ -361,6 +366,12 @@ impl World {
                     self.feed_unless_crashed(node, Event::Scanned { token, result });
                 }
             }
+            Happening::Mend { node, life, keys } => {
+                if let Some(store) = self.store(node, life) {
+                    let result = store.mend(&keys).map_err(|error| error.to_string());
+                    self.feed_unless_crashed(node, Event::Mended { keys, result });
+                }
+            }
             Happening::Synced { node, life, upto } => self.synced(node, life, upto),
             Happening::Job { node, life } => self.job(node, life),
             Happening::Request { node, life, caller, request } => {
@@ -437,6 +448,10 @@ impl World {
             Effect::Scan { token, start, end, entries_max, bytes_max } => {
                 let (delay, most) = (self.disk_time(), (entries_max, bytes_max));
                 self.at(delay, Happening::Scan { node, life, token, start, end, most });
+            }
+            Effect::Mend(keys) => {
+                let delay = self.disk_time();
+                self.at(delay, Happening::Mend { node, life, keys });
             }
             Effect::Wake(monotonic) => {
                 let ahead = monotonic.saturating_sub(self.replicas[node].time(self.now).monotonic);

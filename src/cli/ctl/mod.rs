@@ -186,6 +186,9 @@ kvctl export -r all > /dev/null && kvctl wait converged",
                         repair::start(args, &session, &common, out).await
                     }
                     repair::RepairCommand::Status => repair::status(&session, &common, out).await,
+                    repair::RepairCommand::AcceptLoss(args) => {
+                        repair::accept_loss(args, &session, &common, out).await
+                    }
                 }
             }),
             Command::Context(context::ContextCommand::Decode(args)) => {

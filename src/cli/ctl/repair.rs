@@ -12,7 +12,7 @@ use crate::cli::human;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
 use crate::cli::table::{Side, Table};
-use crate::ring::Member;
+use crate::ring::{Member, Slot};
 use crate::wire::client::{MemberHealth, RepairPair, RepairReply, ReplyBody, RequestBody};
 
 use super::status::{Sight, by_name};
@@ -23,6 +23,8 @@ pub(crate) enum RepairCommand {
     Start(StartArgs),
     /// Show how far each node's comparisons are
     Status,
+    /// Give up what a node lost and no replica can give back: its slots answer again
+    AcceptLoss(AcceptLossArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -31,6 +33,22 @@ pub(crate) struct StartArgs {
     #[arg(value_name = "NAME")]
     nodes: Vec<String>,
     /// Only say which nodes would
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AcceptLossArgs {
+    /// The node that lost data
+    #[arg(value_name = "NAME")]
+    node: String,
+    /// Its slots: `all`, `7` or `0-63`
+    #[arg(value_name = "SLOTS", value_parser = parse_slots)]
+    slots: (Slot, Slot),
+    /// Yes, what no other replica holds is lost
+    #[arg(short, long)]
+    yes: bool,
+    /// Only print how many slots wait there
     #[arg(short = 'n', long)]
     dry_run: bool,
 }
@@ -97,11 +115,12 @@ pub(crate) async fn status(
         (member, session.call(Some(member.id), RequestBody::RepairStatus).await)
     }))
     .await;
-    let mut rows = Vec::new();
+    let (mut rows, mut refilling) = (Vec::new(), Vec::new());
     for (member, reply) in replies {
         match reply {
-            Ok(ReplyBody::Repair(RepairReply { pairs })) => {
+            Ok(ReplyBody::Repair(RepairReply { pairs, unsound })) => {
                 rows.extend(pairs.into_iter().map(|pair| (member.name.clone(), pair)));
+                refilling.extend((unsound > 0).then_some((member.name.clone(), unsound)));
             }
             Ok(_) => return Err(Failure::new(Exit::Protocol, "repair got another reply").into()),
             Err(failure) => {
@@ -121,6 +140,10 @@ pub(crate) async fn status(
                 .field("slots_left", pair.left)
                 .field("running", pair.is_running)
                 .field("equal_us_ago", pair.equal);
+            writeln!(out, "{}", object.finish())?;
+        }
+        for (node, unsound) in refilling {
+            let object = Object::new("refill").field("node", node).field("slots_left", unsound);
             writeln!(out, "{}", object.finish())?;
         }
         return Ok(Exit::Done);
@@ -148,5 +171,64 @@ pub(crate) async fn status(
         Format::Plain => table.write_plain(out)?,
         Format::Human | Format::Json => table.write(out)?,
     }
+    for (node, unsound) in refilling {
+        let slots = common.count(unsound.into());
+        writeln!(
+            std::io::stderr().lock(),
+            "kvctl: {node} lost data and is getting it back: {slots} slots left"
+        )?;
+    }
     Ok(Exit::Done)
+}
+
+/// `repair accept-loss`.
+pub(crate) async fn accept_loss(
+    args: &AcceptLossArgs,
+    session: &Session,
+    common: &Common,
+    out: &mut dyn Write,
+) -> anyhow::Result<Exit> {
+    let sight = Sight::take(session).await?;
+    let Some(member) = sight.view.layout.now.named(&args.node) else {
+        return Err(Failure::usage(format!("no member is named `{}`", args.node)).into());
+    };
+    if !args.yes && !args.dry_run {
+        let why = "what no other replica holds of these slots is lost for good: say --yes";
+        return Err(Failure::usage(why).into());
+    }
+    let (first, last) = args.slots;
+    let body = if args.dry_run {
+        RequestBody::RepairStatus
+    } else {
+        RequestBody::AcceptLoss { first, last }
+    };
+    let ReplyBody::Repair(RepairReply { unsound, .. }) =
+        session.call(Some(member.id), body).await?
+    else {
+        return Err(Failure::new(Exit::Protocol, "repair got another reply").into());
+    };
+    if common.format() == Format::Json {
+        let object =
+            Object::new("refill").field("node", args.node.as_str()).field("slots_left", unsound);
+        writeln!(out, "{}", object.finish())?;
+    } else if args.dry_run {
+        writeln!(out, "{unsound}")?;
+    }
+    Ok(Exit::Done)
+}
+
+/// `all`, `7` or `0-63`.
+fn parse_slots(text: &str) -> Result<(Slot, Slot), String> {
+    let slot =
+        |text: &str| text.parse().map(Slot).map_err(|_| format!("`{text}` is no slot: 0 to 65535"));
+    let (first, last) = match text.split_once('-') {
+        _ if text == "all" => (Slot(0), Slot(u16::MAX)),
+        Some((first, last)) => (slot(first)?, slot(last)?),
+        None => (slot(text)?, slot(text)?),
+    };
+    if first <= last {
+        Ok((first, last))
+    } else {
+        Err(format!("{text}: the first slot is the larger"))
+    }
 }

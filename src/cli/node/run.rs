@@ -132,7 +132,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn exit(error: &RunError) -> Exit {
     match error {
-        RunError::NotFounded { .. } => Exit::Config,
+        RunError::NotFounded { .. } | RunError::Lost { .. } => Exit::Config,
         RunError::WrongIdentity { .. } => Exit::Protocol,
         RunError::Lock(LockError::Held { .. }) => Exit::TryAgain,
         RunError::Lock(LockError::Io { source, .. })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::COUNTER_MAX;
 use crate::node_id::NodeId;
 use crate::ring::Layout;
 
@@ -101,5 +102,14 @@ impl RegisterState {
     pub fn new(chosen: Arc<Layout>) -> Self {
         let version = chosen.version + 1;
         Self { chosen, vote: Vote { version, promised: None, accepted: None } }
+    }
+
+    /// The state of a node that knows `chosen`, and may have voted since: it lost its own state, so it has promised a
+    /// ballot that no proposer reaches, and votes again from the version after the next one.
+    pub fn abstaining(chosen: Arc<Layout>) -> Self {
+        let ballot = Ballot { round: COUNTER_MAX + 1, node: NodeId::from_bytes([u8::MAX; 16]) };
+        let mut state = Self::new(chosen);
+        state.vote.promised = Some(ballot);
+        state
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -42,6 +42,8 @@ pub struct UnreadableKeys {
     pub first: Bytes,
     /// The greatest.
     pub last: Bytes,
+    /// Whether the table is set aside: [`Store::mend`] takes it from here.
+    pub is_lost: bool,
 }
 
 /// A damaged table that a merge put away.
@@ -160,7 +162,7 @@ impl Store {
             tables_by_level,
             table_bytes,
             tables_damaged,
-            unreadable: self.unreadable(&memory.levels),
+            unreadable: self.unreadable_of(&memory.levels),
             set_aside: self.set_aside(),
             log_bytes: memory.buffer.appended().get() - memory.floor.get(),
             memtable_bytes: memtables().map(|table| table.bytes() as u64).sum(),
@@ -179,15 +181,22 @@ impl Store {
         }
     }
 
+    /// What cannot be read: see [`Stats::unreadable`].
+    pub fn unreadable(&self) -> Vec<UnreadableKeys> {
+        let levels = Arc::clone(&self.memory().levels);
+        self.unreadable_of(&levels)
+    }
+
     /// What is damaged of the tables that are still there.
-    fn unreadable(&self, levels: &Levels) -> Vec<UnreadableKeys> {
+    fn unreadable_of(&self, levels: &Levels) -> Vec<UnreadableKeys> {
         let found = lock(&self.bad_blocks.found);
         let mut unreadable = Vec::new();
         for live in levels.tables() {
             let file = self.directory.table(live.meta.number);
             let mut push = |offset, keys: &KeyRange| {
                 let KeyRange { first, last } = keys.clone();
-                unreadable.push(UnreadableKeys { file: file.clone(), offset, first, last });
+                let file = file.clone();
+                unreadable.push(UnreadableKeys { file, offset, first, last, is_lost: false });
             };
             if let Err(damage) = &live.table {
                 push(damage.offset, &live.meta.keys());
@@ -198,7 +207,7 @@ impl Store {
             for hole in live.meta.holes.iter().filter(|hole| !hole.is_mended) {
                 let KeyRange { first, last } = hole.keys.clone();
                 let file = self.directory.set_aside(hole.lost_with);
-                unreadable.push(UnreadableKeys { file, offset: 0, first, last });
+                unreadable.push(UnreadableKeys { file, offset: 0, first, last, is_lost: true });
             }
         }
         unreadable

@@ -1,0 +1,347 @@
+//! Refilling unsound slots: what [`Refill`] wants is carried out here, and damage of the store is noticed (DESIGN §5,
+//! §7).
+//!
+//! ```text
+//! a bad block ──merge of its table──▶ a hole ──mended──▶ its slots refilled ──leaves worked out──▶ sound
+//!      └ its slots are unsound, durably, before anything is mended: a start in between refills them
+//! ```
+//! Invariant: a key that cannot be read, or whose state may be incomplete, is in an unsound slot until it is refilled.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::node_id::NodeId;
+use crate::replication::anti_entropy::refill::{self, Refill};
+use crate::replication::{Answer, OpId, RangeEntry, RangePage, Request};
+use crate::ring::{Partition, Slot};
+use crate::storage::{KeyRange, LogPosition, Store, UnreadableKeys, WriteBatch};
+
+use super::core::Core;
+use super::event::{Effect, Severity};
+use super::key_work::{Asker, KeyWork};
+use super::start::StartError;
+use super::{keys, meta};
+
+/// Bytes of one page, roughly.
+const PAGE_BYTES: u32 = 1 << 20;
+
+/// How far a node is with what it lost.
+#[derive(Debug, Default)]
+pub(super) struct Refilling {
+    machine: Refill,
+    /// Slots with keys that cannot be read yet: refilled once that is mended.
+    damaged: BTreeSet<u16>,
+    /// Ranges under mending.
+    mending: Vec<KeyRange>,
+    /// Pages on their way, or being merged.
+    pages: BTreeMap<Partition, Page>,
+    /// Slots whose leaves are being worked out before they are sound.
+    recounting: BTreeSet<u16>,
+    /// Where the last mark stands in the log.
+    marked_at: LogPosition,
+}
+
+/// A page of a partition.
+#[derive(Debug)]
+struct Page {
+    source: NodeId,
+    op: OpId,
+    /// Merges that are not durable yet.
+    waiting: usize,
+    next: Option<(Slot, Bytes)>,
+    bytes: u64,
+}
+
+impl Refilling {
+    /// What the store has on record.
+    pub(super) fn open(store: &Store, q: u32) -> Result<Self, StartError> {
+        let mut refilling = Self::default();
+        let (start, end) = meta::unsound_range();
+        for entry in store.scan(&start, Some(&end)) {
+            let malformed =
+                |source| StartError::Malformed { record: "unsound slots".to_owned(), source };
+            let (key, value) = entry.map_err(|source| StartError::Read {
+                record: "unsound slots".to_owned(),
+                source: source.into(),
+            })?;
+            let slots = meta::decode_unsound(&key, &value).map_err(malformed)?;
+            refilling.machine.begin(q, slots);
+        }
+        Ok(refilling)
+    }
+
+    /// How many slots are unsound.
+    pub(super) fn len(&self) -> usize {
+        let damaged = self.damaged.iter().copied().map(Slot);
+        let refilling: BTreeSet<Slot> = self.machine.slots().collect();
+        refilling.len() + damaged.filter(|slot| !refilling.contains(slot)).count()
+    }
+
+    /// Whether every slot is sound.
+    pub(super) fn is_empty(&self) -> bool {
+        self.machine.is_empty() && self.damaged.is_empty()
+    }
+
+    pub(super) fn is_unsound(&self, q: u32, slot: Slot) -> bool {
+        self.machine.is_unsound(q, slot) || self.damaged.contains(&slot.0)
+    }
+
+    /// When the machine wants a tick.
+    pub(super) fn wake_at(&self, now: crate::cluster::Time) -> Option<u64> {
+        self.machine.wake_at(now).map(|at| at.monotonic)
+    }
+
+    /// The records that `slots` stand in.
+    fn marks(&self, q: u32, slots: &[Slot]) -> BTreeMap<Bytes, Vec<u8>> {
+        let records = slots.iter().map(|slot| {
+            let block = meta::unsound_block(*slot);
+            meta::encode_unsound(*slot, block.filter(|slot| self.is_unsound(q, *slot)))
+        });
+        records.collect()
+    }
+
+    fn is_waiting_for(&self, partition: Partition, op: OpId) -> bool {
+        self.pages.get(&partition).is_some_and(|page| page.op == op)
+    }
+}
+
+impl Core {
+    /// Whether `slot` may hold less here than it should.
+    pub(super) fn is_unsound(&self, slot: Slot) -> bool {
+        self.refilling.is_unsound(self.layout.now.q, slot)
+    }
+
+    /// Looks whether the store found damage since the last time, and whether some can be mended.
+    pub(super) fn look_for_damage(&mut self, effects: &mut Vec<Effect>) {
+        let unreadable = self.store.unreadable();
+        let damaged: BTreeSet<u16> = unreadable
+            .iter()
+            .filter_map(|damage| keys::slots_between(&damage.first, &damage.last))
+            .flat_map(|(first, last)| first.0..=last.0)
+            .collect();
+        let found: Vec<Slot> =
+            damaged.difference(&self.refilling.damaged).copied().map(Slot).collect();
+        if !found.is_empty() {
+            self.mark_unsound(&found, effects);
+        }
+        let mended: Vec<Slot> =
+            self.refilling.damaged.difference(&damaged).copied().map(Slot).collect();
+        if !mended.is_empty() {
+            for slot in &mended {
+                self.refilling.damaged.remove(&slot.0);
+            }
+            self.refilling.machine.begin(self.layout.now.q, mended);
+        }
+        self.mend(&unreadable, effects);
+    }
+
+    /// Damage that is a hole of a table by now, and whose slots are marked durably, can be mended.
+    fn mend(&mut self, unreadable: &[UnreadableKeys], effects: &mut Vec<Effect>) {
+        for damage in unreadable.iter().filter(|damage| damage.is_lost) {
+            let keys = KeyRange { first: damage.first.clone(), last: damage.last.clone() };
+            if self.store.synced() < self.refilling.marked_at
+                || self.refilling.mending.contains(&keys)
+            {
+                continue;
+            }
+            self.refilling.mending.push(keys.clone());
+            effects.push(Effect::Mend(keys));
+        }
+    }
+
+    /// A mending is done, or could not be.
+    pub(super) fn mended(
+        &mut self,
+        keys: &KeyRange,
+        result: Result<usize, String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.refilling.mending.retain(|other| other != keys);
+        if let Err(error) = result {
+            effects.push(Effect::Log(Severity::Warn, format!("cannot mend: {error}")));
+        }
+        self.look_for_damage(effects);
+    }
+
+    /// Records that these slots may hold less than they should. What cannot be read may have been minted here: the
+    /// epoch rises with it.
+    fn mark_unsound(&mut self, slots: &[Slot], effects: &mut Vec<Effect>) {
+        let text = format!("{} slots hold damaged data: other replicas give it back", slots.len());
+        self.alarm(text, effects);
+        self.raise_epoch("states were lost with damaged data", effects);
+        self.refilling.damaged.extend(slots.iter().map(|slot| slot.0));
+        let mut batch = WriteBatch::new();
+        for (key, value) in self.refilling.marks(self.layout.now.q, slots) {
+            batch.put(key, value);
+        }
+        batch.durable().on_reserve();
+        self.lineage.record(&mut batch);
+        match self.write(batch, effects) {
+            Ok(position) => {
+                self.lineage.recorded();
+                self.refilling.marked_at = position;
+            }
+            Err(error) => self.end(format!("damaged slots cannot be recorded: {error}"), effects),
+        }
+    }
+
+    /// Wakes the machine where it asked for it.
+    pub(super) fn refill_timer(&mut self, effects: &mut Vec<Effect>) {
+        if !self.refilling.machine.is_empty() {
+            self.refill(refill::Event::Tick, effects);
+        }
+    }
+
+    fn refill(&mut self, event: refill::Event, effects: &mut Vec<Effect>) {
+        let mut wanted = Vec::new();
+        let (peers, membership, me) = (&self.peers, &self.membership, self.me);
+        let reachable = |node| node != me && peers.is_connected(node) && membership.is_up(node);
+        let rate = self.config.repair_rate;
+        let machine = &mut self.refilling.machine;
+        machine.handle(self.now, event, &self.preferences, &reachable, rate, &mut wanted);
+        for wanted in wanted {
+            match wanted {
+                refill::Effect::Fetch { source, slots, after } => {
+                    let partition = slots.0.partition(self.layout.now.q);
+                    let op = self.anti_entropy.op_of_page(partition);
+                    let page = Page { source, op, waiting: 0, next: None, bytes: 0 };
+                    self.refilling.pages.insert(partition, page);
+                    let prefix = Bytes::new();
+                    let body = Request::ReadRange { slots, after, prefix, bytes_max: PAGE_BYTES };
+                    self.ask_peer(source, op, body, effects);
+                }
+                refill::Effect::Refilled(slots) => {
+                    for slot in slots {
+                        self.refilling.recounting.insert(slot.0);
+                        self.recount(slot, effects);
+                    }
+                }
+            }
+        }
+    }
+
+    /// An owner answered with a page, or did not.
+    pub(super) fn page_answered(
+        &mut self,
+        partition: Partition,
+        op: OpId,
+        answer: Answer,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.refilling.is_waiting_for(partition, op) {
+            return;
+        }
+        let Answer::Range(RangePage { entries, complete }) = answer else {
+            return self.page_failed(partition, effects);
+        };
+        let Some(page) = self.refilling.pages.get_mut(&partition) else { return };
+        page.waiting = entries.len();
+        page.next = match entries.last() {
+            Some(last) if !complete => Some((last.slot, last.key.clone())),
+            Some(_) | None => None,
+        };
+        if entries.is_empty() {
+            return self.page_done(partition, effects);
+        }
+        let deadline = u64::MAX;
+        for RangeEntry { key, state, .. } in entries {
+            let bytes = super::anti_entropy::bytes_of_state(&key, &state);
+            if let Some(page) = self.refilling.pages.get_mut(&partition) {
+                page.bytes += bytes;
+            }
+            self.figures.counters.repair_bytes += bytes;
+            let asker = Asker::Repair { op: self.anti_entropy.op_of_merge(partition, op) };
+            let request = Request::Merge { key: key.clone(), state, put: None };
+            self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
+        }
+    }
+
+    /// One state of a page is merged durably, or was refused.
+    pub(super) fn page_merged(
+        &mut self,
+        partition: Partition,
+        op: OpId,
+        answer: &Answer,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.refilling.is_waiting_for(partition, op) {
+            return;
+        }
+        let Some(page) = self.refilling.pages.get_mut(&partition) else { return };
+        if !matches!(answer, Answer::Merged(_)) {
+            return self.page_failed(partition, effects);
+        }
+        self.figures.counters.repaired_keys += 1;
+        page.waiting -= 1;
+        if page.waiting == 0 {
+            self.page_done(partition, effects);
+        }
+    }
+
+    fn page_done(&mut self, partition: Partition, effects: &mut Vec<Effect>) {
+        let Some(Page { source, next, bytes, .. }) = self.refilling.pages.remove(&partition) else {
+            return;
+        };
+        self.refill(refill::Event::Merged { partition, source, next, bytes }, effects);
+    }
+
+    fn page_failed(&mut self, partition: Partition, effects: &mut Vec<Effect>) {
+        if let Some(page) = self.refilling.pages.remove(&partition) {
+            let event = refill::Event::Failed { partition, source: page.source };
+            self.refill(event, effects);
+        }
+    }
+
+    /// The leaf of `slot` is that of its keys.
+    pub(super) fn leaf_is_right(&mut self, slot: Slot, effects: &mut Vec<Effect>) {
+        if self.refilling.recounting.remove(&slot.0) {
+            self.figures.counters.refilled_slots += 1;
+            self.end_refill(&[slot], effects);
+        }
+    }
+
+    /// The leaf of `slot` could not be worked out: it is refilled once more.
+    pub(super) fn leaf_is_unknown(&mut self, slot: Slot) {
+        if self.refilling.recounting.remove(&slot.0) {
+            self.refilling.machine.begin(self.layout.now.q, [slot]);
+        }
+    }
+
+    /// No page comes from `node` any more.
+    pub(super) fn pages_unreachable(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
+        let pages = self.refilling.pages.iter().filter(|(_, page)| page.source == node);
+        let lost: Vec<Partition> = pages.map(|(partition, _)| *partition).collect();
+        for partition in lost {
+            self.page_failed(partition, effects);
+        }
+    }
+
+    /// An operator says that what these slots still lack is lost.
+    pub(super) fn accept_loss(&mut self, slots: (Slot, Slot), effects: &mut Vec<Effect>) -> usize {
+        let unsound: Vec<Slot> = self
+            .refilling
+            .machine
+            .slots()
+            .filter(|slot| slots.0 <= *slot && *slot <= slots.1)
+            .collect();
+        self.end_refill(&unsound, effects);
+        unsound.len()
+    }
+
+    /// These slots are sound from now on.
+    fn end_refill(&mut self, slots: &[Slot], effects: &mut Vec<Effect>) {
+        let q = self.layout.now.q;
+        self.refilling.machine.end(q, slots);
+        let mut batch = WriteBatch::new();
+        for (key, value) in self.refilling.marks(q, slots) {
+            batch.put(key, value);
+        }
+        // A mark that stays makes the next start refill once more.
+        let _ = self.write(batch, effects);
+        if self.refilling.is_empty() {
+            effects.push(Effect::Log(Severity::Info, "all lost data is refilled".to_owned()));
+            self.layout_for_repairs(effects);
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Refilling: what was lost with a disk, a table or a log is brought back from the other owners (DESIGN §7).
+//!
+//! A slot whose data may be incomplete is *unsound*: it takes writes, and answers no read. It is sound again once every
+//! state, tombstones too, of enough sound owners was merged: k = min(max(r, N − w + 1), N − 1), so that whatever a
+//! quorum may know through this node is here again. Slots are refilled a partition at a time, page by page, from one
+//! owner after the other.
+//!
+//! ```text
+//! unsound ──▶ page, page, … from owner 1 ──▶ … from owner k ──▶ leaves worked out anew ──▶ sound
+//! ```
+//! With k = 0, or too few sound owners left, a slot stays unsound until they are back or an operator accepts the loss.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::cluster::Time;
+use crate::node_id::NodeId;
+use crate::ring::{Partition, Preferences, Ring, Slot};
+
+/// Partitions refilled at once.
+const PARTITIONS_IN_FLIGHT: usize = 8;
+/// The pause after an owner could not give a page, doubled each time, at most.
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// An owner that gives no page for so long is asked again.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// The unsound slots of a node.
+#[derive(Debug, Default)]
+pub struct Refill {
+    partitions: BTreeMap<Partition, Unsound>,
+    /// When what was moved is paid for.
+    paid_at: Option<Time>,
+}
+
+/// What reaches the machine.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A page was merged, durably.
+    Merged {
+        /// Of which partition.
+        partition: Partition,
+        /// From whom.
+        source: NodeId,
+        /// Behind what the next page begins; `None` when that was the last.
+        next: Option<(Slot, Bytes)>,
+        /// Bytes of its states.
+        bytes: u64,
+    },
+    /// An owner gave no page, or it could not be merged.
+    Failed {
+        /// Of which partition.
+        partition: Partition,
+        /// Who.
+        source: NodeId,
+    },
+    /// Time has passed, or an owner can be reached again.
+    Tick,
+}
+
+/// What shall happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask this owner for a page, and merge it.
+    Fetch {
+        /// Whom.
+        source: NodeId,
+        /// First and last slot.
+        slots: (Slot, Slot),
+        /// Behind what it begins.
+        after: Option<(Slot, Bytes)>,
+    },
+    /// These slots have all that they can get: work their leaves out and let them be sound.
+    Refilled(Vec<Slot>),
+}
+
+#[derive(Debug)]
+struct Unsound {
+    slots: BTreeSet<u16>,
+    /// Owners from whom all was merged.
+    merged: BTreeSet<NodeId>,
+    fetching: Option<Fetching>,
+    again_at: Time,
+    pause: Duration,
+    /// Done; its leaves are being worked out.
+    is_refilled: bool,
+}
+
+#[derive(Debug)]
+struct Fetching {
+    source: NodeId,
+    since: Time,
+}
+
+/// How many sound owners must have given all of a slot; 0 where there are none to ask.
+pub fn sources_needed(ring: &Ring) -> usize {
+    let (n, r, w) = (ring.effective_n(), ring.effective_r(), ring.effective_w());
+    r.max(n + 1 - w).min(n - 1)
+}
+
+impl Refill {
+    /// These slots are unsound from now on, whatever was merged before.
+    pub fn begin(&mut self, q: u32, slots: impl IntoIterator<Item = Slot>) {
+        for slot in slots {
+            let unsound = self.partitions.entry(slot.partition(q)).or_insert_with(Unsound::new);
+            unsound.slots.insert(slot.0);
+            unsound.merged.clear();
+            unsound.fetching = None;
+            unsound.is_refilled = false;
+        }
+    }
+
+    /// Whether `slot`, of a ring of `q` partitions, is unsound.
+    pub fn is_unsound(&self, q: u32, slot: Slot) -> bool {
+        !self.partitions.is_empty()
+            && self
+                .partitions
+                .get(&slot.partition(q))
+                .is_some_and(|unsound| unsound.slots.contains(&slot.0))
+    }
+
+    /// Whether every slot is sound.
+    pub fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
+    /// How many slots are unsound.
+    pub fn len(&self) -> usize {
+        self.partitions.values().map(|unsound| unsound.slots.len()).sum()
+    }
+
+    /// All of them.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.partitions.values().flat_map(|unsound| unsound.slots.iter().copied().map(Slot))
+    }
+
+    /// These slots are sound: refilled, or their loss was accepted.
+    pub fn end(&mut self, q: u32, slots: &[Slot]) {
+        for slot in slots {
+            let partition = slot.partition(q);
+            if let Some(unsound) = self.partitions.get_mut(&partition) {
+                unsound.slots.remove(&slot.0);
+                if unsound.slots.is_empty() {
+                    self.partitions.remove(&partition);
+                }
+            }
+        }
+    }
+
+    /// Folds one event in; what must happen next is appended to `effects`. At most `rate` bytes a second are fetched.
+    pub fn handle(
+        &mut self,
+        now: Time,
+        event: Event,
+        preferences: &Preferences,
+        reachable: &impl Fn(NodeId) -> bool,
+        rate: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        match event {
+            Event::Merged { partition, source, next, bytes } => {
+                let cost = Duration::from_micros(bytes * 1_000_000 / rate.max(1));
+                self.paid_at = Some(self.paid_at.map_or(now, |at| at.max(now)).after(cost));
+                let Some(unsound) = self.fetching_from(partition, source) else { return };
+                unsound.pause = PAUSE;
+                if next.is_some() {
+                    unsound.fetching = Some(Fetching { source, since: now });
+                    effects.push(Effect::Fetch { source, slots: unsound.range(), after: next });
+                } else {
+                    unsound.merged.insert(source);
+                    unsound.fetching = None;
+                }
+            }
+            Event::Failed { partition, source } => {
+                if let Some(unsound) = self.fetching_from(partition, source) {
+                    unsound.fail(now);
+                }
+            }
+            Event::Tick => {}
+        }
+        self.advance(now, preferences, reachable, effects);
+    }
+
+    /// When [`Event::Tick`] is wanted.
+    pub fn wake_at(&self, now: Time) -> Option<Time> {
+        let open = self.partitions.values().filter(|unsound| !unsound.is_refilled);
+        let next = open.map(|unsound| match &unsound.fetching {
+            Some(fetching) => fetching.since.after(SILENCE_MAX),
+            None => unsound.again_at,
+        });
+        let next = next.min()?;
+        // What waits for the rate, or for an owner that cannot be reached, is looked at again before long.
+        Some(next.max(self.paid_at.unwrap_or(now)).max(now.after(PAUSE / 5)))
+    }
+
+    fn fetching_from(&mut self, partition: Partition, source: NodeId) -> Option<&mut Unsound> {
+        let unsound = self.partitions.get_mut(&partition)?;
+        let is_from = |fetching: &Fetching| fetching.source == source;
+        unsound.fetching.as_ref().is_some_and(is_from).then_some(unsound)
+    }
+
+    fn advance(
+        &mut self,
+        now: Time,
+        preferences: &Preferences,
+        reachable: &impl Fn(NodeId) -> bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let needed = sources_needed(preferences.ring());
+        for unsound in self.partitions.values_mut() {
+            if unsound.fetching.as_ref().is_some_and(|at| SILENCE_MAX <= now.since(at.since)) {
+                unsound.fail(now);
+            }
+        }
+        let is_fetching = |unsound: &&Unsound| unsound.fetching.is_some();
+        let mut in_flight = self.partitions.values().filter(is_fetching).count();
+        for (partition, unsound) in &mut self.partitions {
+            if unsound.is_refilled || unsound.fetching.is_some() || now < unsound.again_at {
+                continue;
+            }
+            if needed > 0 && needed <= unsound.merged.len() {
+                unsound.is_refilled = true;
+                effects.push(Effect::Refilled(unsound.slots.iter().copied().map(Slot).collect()));
+                continue;
+            }
+            if PARTITIONS_IN_FLIGHT <= in_flight || self.paid_at.is_some_and(|at| now < at) {
+                continue;
+            }
+            let mut owners = preferences.of_partition(*partition).owners();
+            let source = owners.find(|owner| !unsound.merged.contains(owner) && reachable(*owner));
+            if let Some(source) = source {
+                unsound.fetching = Some(Fetching { source, since: now });
+                in_flight += 1;
+                effects.push(Effect::Fetch { source, slots: unsound.range(), after: None });
+            } else {
+                unsound.again_at = now.after(PAUSE);
+            }
+        }
+    }
+}
+
+impl Unsound {
+    const fn new() -> Self {
+        Self {
+            slots: BTreeSet::new(),
+            merged: BTreeSet::new(),
+            fetching: None,
+            again_at: Time { monotonic: 0, wall: 0 },
+            pause: PAUSE,
+            is_refilled: false,
+        }
+    }
+
+    fn range(&self) -> (Slot, Slot) {
+        let ends = (self.slots.first(), self.slots.last());
+        let slot = |end: Option<&u16>| Slot(end.copied().unwrap_or_default());
+        (slot(ends.0), slot(ends.1))
+    }
+
+    fn fail(&mut self, now: Time) {
+        self.fetching = None;
+        self.again_at = now.after(self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ring::{Layout, Member, Mode, Weight};
+
+    const ME: NodeId = NodeId::from_bytes([1; 16]);
+    const B: NodeId = NodeId::from_bytes([2; 16]);
+    const C: NodeId = NodeId::from_bytes([3; 16]);
+    const Q: u32 = 64;
+    const RATE: u64 = 1 << 40;
+
+    fn preferences(nodes: &[NodeId], n: u8, r: u8, w: u8) -> Preferences {
+        let member = |id: &NodeId| Member {
+            id: *id,
+            name: id.to_string(),
+            zone: String::new(),
+            weight: Weight(1_000),
+        };
+        let members = nodes.iter().map(member).collect();
+        let layout = Layout::found(Q, n, r, w, Mode::Available, members).unwrap();
+        Preferences::new(Arc::new(layout.now))
+    }
+
+    fn at(seconds: u64) -> Time {
+        Time { monotonic: seconds * 1_000_000_000, wall: seconds * 1_000_000 }
+    }
+
+    fn handle(
+        refill: &mut Refill,
+        now: Time,
+        event: Event,
+        preferences: &Preferences,
+        down: &[NodeId],
+    ) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let reachable = |node| node != ME && !down.contains(&node);
+        refill.handle(now, event, preferences, &reachable, RATE, &mut effects);
+        effects
+    }
+
+    fn merged(source: NodeId, next: Option<(Slot, Bytes)>) -> Event {
+        Event::Merged { partition: Partition(0), source, next, bytes: 10 }
+    }
+
+    #[test]
+    fn as_many_owners_give_as_a_quorum_may_have_relied_on() {
+        let needed = |nodes: &[NodeId], n, r, w| sources_needed(preferences(nodes, n, r, w).ring());
+        assert_eq!(needed(&[ME, B, C], 3, 2, 2), 2);
+        assert_eq!(needed(&[ME, B, C], 3, 1, 3), 1);
+        assert_eq!(needed(&[ME, B, C], 3, 2, 3), 2, "half-written states that a read answered");
+        assert_eq!(needed(&[ME, B, C], 3, 1, 1), 2);
+        assert_eq!(needed(&[ME, B], 2, 1, 1), 1);
+        assert_eq!(needed(&[ME], 1, 1, 1), 0, "nobody is there to ask");
+    }
+
+    #[test]
+    fn pages_of_one_owner_follow_each_other_and_then_the_next_owner_gives() {
+        let preferences = preferences(&[ME, B, C], 3, 2, 2);
+        let mut refill = Refill::default();
+        refill.begin(Q, [Slot(3), Slot(9)]);
+        assert!(refill.is_unsound(Q, Slot(3)) && !refill.is_unsound(Q, Slot(4)));
+        let asked = handle(&mut refill, at(1), Event::Tick, &preferences, &[]);
+        let [Effect::Fetch { source: first, slots, after: None }] = &asked[..] else {
+            panic!("{asked:?}")
+        };
+        assert_eq!(*slots, (Slot(3), Slot(9)));
+        let next = Some((Slot(3), Bytes::from_static(b"k")));
+        let asked = handle(&mut refill, at(2), merged(*first, next.clone()), &preferences, &[]);
+        assert!(
+            matches!(&asked[..], [Effect::Fetch { source, after, .. }] if source == first && *after == next)
+        );
+        let asked = handle(&mut refill, at(3), merged(*first, None), &preferences, &[]);
+        let [Effect::Fetch { source: second, .. }] = &asked[..] else { panic!("{asked:?}") };
+        assert_ne!(first, second);
+        assert!(refill.is_unsound(Q, Slot(3)), "two owners are needed");
+        let asked = handle(&mut refill, at(4), merged(*second, None), &preferences, &[]);
+        assert_eq!(asked, [Effect::Refilled(vec![Slot(3), Slot(9)])]);
+        refill.end(Q, &[Slot(3), Slot(9)]);
+        assert!(refill.is_empty());
+    }
+
+    #[test]
+    fn too_few_sound_owners_leave_it_unsound_until_they_are_back() {
+        let preferences = preferences(&[ME, B, C], 3, 2, 2);
+        let mut refill = Refill::default();
+        refill.begin(Q, [Slot(0)]);
+        handle(&mut refill, at(1), Event::Tick, &preferences, &[C]);
+        let asked = handle(&mut refill, at(2), merged(B, None), &preferences, &[C]);
+        assert_eq!(asked, []);
+        assert!(refill.wake_at(at(2)).is_some());
+        let asked = handle(&mut refill, at(9), Event::Tick, &preferences, &[]);
+        assert!(matches!(asked[..], [Effect::Fetch { source: C, .. }]));
+        let failed = Event::Failed { partition: Partition(0), source: C };
+        assert_eq!(handle(&mut refill, at(9), failed, &preferences, &[]), []);
+        assert!(matches!(handle(&mut refill, at(10), Event::Tick, &preferences, &[])[..], [_]));
+    }
+
+    #[test]
+    fn an_owner_that_says_nothing_is_asked_again_and_its_late_word_does_not_count_twice() {
+        let preferences = preferences(&[ME, B], 2, 1, 1);
+        let mut refill = Refill::default();
+        refill.begin(Q, [Slot(0)]);
+        handle(&mut refill, at(1), Event::Tick, &preferences, &[]);
+        assert_eq!(handle(&mut refill, at(12), Event::Tick, &preferences, &[]), []);
+        assert_eq!(handle(&mut refill, at(12), merged(B, None), &preferences, &[]), []);
+        assert!(matches!(handle(&mut refill, at(14), Event::Tick, &preferences, &[])[..], [_]));
+    }
+
+    #[test]
+    fn new_damage_begins_anew_what_was_refilled_in_part() {
+        let preferences = preferences(&[ME, B, C], 3, 2, 2);
+        let mut refill = Refill::default();
+        refill.begin(Q, [Slot(0)]);
+        handle(&mut refill, at(1), Event::Tick, &preferences, &[C]);
+        handle(&mut refill, at(2), merged(B, None), &preferences, &[C]);
+        refill.begin(Q, [Slot(1)]);
+        let asked = handle(&mut refill, at(9), Event::Tick, &preferences, &[C]);
+        assert!(matches!(asked[..], [Effect::Fetch { source: B, .. }]), "{asked:?}");
+    }
+}
