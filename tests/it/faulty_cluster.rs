@@ -8,9 +8,10 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::Signal;
 
 use crate::faulty_net::Net;
+use crate::live::json;
 use crate::lone_node::{http_get, signal};
 use crate::node_fixture::{Result, expect, free_ports, kvnode, wait_for};
-use crate::tool::tool;
+use crate::tool::{stdout, tool};
 
 /// Lines of each node's log that a failed test shows.
 const LOG_LINES: usize = 12;
@@ -99,6 +100,23 @@ impl FaultyCluster {
     /// Where clients reach the nodes.
     pub(crate) fn hosts(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.client.clone()).collect()
+    }
+
+    /// The names of a key's owners, nearest first.
+    pub(crate) fn owners(&self, key: &str) -> Vec<String> {
+        let mut command = tool("kvring");
+        command.args(["locate", key, "--json"]).env("KVCTL_HOSTS", self.hosts().join(","));
+        let located = json(stdout(&command.assert().success()).trim());
+        let replicas = located["replicas"].as_array().cloned().unwrap_or_default();
+        replicas.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+    }
+
+    /// How many epochs the nodes began since they started: none, where none of them lost anything.
+    pub(crate) fn epochs(&self) -> u64 {
+        let status = self.kvctl(&["status", "--json"]).assert().success();
+        let status = json(stdout(&status).trim());
+        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+        nodes.iter().filter_map(|node| node["counters"]["epochs"].as_u64()).sum()
     }
 
     /// Waits until all is well: every node up, no hint due.

@@ -65,6 +65,29 @@ pub(crate) enum Violation {
     Stale { key: String, value: String, began: Moment, read: BTreeSet<String> },
 }
 
+impl Violation {
+    /// The key that it is about.
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Self::Invented { key, .. }
+            | Self::Lost { key, .. }
+            | Self::Resurrected { key, .. }
+            | Self::Stale { key, .. } => key,
+        }
+    }
+}
+
+/// All that clients saw of a key, a line each, by when it began: for whoever looks for the cause of a violation.
+pub(crate) fn story(history: &History, key: &str) -> String {
+    let writes = history.writes.iter().filter(|write| write.key == key);
+    let reads = history.reads.iter().filter(|read| read.key == key);
+    let mut lines: Vec<(Moment, String)> =
+        writes.map(|write| (write.began, format!("{write:?}\n"))).collect();
+    lines.extend(reads.map(|read| (read.began, format!("{read:?}\n"))));
+    lines.sort();
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
 /// What is wrong with a history at whose end each key holds these values; sorted, without repetition.
 pub(crate) fn violations(
     history: &History,

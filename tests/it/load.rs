@@ -15,7 +15,7 @@ use kvkit::wire::client::{Outcome, PutBasis};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::history::{History, Moment, Read, Told, Write, violations};
+use crate::history::{History, Moment, Read, Told, Write, story, violations};
 use crate::node_fixture::{Result, wait_for};
 
 /// Clients at once, each with one request under way.
@@ -168,24 +168,8 @@ pub(crate) fn judge(history: &History, hosts: Vec<String>, again: &str) -> Resul
     })?;
     let found = violations(history, &finals);
     let (writes, reads) = (history.writes.len(), history.reads.len());
-    if std::env::var_os("DEBUG_HISTORY").is_some() {
-        if let Some(crate::history::Violation::Stale { key, .. }) = found.first() {
-            let mut lines: Vec<(u64, String)> = history
-                .writes
-                .iter()
-                .filter(|w| w.key == *key)
-                .map(|w| (w.began, format!("{w:?}")))
-                .collect();
-            lines.extend(
-                history.reads.iter().filter(|w| w.key == *key).map(|w| (w.began, format!("{w:?}"))),
-            );
-            lines.sort();
-            for (_, l) in lines {
-                eprintln!("{l}");
-            }
-        }
-    }
-    assert!(found.is_empty(), "{writes} writes, {reads} reads: {found:#?}; {again}");
+    let told = found.first().map_or_else(String::new, |violation| story(history, violation.key()));
+    assert!(found.is_empty(), "{writes} writes, {reads} reads: {found:#?}; {again}\n{told}");
     assert!(writes > 0 && reads > 0, "nothing was done; {again}");
     Ok(())
 }
