@@ -19,7 +19,7 @@ use crate::node_fixture::{Result, wait_for};
 use crate::tool::stdout;
 
 /// Rounds of random faults.
-const ROUNDS: u32 = 16;
+const ROUNDS: u32 = 12;
 
 /// What each owner of a key holds, as `inspect` shows it.
 fn held(cluster: &FaultyCluster, key: &str) -> Vec<Value> {

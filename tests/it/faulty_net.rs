@@ -273,14 +273,14 @@ async fn pump(
                 Some(Fault::Delay(delay)) => delay,
                 Some(Fault::Hold | Fault::Cut | Fault::HalfOpen) | None => Duration::ZERO,
             };
-            if count == 0 || line.send((now() + delay, chunk)).await.is_err() {
+            if count == 0 || line.send((Instant::now() + delay, chunk)).await.is_err() {
                 return Ok::<(), io::Error>(());
             }
         }
     };
     let give = async {
         while let Some((due, chunk)) = far_end.recv().await {
-            if now() < due {
+            if Instant::now() < due {
                 tokio::time::sleep_until(due).await;
                 delayed(rule.as_ref());
             }
@@ -298,9 +298,4 @@ fn delayed(rule: Option<&Rule>) {
     if let Some(rule) = rule {
         rule.note(rule.now());
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test is a rim: it reads the clock")]
-fn now() -> Instant {
-    Instant::now()
 }

@@ -2,7 +2,10 @@
 //!
 //! See the README for how it is run and what it measures.
 
-#[expect(dead_code, reason = "the other benchmark, whose keys these are, also asks for missing ones")]
+#[expect(
+    dead_code,
+    reason = "the other benchmark, whose keys these are, also asks for missing ones"
+)]
 #[path = "../../engine/src/keys.rs"]
 mod keys;
 mod machine;
@@ -93,7 +96,8 @@ fn main() -> Result<()> {
             runtime.block_on(run(&arguments, out))
         }
         Command::Report { file } => {
-            let opened = File::open(&file).with_context(|| format!("opening {}", file.display()))?;
+            let opened =
+                File::open(&file).with_context(|| format!("opening {}", file.display()))?;
             let mut lines = BufReader::new(opened).lines();
             let machine: Machine = serde_json::from_str(&lines.next().context("an empty file")??)?;
             let outcomes: Vec<Outcome> =
@@ -104,7 +108,9 @@ fn main() -> Result<()> {
 }
 
 async fn run(arguments: &RunArguments, out: &mut dyn Write) -> Result<()> {
-    let by = |given: Option<u64>, long, short| given.unwrap_or(if arguments.short { short } else { long });
+    let by = |given: Option<u64>, long, short| {
+        given.unwrap_or(if arguments.short { short } else { long })
+    };
     let time = Duration::from_secs(by(arguments.seconds, 10, 1));
     let scale = Scale { keys: by(arguments.keys, 100_000, 2_000), time };
     let rounds = arguments.rounds.unwrap_or(if arguments.short { 1 } else { 5 });
@@ -120,7 +126,9 @@ async fn run(arguments: &RunArguments, out: &mut dyn Write) -> Result<()> {
     let mut clusters = Vec::new();
     for name in Name::ALL.into_iter().filter(|name| arguments.systems.contains(name)) {
         let cluster = Cluster::start(name, &programs, dir.path()).await?;
-        work::load(&cluster, scale.keys).await.with_context(|| format!("loading {}", name.shown()))?;
+        work::load(&cluster, scale.keys)
+            .await
+            .with_context(|| format!("loading {}", name.shown()))?;
         clusters.push(cluster);
     }
     let zipf = Arc::new(Zipf::new(scale.keys));

@@ -106,7 +106,10 @@ impl Cluster {
         let attempt = async {
             loop {
                 if let Ok(client) = self.client().await
-                    && client.put(Bytes::from_static(b"ready"), Bytes::from_static(b"?")).await.is_ok()
+                    && client
+                        .put(Bytes::from_static(b"ready"), Bytes::from_static(b"?"))
+                        .await
+                        .is_ok()
                 {
                     return;
                 }
@@ -149,7 +152,8 @@ impl Servers {
         let log = File::create(log)?;
         let errors = log.try_clone()?;
         let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
-        self.0.push(child.with_context(|| format!("starting {}", command.get_program().display()))?);
+        self.0
+            .push(child.with_context(|| format!("starting {}", command.get_program().display()))?);
         Ok(())
     }
 }
