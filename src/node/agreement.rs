@@ -1,6 +1,8 @@
 //! Who is there, and what all agree on: membership, the layout register, this start's confirmation.
 
 use std::collections::BTreeMap;
+use std::mem;
+use std::sync::Arc;
 
 use rand::Rng;
 
@@ -8,7 +10,7 @@ use crate::cluster::membership::{self, Health};
 use crate::cluster::register::{self, Outcome, ProposalId};
 use crate::cluster::{Incarnation, LayoutTag, Start, Time, change, start};
 use crate::node_id::NodeId;
-use crate::replication::Input;
+use crate::replication::{Input, hinted_handoff};
 use crate::ring::{Layout, Preferences};
 use crate::storage::{LogPosition, WriteBatch};
 use crate::wire::client::{self, ErrorCode, ReplyBody};
@@ -233,15 +235,30 @@ impl Core {
     fn take_layout(&mut self, layout: std::sync::Arc<Layout>, effects: &mut Vec<Effect>) {
         effects.push(Effect::Log(Severity::Info, format!("layout {} is in force", layout.version)));
         self.tag = LayoutTag::of(&layout);
-        self.preferences = Preferences::new(layout.now.clone().into()).into();
+        let before =
+            mem::replace(&mut self.preferences, Preferences::new(layout.now.clone().into()).into());
+        self.note_gains(&before, effects);
         self.layout = layout;
         let members = members_of(&self.layout);
         let event = membership::Event::LayoutChanged { tag: self.tag, members };
         self.membership_event(event, effects);
         self.coordinate(Input::LayoutChanged);
         self.layout_for_repairs(effects);
+        self.hand_over(hinted_handoff::Event::LayoutChanged, effects);
         self.open_fence(effects);
         self.dial(effects);
+    }
+
+    /// What this node minted as a stand-in stands in hints, and its data of a key that it gains does not know it: its
+    /// writes there must not claim to have seen those.
+    fn note_gains(&mut self, before: &Preferences, effects: &mut Vec<Effect>) {
+        let present = Arc::clone(&self.preferences);
+        let mut walks = before.iter().zip(present.iter());
+        let may_gain = before.iter().len() != present.iter().len()
+            || walks.any(|(was, is)| !was.owns(self.me) && is.owns(self.me));
+        if may_gain && self.hints.held().next().is_some() {
+            self.raise_epoch("hints are held of keys that are gained", effects);
+        }
     }
 
     fn health_changed(&mut self, node: NodeId, health: Health, effects: &mut Vec<Effect>) {

@@ -26,6 +26,15 @@ pub(super) enum Origin {
     },
 }
 
+impl Origin {
+    /// The client's number for the request.
+    pub(super) const fn id(self) -> u64 {
+        match self {
+            Self::Client { id, .. } | Self::Peer { id, .. } => id,
+        }
+    }
+}
+
 /// One operation in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {

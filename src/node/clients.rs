@@ -25,7 +25,7 @@ const REQUEST_BYTES: usize = 1_024;
 
 /// A request about keys, checked.
 #[derive(Debug)]
-struct Checked {
+pub(super) struct Checked {
     kind: CallKind,
     /// Where its keys lie: decides who coordinates.
     slot: Slot,
@@ -78,8 +78,7 @@ impl Core {
             }
             Ok(checked) => {
                 let forward = Forward {
-                    caller,
-                    id: request.id,
+                    origin,
                     slot: checked.slot,
                     deadline,
                     bytes: checked.bytes,
@@ -109,7 +108,7 @@ impl Core {
         }
         match self.take_in(&request.body) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
-            Ok(checked) if self.owns(checked.slot) => {
+            Ok(checked) if self.owns(checked.slot) || self.takes_stand_ins(&request.body) => {
                 self.begin(origin, checked, deadline);
             }
             Ok(_) => {
@@ -119,7 +118,7 @@ impl Core {
         }
     }
 
-    fn begin(&mut self, origin: Origin, checked: Checked, deadline: u64) {
+    pub(super) fn begin(&mut self, origin: Origin, checked: Checked, deadline: u64) {
         let Checked { kind, operation, bytes, slot: _ } = checked;
         let op = self.next_op();
         match kind {
@@ -168,7 +167,7 @@ impl Core {
         is_put && self.is_unsound(slot) && others.any(|owner| self.peers.is_connected(owner))
     }
 
-    fn check(&self, body: &RequestBody) -> Result<Checked, ErrorReply> {
+    pub(super) fn check(&self, body: &RequestBody) -> Result<Checked, ErrorReply> {
         match body {
             RequestBody::Get(Get { key, r, consistency }) => {
                 let key = self.check_key(key)?;

@@ -14,8 +14,6 @@ pub const TIMEOUT: Duration = Duration::from_secs(1);
 pub const DEADLINE_MAX: Duration = Duration::from_secs(15);
 /// Key and value together, bytes, unless configured.
 pub const PAIR_BYTES_MAX: u32 = 10_240;
-/// Bytes of hints kept for other nodes, unless configured.
-const HINTS_BYTES_MAX: u64 = 1 << 30;
 /// Bytes a second that anti-entropy may move, unless configured.
 const REPAIR_RATE: u64 = 32 << 20;
 
@@ -41,8 +39,8 @@ pub struct CoreConfig {
     pub gossip_interval: Duration,
     /// What may be in flight.
     pub limits: Limits,
-    /// Bytes of hints kept for other nodes; past them none is taken.
-    pub hints_bytes_max: u64,
+    /// What is kept for other nodes, and for how long.
+    pub hints: HintLimits,
     /// Bytes a second that anti-entropy may move.
     pub repair_rate: u64,
     /// Bytes free and total where the data lies; asked when somebody asks for [`Info`](crate::wire::client::Info).
@@ -60,6 +58,15 @@ pub struct Limits {
     pub peer_requests: usize,
 }
 
+/// Bounds of what is kept for other nodes. They may change while a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HintLimits {
+    /// How long a hint waits for its target alone.
+    pub ttl: Duration,
+    /// Bytes of hints; past them none is taken.
+    pub bytes_max: u64,
+}
+
 /// How much space the disk has.
 pub type DiskSpace = Arc<dyn Fn() -> (u64, u64) + Send + Sync>;
 
@@ -74,7 +81,7 @@ impl CoreConfig {
             pair_max: PAIR_BYTES_MAX,
             gossip_interval: HEARTBEAT_INTERVAL,
             limits: Limits::default(),
-            hints_bytes_max: HINTS_BYTES_MAX,
+            hints: HintLimits::default(),
             repair_rate: REPAIR_RATE,
             disk_space: Arc::new(|| (0, 0)),
         }
@@ -84,6 +91,12 @@ impl CoreConfig {
 impl Default for Limits {
     fn default() -> Self {
         Self { requests: 50_000, request_bytes: 256 << 20, peer_requests: 100_000 }
+    }
+}
+
+impl Default for HintLimits {
+    fn default() -> Self {
+        Self { ttl: Duration::from_hours(3), bytes_max: 1 << 30 }
     }
 }
 
@@ -97,7 +110,7 @@ impl fmt::Debug for CoreConfig {
             .field("pair_max", &self.pair_max)
             .field("gossip_interval", &self.gossip_interval)
             .field("limits", &self.limits)
-            .field("hints_bytes_max", &self.hints_bytes_max)
+            .field("hints", &self.hints)
             .field("repair_rate", &self.repair_rate)
             .finish_non_exhaustive()
     }

@@ -167,9 +167,11 @@ impl Core {
             membership::Config { interval: config.gossip_interval, seeds: config.seeds.clone() };
         let register = Register::new(now, me, opened.register, &mut rng);
         let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
-        let hints = Hints::open(&store, now, &mut rng)?;
         let anti_entropy = AntiEntropy::new(&config, me, &preferences);
         let refilling = Refilling::open(&store, layout.now.q)?;
+        let reachable = |_| Reachability::Unreachable;
+        let view = View { me, preferences: &preferences, reachable: &reachable, now };
+        let hints = Hints::open(&store, &view, config.hints.ttl, &mut rng)?;
         let next_op = rng.random_range(0..1 << FIRST_OP_BITS);
         Ok(Self {
             me,
@@ -233,6 +235,7 @@ impl Core {
             Event::Read { token, result } => self.read_done(token, result, effects),
             Event::Scanned { token, result } => self.slice_done(token, result, effects),
             Event::Mended { keys, result } => self.mended(&keys, result, effects),
+            Event::HintLimits(limits) => self.limit_hints(limits, effects),
             Event::Stop => {
                 if self.phase == Phase::Running {
                     self.phase = Phase::Draining;
@@ -284,7 +287,9 @@ impl Core {
         match parked {
             Parked::Send { to, message } => self.send(to, message, effects),
             Parked::Answer { op, answer } => {
-                self.coordinate(Input::Answer { from: self.me, op, answer });
+                if !self.hint_answered(self.me, self.layout.version, op, &answer, effects) {
+                    self.coordinate(Input::Answer { from: self.me, op, answer });
+                }
             }
             Parked::Repair { op, answer } => self.anti_entropy.answered.push_back((op, answer)),
             Parked::MintDurable { op } => self.coordinate(Input::MintDurable { op }),
@@ -305,12 +310,7 @@ impl Core {
 
     /// Feeds the coordinator; what it wants is queued, and done by [`Core::settle`].
     pub(super) fn coordinate(&mut self, input: Input) {
-        let (membership, peers) = (&self.membership, &self.peers);
-        let reachable = |node| match (membership.health(node), peers.is_connected(node)) {
-            (membership::Health::Down { .. }, _) => Reachability::Down,
-            (_, true) => Reachability::Up,
-            (_, false) => Reachability::Unreachable,
-        };
+        let reachable = reachability(&self.membership, &self.peers);
         let view = View {
             me: self.me,
             preferences: &self.preferences,
@@ -327,7 +327,7 @@ impl Core {
             replication::Effect::Ask { to, op, request, deadline } => {
                 self.ask(to, op, request, deadline, effects);
             }
-            replication::Effect::Mint { op, mint } => {
+            replication::Effect::Mint { op, mint, held_for } => {
                 if self.phase == Phase::Marking {
                     // A dot behind the clean mark would be unknown to the next start.
                     self.coordinate(Input::Failed {
@@ -335,6 +335,8 @@ impl Core {
                         op,
                         why: FailedWhy::Overloaded,
                     });
+                } else if let Some(held_for) = held_for {
+                    self.mint_held(op, mint, held_for, effects);
                 } else {
                     self.key_work(KeyWork::Mint { op, mint }, effects);
                 }
@@ -501,6 +503,18 @@ impl Core {
                 effects.push(Effect::Stopped);
             }
         }
+    }
+}
+
+/// Whether each peer can be asked.
+pub(super) fn reachability<'a>(
+    membership: &'a Membership,
+    peers: &'a Peers,
+) -> impl Fn(NodeId) -> Reachability + use<'a> {
+    |node| match (membership.health(node), peers.is_connected(node)) {
+        (membership::Health::Down { .. }, _) => Reachability::Down,
+        (_, true) => Reachability::Up,
+        (_, false) => Reachability::Unreachable,
     }
 }
 

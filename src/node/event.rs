@@ -7,6 +7,8 @@ use crate::storage::{Found, KeyRange, LogPosition, ReadError, ScanSlice};
 use crate::wire::client;
 use crate::wire::peer::{PeerFrame, PeerMessage};
 
+use super::config::HintLimits;
+
 /// Who waits for a reply: the runtime's number for a client connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Caller(pub u64);
@@ -72,6 +74,8 @@ pub enum Event {
     },
     /// The log is as durable as the sync mode promises up to here.
     Durable(LogPosition),
+    /// Hints have other bounds from now on.
+    HintLimits(HintLimits),
     /// Stop in good order: take no new requests, finish those in flight, then [`Effect::Stopped`].
     Stop,
 }

@@ -1,13 +1,13 @@
-//! Requests passed on: a node that does not own a key passes the request to the first reachable node that does.
+//! Requests passed on: a node that does not own a key passes the request to the first reachable node that does; where
+//! none can be reached a sloppy one to the first fallback that can, which may be this node.
 //!
 //! A read goes on to the next owner where the first breaks away; a write does not: the first may have done it, and the
 //! client, which knows its request id, decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::membership::Health;
 use crate::node_id::NodeId;
-use crate::replication::OpId;
+use crate::replication::{Consistency, OpId, Reachability};
 use crate::ring::Slot;
 use crate::wire::client::{
     ErrorCode, ErrorReply, Failed, Outcome, Reply, ReplyBody, Request, RequestBody,
@@ -15,15 +15,14 @@ use crate::wire::client::{
 use crate::wire::peer::PeerMessage;
 
 use super::calls::Origin;
-use super::core::Core;
-use super::event::{Caller, Effect};
+use super::core::{Core, reachability};
+use super::event::Effect;
 use super::replies::error_reply;
 
 /// A request that was, or is about to be, passed on.
 #[derive(Debug)]
 pub(super) struct Forward {
-    pub(super) caller: Caller,
-    pub(super) id: u64,
+    pub(super) origin: Origin,
     pub(super) slot: Slot,
     /// Our monotonic nanoseconds.
     pub(super) deadline: u64,
@@ -80,13 +79,12 @@ impl Forwards {
 }
 
 impl Core {
-    /// Passes a request to the first reachable owner not tried yet.
+    /// Passes a request to the first reachable owner not tried yet, or to who stands in for them all.
     pub(super) fn forward(&mut self, mut forward: Forward, effects: &mut Vec<Effect>) {
-        let owners: Vec<_> = self.preferences.of_slot(forward.slot).owners().collect();
-        let next = owners.iter().copied().find(|owner| {
-            let is_down = matches!(self.membership.health(*owner), Health::Down { .. });
-            !forward.tried.contains(owner) && !is_down && self.peers.is_connected(*owner)
-        });
+        let next = self.next_of(&forward);
+        if next == Some(self.me) {
+            return self.stand_in(&forward, effects);
+        }
         let told = next.and_then(|to| {
             let deadline = self.peers.deadline_at(to, forward.deadline, self.now)?;
             Some((to, deadline))
@@ -99,7 +97,8 @@ impl Core {
         let op = self.next_op();
         self.figures.counters.forwards += 1;
         forward.tried.push(to);
-        let request = Box::new(Request { id: forward.id, deadline, body: forward.body.clone() });
+        let request =
+            Box::new(Request { id: forward.origin.id(), deadline, body: forward.body.clone() });
         self.forwards.insert(op, forward);
         self.send(to, PeerMessage::Forward { op, request }, effects);
     }
@@ -115,8 +114,35 @@ impl Core {
         let is_from_there =
             self.forwards.by_op.get(&op).is_some_and(|forward| forward.tried.last() == Some(&from));
         if let Some(forward) = is_from_there.then(|| self.forwards.remove(op)).flatten() {
-            let origin = Origin::Client { caller: forward.caller, id: forward.id };
-            self.reply(origin, reply.body, effects);
+            self.reply(forward.origin, reply.body, effects);
+        }
+    }
+
+    /// Whether a request may be coordinated by a node that owns none of it: where no owner can be reached.
+    pub(super) fn takes_stand_ins(&self, body: &RequestBody) -> bool {
+        let consistency = match body {
+            RequestBody::Get(get) => get.consistency,
+            RequestBody::Put(put) => put.consistency,
+            _ => return false,
+        };
+        consistency.unwrap_or(Consistency::of_mode(self.layout.now.mode)) == Consistency::Sloppy
+    }
+
+    fn next_of(&self, forward: &Forward) -> Option<NodeId> {
+        let reachable = reachability(&self.membership, &self.peers);
+        let is_open =
+            |node: &NodeId| !forward.tried.contains(node) && reachable(*node) == Reachability::Up;
+        let walk = self.preferences.of_slot(forward.slot);
+        walk.owners().find(is_open).or_else(|| {
+            let mut fallbacks = walk.fallbacks().filter(|_| self.takes_stand_ins(&forward.body));
+            fallbacks.find(|node| *node == self.me || is_open(node))
+        })
+    }
+
+    fn stand_in(&mut self, forward: &Forward, effects: &mut Vec<Effect>) {
+        match self.check(&forward.body) {
+            Ok(checked) => self.begin(forward.origin, checked, forward.deadline),
+            Err(error) => self.reply(forward.origin, ReplyBody::Error(error), effects),
         }
     }
 
@@ -160,7 +186,6 @@ impl Core {
             (*names, *retry, *needed) = (failed, true, 1);
             *what = matches!(forward.body, RequestBody::Put(_)).then_some(outcome);
         }
-        let origin = Origin::Client { caller: forward.caller, id: forward.id };
-        self.reply(origin, body, effects);
+        self.reply(forward.origin, body, effects);
     }
 }

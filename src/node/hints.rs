@@ -6,26 +6,29 @@
 //! ```text
 //! operation of a hint's merge := 1:u1 send:u63        a coordinator's has 0 in front
 //! ```
-//! Invariant: a hint goes when its target merged it durably and it still is what was sent, never before.
+//! Invariant: a hint that counted for anything goes when its target, or as many owners as it counted for, merged it durably
+//! and it still is what was sent, never before.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cluster::Time;
 use crate::cluster::membership::Health;
 use crate::node_id::NodeId;
 use crate::replication::hinted_handoff::{self, Handoff, Hint, PAGE_ENTRIES, Reply, SendId};
-use crate::replication::{Answer, Local, OpId, Refusal, Request, replica};
+use crate::replication::{
+    Answer, Envelope, HeldFor, Local, Mint, OpId, Refusal, Request, View, replica,
+};
 use crate::ring::Token;
 use crate::storage::{Found, LogPosition, ReadError, ScanSlice, Store, WriteBatch, WriteError};
 use crate::version::Siblings;
 use crate::wire::peer::PeerMessage;
 
-use super::core::Core;
+use super::config::HintLimits;
+use super::core::{Core, reachability};
 use super::event::{Effect, ScanToken};
-use super::key_work::{Asker, Gathering, KeyWork};
+use super::key_work::{Asker, Gathering, KeyWork, MintHeld, Purpose};
 use super::keys;
 use super::start::StartError;
 
@@ -37,7 +40,7 @@ const PAGE_BYTES: usize = 1 << 20;
 const MERGE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The hints of a node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Hints {
     handoff: Handoff,
     /// Bytes of all hints, as stored.
@@ -58,10 +61,11 @@ impl Hints {
     /// The hints that the store holds: all of them are read once.
     pub(super) fn open(
         store: &Store,
-        now: Time,
+        view: &View<'_>,
+        ttl: Duration,
         rng: &mut impl rand::Rng,
     ) -> Result<Self, StartError> {
-        let mut hints = Self::default();
+        let mut hints = Self { handoff: Handoff::new(ttl), bytes: 0, pages: BTreeMap::new() };
         let (start, end) = keys::hints();
         for entry in store.scan(&start, Some(&end)) {
             let malformed = |source| StartError::Malformed { record: "hint".to_owned(), source };
@@ -70,9 +74,10 @@ impl Hints {
                 source: source.into(),
             })?;
             let (target, _) = keys::parse_hint(&key).map_err(malformed)?;
+            let since = Hint::since_of(&value).map_err(malformed)?;
             hints.bytes += value.len() as u64;
-            let held = hinted_handoff::Event::Held(target);
-            hints.handoff.handle(now, held, rng, &mut Vec::new());
+            let held = hinted_handoff::Event::Held { target, since };
+            hints.handoff.handle(view, held, rng, &mut Vec::new());
         }
         Ok(hints)
     }
@@ -113,12 +118,47 @@ impl Core {
         deadline: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let owners = self.preferences.of_slot(Token::of(key).slot()).owners();
+        self.gather_all(key, None, Purpose::Answer { asker, deadline }, effects);
+    }
+
+    /// A write of the own coordinator on a key that this node does not own, into the hint for an owner: on all that is
+    /// held of the key.
+    pub(super) fn mint_held(
+        &mut self,
+        op: OpId,
+        mint: Mint,
+        held_for: HeldFor,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.config.hints.bytes_max <= self.hints.bytes {
+            return self.mint_refused(op, &Refusal::DiskFull);
+        }
+        let (key, layout) = (mint.key.clone(), self.layout.version);
+        let work = MintHeld {
+            op,
+            mint,
+            held_for,
+            held: Siblings::new(),
+            position: LogPosition::ZERO,
+            layout,
+        };
+        self.gather_all(&key, Some(held_for.target), Purpose::Mint(work.into()), effects);
+    }
+
+    /// Gathers what is held of a key, but for the hint of `without`.
+    fn gather_all(
+        &mut self,
+        key: &Bytes,
+        without: Option<NodeId>,
+        purpose: Purpose,
+        effects: &mut Vec<Effect>,
+    ) {
+        let held = self.hints.held().map(|(target, _)| target);
+        let targets = held.filter(|target| Some(*target) != without);
         let mut places = vec![keys::data(key)];
-        let holds = |owner: &NodeId| self.hints.held().any(|(target, _)| target == *owner);
-        places.extend(owners.filter(holds).map(|owner| keys::hint(owner, key)));
+        places.extend(targets.map(|target| keys::hint(target, key)));
         let (merged, position) = (Siblings::new(), LogPosition::ZERO);
-        let gathering = Gathering { asker, deadline, places, merged, position };
+        let gathering = Gathering { purpose, places, merged, position };
         self.key_work(KeyWork::Gather(gathering), effects);
     }
 
@@ -134,17 +174,25 @@ impl Core {
         gathering.merged.merge(held, &mut alarms);
         gathering.position = gathering.position.max(position);
         gathering.places.pop();
-        if gathering.deadline <= self.now.monotonic {
-            self.figures.counters.expired += 1;
-        } else if gathering.places.is_empty() {
-            let Gathering { asker, merged, position, .. } = gathering;
-            let answer = match self.check_layout(asker) {
-                Ok(()) => Answer::State(merged),
-                Err(refusal) => Answer::Refused(refusal),
-            };
-            self.answer(asker, answer, position, effects);
-        } else {
-            self.key_work(KeyWork::Gather(gathering), effects);
+        if !gathering.places.is_empty() {
+            return self.key_work(KeyWork::Gather(gathering), effects);
+        }
+        let Gathering { purpose, merged, position, .. } = gathering;
+        match purpose {
+            Purpose::Answer { deadline, .. } if deadline <= self.now.monotonic => {
+                self.figures.counters.expired += 1;
+            }
+            Purpose::Answer { asker, .. } => {
+                let answer = match self.check_layout(asker) {
+                    Ok(()) => Answer::State(merged),
+                    Err(refusal) => Answer::Refused(refusal),
+                };
+                self.answer(asker, answer, position, effects);
+            }
+            Purpose::Mint(work) => {
+                let work = MintHeld { held: merged, position, ..*work };
+                self.key_work(KeyWork::MintHeld(work), effects);
+            }
         }
     }
 
@@ -177,6 +225,9 @@ impl Core {
                         self.run_hold(stored, asker, target, &request, &mut standing, effects);
                     }
                 }
+                KeyWork::MintHeld(work) => {
+                    self.run_mint_held(stored, work, &mut standing, effects);
+                }
                 KeyWork::Forget { target, key, sent } => {
                     self.run_forget(stored, target, &key, &sent, &mut standing, effects);
                 }
@@ -194,9 +245,7 @@ impl Core {
 
     /// Tells the machine something, and carries out what it wants.
     pub(super) fn hand_over(&mut self, event: hinted_handoff::Event, effects: &mut Vec<Effect>) {
-        let mut wanted = Vec::new();
-        self.hints.handoff.handle(self.now, event, &mut self.rng, &mut wanted);
-        for wanted in wanted {
+        for wanted in self.hints_wanted(event) {
             match wanted {
                 hinted_handoff::Effect::Read { target, from } => {
                     let (first, end) = keys::hints_of(target);
@@ -212,13 +261,34 @@ impl Core {
                         bytes_max,
                     });
                 }
-                hinted_handoff::Effect::Send { id, target, key, hint } => {
-                    self.send_hint(id, target, key, hint.state, effects);
+                hinted_handoff::Effect::Send { id, to, key, state } => {
+                    self.send_hint(id, to, key, state, effects);
                 }
                 hinted_handoff::Effect::Forget { target, key, sent } => {
                     self.key_work(KeyWork::Forget { target, key, sent }, effects);
                 }
             }
+        }
+    }
+
+    fn hints_wanted(&mut self, event: hinted_handoff::Event) -> Vec<hinted_handoff::Effect> {
+        let reachable = reachability(&self.membership, &self.peers);
+        let view = View {
+            me: self.me,
+            preferences: &self.preferences,
+            reachable: &reachable,
+            now: self.now,
+        };
+        let mut wanted = Vec::new();
+        self.hints.handoff.handle(&view, event, &mut self.rng, &mut wanted);
+        wanted
+    }
+
+    /// How long hints wait, and how much room they have, from now on.
+    pub(super) fn limit_hints(&mut self, limits: HintLimits, effects: &mut Vec<Effect>) {
+        let before = std::mem::replace(&mut self.config.hints, limits);
+        if before.ttl != limits.ttl {
+            self.hand_over(hinted_handoff::Event::Ttl(limits.ttl), effects);
         }
     }
 
@@ -271,6 +341,7 @@ impl Core {
     /// The answer to a hint's merge. False when the operation is not one.
     pub(super) fn hint_answered(
         &mut self,
+        from: NodeId,
         layout: u64,
         op: OpId,
         answer: &Answer,
@@ -285,26 +356,29 @@ impl Core {
             _ => Reply::Busy,
         };
         let id = SendId(op.0 & !SEND_BIT);
-        self.hand_over(hinted_handoff::Event::Answered { id, reply }, effects);
+        self.hand_over(hinted_handoff::Event::Answered { id, from, reply }, effects);
         true
     }
 
     fn send_hint(
         &mut self,
         id: SendId,
-        target: NodeId,
+        to: NodeId,
         key: Bytes,
         state: Siblings,
         effects: &mut Vec<Effect>,
     ) {
+        let (layout, op) = (self.layout.version, OpId(id.0 | SEND_BIT));
+        let body = Request::Merge { key, state, put: None };
         let deadline = self.now.after(MERGE_DEADLINE).monotonic;
+        self.figures.counters.hints_sent += 1;
+        if to == self.me {
+            return self.replica_request(Asker::Own { op }, body, deadline, effects);
+        }
         // Without a connection the machine is told apart, or hears of it by the silence.
-        if let Some(deadline) = self.peers.deadline_at(target, deadline, self.now) {
-            let (layout, op) = (self.layout.version, OpId(id.0 | SEND_BIT));
-            let body = Request::Merge { key, state, put: None };
-            let envelope = crate::replication::Envelope { layout, op, body };
-            self.figures.counters.hints_sent += 1;
-            self.send(target, PeerMessage::Request { deadline, envelope }, effects);
+        if let Some(deadline) = self.peers.deadline_at(to, deadline, self.now) {
+            let envelope = Envelope { layout, op, body };
+            self.send(to, PeerMessage::Request { deadline, envelope }, effects);
         }
     }
 
@@ -316,7 +390,7 @@ impl Core {
         let is_own = matches!(asker, Asker::Own { .. });
         match walk.owns(target) && target != self.me && (is_own || !walk.owns(self.me)) {
             false => Err(Refusal::NotOwner),
-            true if self.config.hints_bytes_max <= self.hints.bytes => Err(Refusal::DiskFull),
+            true if self.config.hints.bytes_max <= self.hints.bytes => Err(Refusal::DiskFull),
             true => Ok(()),
         }
     }
@@ -351,23 +425,85 @@ impl Core {
         if step.actor_ahead && !matches!(asker, Asker::Own { .. }) {
             self.raise_epoch("a peer knows writes of this node that it has lost", effects);
         }
-        let is_new = standing.hint.is_none();
-        if standing.hint.as_ref() != Some(&hint) {
-            let bytes = hint.encode();
-            let length = bytes.len() as u64;
-            let mut batch = WriteBatch::new();
-            batch.put(stored, bytes);
-            if let Err(refusal) = self.append_hint(batch, standing, effects) {
-                return self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
+        match self.store_hint(stored, target, hint, standing, effects) {
+            Ok(()) => self.answer(asker, step.answer, standing.position, effects),
+            Err(refusal) => {
+                self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
             }
-            self.hints.bytes = self.hints.bytes - standing.bytes + length;
-            (standing.hint, standing.bytes) = (Some(hint), length);
         }
+    }
+
+    /// The write of a stand-in. All of its writes of a key go through one hint, one after the other, and the floor rises
+    /// with each: so no dot is minted twice, whatever becomes of the hint.
+    fn run_mint_held(
+        &mut self,
+        stored: &Bytes,
+        work: MintHeld,
+        standing: &mut Standing,
+        effects: &mut Vec<Effect>,
+    ) {
+        let MintHeld { op, mint, held_for, held, position, layout } = work;
+        if layout != self.layout.version {
+            let have = self.layout.version;
+            return self.mint_refused(op, &Refusal::Layout { have });
+        }
+        self.settle_lineage(effects);
+        self.figures.counters.mints += 1;
+        let nothing = Hint { w: held_for.w, since: self.now.wall, state: Siblings::new() };
+        let before = standing.hint.as_ref().unwrap_or(&nothing);
+        let (mut own, mut alarms) = (before.state.clone(), Vec::new());
+        own.merge(&held, &mut alarms);
+        let local = Local {
+            now: self.now,
+            actor: self.lineage.actor(),
+            floor: self.lineage.floor(),
+            memory: &mut self.memory,
+            clock: &mut self.clock,
+        };
+        let step = replica::mint(&own, &mint, local);
+        let (w, since) = (before.w.max(held_for.w), before.since);
+        alarms.extend(step.alarms);
+        self.raise_alarms(&alarms, effects);
+        if step.actor_ahead {
+            self.raise_epoch("a peer knows writes of this node that it has lost", effects);
+        }
+        if let Some(state) = step.state {
+            self.lineage.raise_floor(state.clock());
+            let hint = Hint { w, since, state };
+            if let Err(refusal) = self.store_hint(stored, held_for.target, hint, standing, effects)
+            {
+                return self.mint_refused(op, &refusal);
+            }
+        }
+        let position = position.max(standing.position);
+        self.mint_answered(op, step.answer, position, effects);
+    }
+
+    /// Stores a hint where it is another one than the one that stands.
+    fn store_hint(
+        &mut self,
+        stored: &Bytes,
+        target: NodeId,
+        hint: Hint,
+        standing: &mut Standing,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        if standing.hint.as_ref() == Some(&hint) {
+            return Ok(());
+        }
+        let is_new = standing.hint.is_none();
+        let (bytes, since) = (hint.encode(), hint.since);
+        let length = bytes.len() as u64;
+        let mut batch = WriteBatch::new();
+        batch.put(stored, bytes);
+        self.append_hint(batch, standing, effects)?;
+        self.hints.bytes = self.hints.bytes - standing.bytes + length;
+        (standing.hint, standing.bytes) = (Some(hint), length);
         if is_new {
             self.figures.counters.hints_stored += 1;
-            self.hand_over(hinted_handoff::Event::Held(target), effects);
+            self.hand_over(hinted_handoff::Event::Held { target, since }, effects);
         }
-        self.answer(asker, step.answer, standing.position, effects);
+        Ok(())
     }
 
     fn run_forget(
@@ -382,9 +518,9 @@ impl Core {
         if standing.hint.as_ref() != Some(sent) {
             return;
         }
-        // An owner's data remembers all that the hint did: only elsewhere is anything forgotten with it.
-        if !self.owns(Token::of(key).slot()) && self.lineage.drop_state(&sent.state, &mut self.rng)
-        {
+        // What an owner keeps of its own coordination its data remembers; with any other hint something is forgotten.
+        let is_remembered = self.owns(Token::of(key).slot()) && sent.w == 0;
+        if !is_remembered && self.lineage.drop_state(&sent.state, &mut self.rng) {
             self.note_epoch("a value of the present one was handed over", effects);
         }
         let mut batch = WriteBatch::new();

@@ -12,8 +12,8 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crate::node_id::NodeId;
 use crate::replication::hinted_handoff::Hint;
 use crate::replication::{
-    Answer, Envelope, FailedWhy, Input, Local, Mint, MintAnswer, OpId, Refusal, Request, Step,
-    replica,
+    Answer, Envelope, FailedWhy, HeldFor, Input, Local, Mint, MintAnswer, OpId, Refusal, Request,
+    Step, replica,
 };
 use crate::ring::Token;
 use crate::storage::{Cached, Found, LogPosition, ReadError, WriteBatch, WriteError};
@@ -48,6 +48,8 @@ pub(super) enum KeyWork {
     },
     /// A write of the own coordinator.
     Mint { op: OpId, mint: Mint },
+    /// A write of the own coordinator where this node stands in for an owner: work on its hint.
+    MintHeld(MintHeld),
     /// A state to be held for an owner that cannot be reached: work on the hint.
     Hold { asker: Asker, key: Bytes, target: NodeId, request: Request, deadline: u64 },
     /// What is held of a key that this node does not own, gathered from one place after the other.
@@ -56,11 +58,32 @@ pub(super) enum KeyWork {
     Forget { target: NodeId, key: Bytes, sent: Hint },
 }
 
-/// The states of a key that this node does not own, on the way to an answer.
+/// A write of a stand-in.
+#[derive(Debug)]
+pub(super) struct MintHeld {
+    pub(super) op: OpId,
+    pub(super) mint: Mint,
+    pub(super) held_for: HeldFor,
+    /// What is held of the key besides this hint, and up to where that has to be durable.
+    pub(super) held: Siblings,
+    pub(super) position: LogPosition,
+    /// The layout by which it stands in.
+    pub(super) layout: u64,
+}
+
+/// What the states of a key are gathered for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// To tell them.
+    Answer { asker: Asker, deadline: u64 },
+    /// To write on them.
+    Mint(Box<MintHeld>),
+}
+
+/// The states of a key that this node does not own, on the way to an answer or a write.
 #[derive(Debug)]
 pub(super) struct Gathering {
-    pub(super) asker: Asker,
-    pub(super) deadline: u64,
+    pub(super) purpose: Purpose,
     /// Storage keys still to be read, the next one last.
     pub(super) places: Vec<Bytes>,
     pub(super) merged: Siblings,
@@ -88,6 +111,9 @@ impl KeyWork {
             Self::Mint { mint, .. } => keys::data(&mint.key),
             Self::Hold { target, key, .. } | Self::Forget { target, key, .. } => {
                 keys::hint(*target, key)
+            }
+            Self::MintHeld(MintHeld { mint, held_for, .. }) => {
+                keys::hint(held_for.target, &mint.key)
             }
             Self::Gather(gathering) => gathering.places.last().cloned().unwrap_or_default(),
         }
@@ -189,7 +215,7 @@ impl Core {
             KeyWork::Gather(gathering) => {
                 self.gather(gathering, &standing.state, standing.position, effects);
             }
-            KeyWork::Hold { .. } | KeyWork::Forget { .. } => {
+            KeyWork::Hold { .. } | KeyWork::MintHeld(_) | KeyWork::Forget { .. } => {
                 unreachable!("hints have keys of their own")
             }
         }
@@ -258,18 +284,8 @@ impl Core {
         let step = replica::mint(&standing.state, mint, local);
         let (answer, appended) = self.append(stored, &mint.key, step, standing, effects);
         match appended {
-            Appended::At(position) => {
-                let speaks_of_state =
-                    matches!(answer, MintAnswer::Minted { .. } | MintAnswer::Known { .. });
-                self.coordinate(Input::Minted { op, answer });
-                if speaks_of_state {
-                    self.once_durable(position, Parked::MintDurable { op }, effects);
-                }
-            }
-            Appended::Refused(refusal) => {
-                let why = FailedWhy::from(&refusal);
-                self.coordinate(Input::Failed { from: self.me, op, why });
-            }
+            Appended::At(position) => self.mint_answered(op, answer, position, effects),
+            Appended::Refused(refusal) => self.mint_refused(op, &refusal),
         }
     }
 
@@ -357,13 +373,35 @@ impl Core {
             KeyWork::Forget { .. } => {}
             KeyWork::Answer { asker, .. }
             | KeyWork::Hold { asker, .. }
-            | KeyWork::Gather(Gathering { asker, .. }) => {
+            | KeyWork::Gather(Gathering { purpose: Purpose::Answer { asker, .. }, .. }) => {
                 self.answer(*asker, Answer::Refused(refusal.clone()), LogPosition::ZERO, effects);
             }
-            KeyWork::Mint { op, .. } => {
-                let why = FailedWhy::from(refusal);
-                self.coordinate(Input::Failed { from: self.me, op: *op, why });
+            KeyWork::Mint { op, .. } => self.mint_refused(*op, refusal),
+            KeyWork::MintHeld(work) => self.mint_refused(work.op, refusal),
+            KeyWork::Gather(Gathering { purpose: Purpose::Mint(work), .. }) => {
+                self.mint_refused(work.op, refusal);
             }
+        }
+    }
+
+    pub(super) fn mint_refused(&mut self, op: OpId, refusal: &Refusal) {
+        let why = FailedWhy::from(refusal);
+        self.coordinate(Input::Failed { from: self.me, op, why });
+    }
+
+    /// Tells the coordinator what became of a mint, and in time that it is durable.
+    pub(super) fn mint_answered(
+        &mut self,
+        op: OpId,
+        answer: MintAnswer,
+        position: LogPosition,
+        effects: &mut Vec<Effect>,
+    ) {
+        let speaks_of_state =
+            matches!(answer, MintAnswer::Minted { .. } | MintAnswer::Known { .. });
+        self.coordinate(Input::Minted { op, answer });
+        if speaks_of_state {
+            self.once_durable(position, Parked::MintDurable { op }, effects);
         }
     }
 }

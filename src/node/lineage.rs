@@ -11,7 +11,7 @@ use rand::Rng;
 
 use crate::node_id::NodeId;
 use crate::storage::WriteBatch;
-use crate::version::{Actor, AfterDrop, Epoch, Floor, Siblings};
+use crate::version::{Actor, AfterDrop, Epoch, Floor, Siblings, VectorClock};
 
 use super::meta::{self, ActorRecord};
 
@@ -82,6 +82,15 @@ impl Lineage {
                 self.rise(rng);
                 true
             }
+        }
+    }
+
+    /// Before a state of this clock is written where it may be dropped again, in whose batch [`Lineage::record`] must have
+    /// its say: counters up to the present actor's are not minted any more, whatever becomes of the state.
+    pub(super) fn raise_floor(&mut self, clock: &VectorClock) {
+        let minted = clock.get(self.actor);
+        if self.floor < minted {
+            (self.floor, self.is_recorded) = (minted, false);
         }
     }
 

@@ -34,7 +34,9 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use config::{CoreConfig, DEADLINE_MAX, DiskSpace, Limits, PAIR_BYTES_MAX, TIMEOUT};
+pub use config::{
+    CoreConfig, DEADLINE_MAX, DiskSpace, HintLimits, Limits, PAIR_BYTES_MAX, TIMEOUT,
+};
 pub use core::Core;
 pub use event::{Caller, Effect, Event, ReadToken, ScanToken, Severity};
 pub use handshake::WelcomeError;

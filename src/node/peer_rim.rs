@@ -225,7 +225,7 @@ impl Core {
     /// An answer counts only under the layout in force: an operation that goes on under a newer one starts anew.
     fn peer_answer(&mut self, from: NodeId, envelope: Envelope<Answer>, effects: &mut Vec<Effect>) {
         let Envelope { layout, op, body: answer } = envelope;
-        if self.hint_answered(layout, op, &answer, effects) {
+        if self.hint_answered(from, layout, op, &answer, effects) {
             return;
         }
         let Some(answer) = self.compare_answered(layout, op, answer, effects) else { return };

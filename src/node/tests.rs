@@ -1,5 +1,8 @@
 //! One Core alone, on a simulated disk: what clients are told, and how a node begins and ends.
 
+mod cluster;
+mod stand_ins;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

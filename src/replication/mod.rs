@@ -11,7 +11,7 @@ mod request_memory;
 mod view;
 
 pub use coordinator::{
-    Coordinator, Effect, HEDGE_AFTER, Input, OPERATIONS_MAX, Operation, PutBasis,
+    Coordinator, Effect, HEDGE_AFTER, HeldFor, Input, OPERATIONS_MAX, Operation, PutBasis,
 };
 pub use message::{
     Acknowledgement, Answer, Envelope, Known, OpId, PutTag, RangeEntry, RangePage, ReadWant,

@@ -40,6 +40,16 @@ pub enum Guarantee {
     Strict,
 }
 
+impl Consistency {
+    /// That of a request that names none.
+    pub const fn of_mode(mode: Mode) -> Self {
+        match mode {
+            Mode::Available => Self::Sloppy,
+            Mode::Consistent => Self::Strict,
+        }
+    }
+}
+
 impl Level {
     /// The count for `n` replicas, or `None` when it is 0 or above `n`.
     pub fn resolve(self, n: usize) -> Option<usize> {
@@ -156,10 +166,7 @@ impl Terms {
 
     fn of_layout(ring: &Ring, consistency: Option<Consistency>) -> Self {
         let (r, w) = (ring.effective_r(), ring.effective_w());
-        let consistency = consistency.unwrap_or(match ring.mode {
-            Mode::Available => Consistency::Sloppy,
-            Mode::Consistent => Consistency::Strict,
-        });
+        let consistency = consistency.unwrap_or(Consistency::of_mode(ring.mode));
         Self { n: ring.effective_n(), r, w, consistency, layout_r: r, layout_w: w }
     }
 

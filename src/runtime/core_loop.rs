@@ -14,7 +14,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
 
 use crate::cluster::Addresses;
-use crate::node::{Core, CoreConfig, Effect, Event, Limits, Replayed, Severity, StartError};
+use crate::node::{
+    Core, CoreConfig, Effect, Event, HintLimits, Limits, Replayed, Severity, StartError,
+};
 use crate::node_id::NodeId;
 use crate::storage::vfs::{Real, Vfs};
 use crate::storage::{DirLock, Identity, IdentityError, Recovery, Store};
@@ -200,7 +202,7 @@ fn core_config(options: &Options, identity: Identity, addresses: Addresses) -> C
         timeout: options.timeout,
         pair_max: options.pair_max,
         gossip_interval: options.gossip_interval,
-        hints_bytes_max: options.hints_bytes_max,
+        hints: options.hints,
         repair_rate: options.repair_rate,
         limits: Limits { request_bytes: options.request_bytes, ..Limits::default() },
         disk_space: Arc::new(move || disk_space(&data_dir)),
@@ -235,7 +237,7 @@ impl Drive {
         &mut self,
         mut news: UnboundedReceiver<News>,
         signals: &mut Signals,
-        reload: &dyn Fn(),
+        reload: &dyn Fn() -> Option<HintLimits>,
     ) -> Result<Ended, RunError> {
         let mut batch = Vec::new();
         self.hub.post(Event::Tick);
@@ -252,7 +254,11 @@ impl Drive {
                 wish = signals.next() => match wish {
                     Wish::Stop(_) if self.hub.phase.get() == Phase::Serving => self.stop(),
                     Wish::Stop(ended) => return Ok(ended),
-                    Wish::Reload => reload(),
+                    Wish::Reload => {
+                        if let Some(limits) = reload() {
+                            self.hub.post(Event::HintLimits(limits));
+                        }
+                    }
                 },
                 () = hub.news.notified() => {}
                 _ = news.recv_many(&mut batch, NEWS_MAX) => {}

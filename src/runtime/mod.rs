@@ -30,6 +30,8 @@ mod workers;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::node::HintLimits;
+
 pub use core_loop::run;
 pub use listen::{AdminSocketError, admin_socket};
 pub use workers::{JobFailure, Workers};
@@ -62,8 +64,8 @@ pub struct Options {
     pub pair_max: u32,
     /// How often the heartbeat rises.
     pub gossip_interval: Duration,
-    /// Bytes of hints kept for other nodes.
-    pub hints_bytes_max: u64,
+    /// What is kept for other nodes, and for how long.
+    pub hints: HintLimits,
     /// Bytes a second that anti-entropy may move.
     pub repair_rate: u64,
     /// Most clients at once.
@@ -72,8 +74,9 @@ pub struct Options {
     pub frame_bytes_max: usize,
     /// Most bytes of requests in flight.
     pub request_bytes: usize,
-    /// Called at SIGHUP: reads the configuration again, applies what can be applied, tells the log about the rest.
-    pub reload: Box<dyn Fn()>,
+    /// Called at SIGHUP: reads the configuration again, applies what it can, tells the log about the rest, and returns what
+    /// the running node shall keep to; nothing where the configuration is bad.
+    pub reload: Box<dyn Fn() -> Option<HintLimits>>,
 }
 
 /// How a node ended in good order.

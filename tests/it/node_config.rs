@@ -37,7 +37,7 @@ fn a_syntax_error_is_named_with_line_and_column() -> Result<()> {
 
 #[test]
 fn what_is_not_built_yet_is_said_so() -> Result<()> {
-    check_config(&format!("{GOOD}[hints]\nttl = \"1h\"\n"), 78, "hinted handoff is not built yet")
+    check_config(&format!("{GOOD}[tls]\npeers = \"require\"\n"), 78, "TLS is not built yet")
 }
 
 #[test]

@@ -84,10 +84,10 @@ impl Row {
 
 /// Puts every key once.
 pub(crate) async fn load(cluster: &Cluster, keys: u64) -> Result<()> {
-    let mut loaders = JoinSet::new();
+    let (mut loaders, values) = (JoinSet::new(), Values::new(VALUE_BYTES));
     for (client, first) in clients(cluster, LOADERS).await?.into_iter().zip(0..) {
+        let mut values = values.clone();
         loaders.spawn(async move {
-            let mut values = Values::new(VALUE_BYTES);
             for number in (first..keys).step_by(LOADERS) {
                 put(&client, number, 0, &mut values).await?;
             }
@@ -108,16 +108,19 @@ pub(crate) async fn run(
     scale: Scale,
     zipf: &Arc<Zipf>,
 ) -> Result<Outcome> {
-    let clients = clients(cluster, row.clients).await?;
+    let (clients, values) = (clients(cluster, row.clients).await?, Values::new(VALUE_BYTES));
     cluster.forget_peak()?;
     let start = Instant::now();
     let counted = start + scale.time.mul_f64(WARM_UP);
     let end = counted + scale.time;
     let mut tasks = JoinSet::new();
     for (client, stream) in clients.into_iter().zip(0_u64..) {
-        let random = Random::new(u64::from(round), stream);
-        let times = Times { counted, end };
-        tasks.spawn(work(client, row.mix, random, Arc::clone(zipf), times));
+        let draw = Draw {
+            random: Random::new(u64::from(round), stream),
+            zipf: Arc::clone(zipf),
+            values: values.clone(),
+        };
+        tasks.spawn(work(client, row.mix, draw, Times { counted, end }));
     }
     tokio::time::sleep_until(counted.into()).await;
     let before = (cluster.usage()?, Usage::of(std::process::id())?);
@@ -151,15 +154,16 @@ struct Times {
     end: Instant,
 }
 
-async fn work(
-    client: Client,
-    mix: Mix,
-    mut random: Random,
+/// What a client asks for.
+struct Draw {
+    random: Random,
     zipf: Arc<Zipf>,
-    times: Times,
-) -> Result<Histogram<u64>> {
+    values: Values,
+}
+
+async fn work(client: Client, mix: Mix, draw: Draw, times: Times) -> Result<Histogram<u64>> {
+    let Draw { mut random, zipf, mut values } = draw;
     let mut latencies = histogram()?;
-    let mut values = Values::new(VALUE_BYTES);
     let mut began = Instant::now();
     for version in 1_u64.. {
         let number = zipf.draw(&mut random);
@@ -179,7 +183,7 @@ async fn work(
             break;
         }
         if times.counted <= began {
-            latencies.saturating_record(nanos(ended - began));
+            latencies.record(nanos(ended - began))?;
         }
         began = ended;
     }

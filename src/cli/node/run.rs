@@ -8,7 +8,7 @@ use super::config::Config;
 use super::inspect;
 use super::logging::{self, FilterHandle};
 use crate::cli::{Exit, Failure};
-use crate::node::StartError;
+use crate::node::{HintLimits, StartError};
 use crate::runtime::{self, Ended, Options, RunError};
 use crate::storage::{IdentityError, LockError, OpenError};
 use crate::wire::handshake::RefusalCode;
@@ -62,7 +62,7 @@ fn options(config: Config, args: ConfigArgs, handle: FilterHandle) -> Options {
         timeout: config.timeout,
         pair_max: config.pair_max,
         gossip_interval: config.gossip_interval,
-        hints_bytes_max: config.hints_max,
+        hints: config.hints,
         repair_rate: config.repair_rate,
         connections: config.connections,
         frame_bytes_max: config.frame,
@@ -71,30 +71,33 @@ fn options(config: Config, args: ConfigArgs, handle: FilterHandle) -> Options {
     }
 }
 
-/// Applies the log filter of a good new configuration; names the rest.
-fn reload(args: &ConfigArgs, running: &mut Config, handle: &FilterHandle) {
+/// Applies of a good new configuration the log filter here, and the hints' bounds where they are returned to; says so
+/// where the rest differs.
+fn reload(args: &ConfigArgs, running: &mut Config, handle: &FilterHandle) -> Option<HintLimits> {
     let new = match inspect::load(args) {
         Ok(new) => new,
         Err(error) => {
             tracing::error!("the new configuration is bad, the old one stays: {error}");
-            return;
+            return None;
         }
     };
     let filter = EnvFilter::try_new(&new.log_filter).map_err(anyhow::Error::from);
     let applied = filter.and_then(|filter| Ok(handle.reload(filter)?));
     if let Err(error) = applied {
         tracing::error!("cannot change the log filter: {error}");
-        return;
+        return None;
     }
     running.log_filter.clone_from(&new.log_filter);
+    running.hints = new.hints;
     if *running == new {
         tracing::info!(filter = new.log_filter, "configuration reloaded");
     } else {
         tracing::warn!(
             filter = new.log_filter,
-            "log filter reloaded; the other changes in the configuration need a restart"
+            "log filter and hints reloaded; the other changes in the configuration need a restart"
         );
     }
+    Some(new.hints)
 }
 
 /// A node that cannot run, with its exit code and what to do about it.

@@ -196,6 +196,8 @@ pub enum Effect {
         op: OpId,
         /// What.
         mint: Mint,
+        /// Where this node is no owner: whose hint takes the new state. The own state is all that is held of the key.
+        held_for: Option<HeldFor>,
     },
     /// An operation ended.
     Finished {
@@ -206,6 +208,15 @@ pub enum Effect {
     },
     /// [`Input::Tick`] is wanted then.
     Wake(Time),
+}
+
+/// The hint that a stand-in writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldFor {
+    /// The owner that it is for.
+    pub target: NodeId,
+    /// Of how many acknowledgements it is one.
+    pub w: u8,
 }
 
 impl Coordinator {

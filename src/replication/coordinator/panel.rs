@@ -82,6 +82,11 @@ impl Panel {
         owner || self.stand_ins.iter().any(|seat| seat.node == node && seat.standing.is_pending())
     }
 
+    /// Seats `node` as the stand-in of `owner`.
+    pub(super) fn seat(&mut self, node: NodeId, owner: NodeId, standing: Standing) {
+        self.stand_ins.push(StandIn { node, owner, standing });
+    }
+
     /// Seats the next member of `fallbacks` that can be asked as the stand-in of each owner that needs one: that cannot
     /// be asked or has failed, and whose stand-in so far, if any, has failed too. Returns the new pairs, stand-in first.
     pub(super) fn seat_stand_ins(

@@ -12,6 +12,9 @@
 //! a version that the put did not cover, everything heard is folded into a second version, once. The fold covers what
 //! this put has seen and no more: what others wrote here in between stays a sibling.
 //!
+//! Where no owner can be reached, a sloppy put may be coordinated by who stands in for the first of them: its own state
+//! is all that it holds of the key, and what it mints goes into its hint.
+//!
 //! A retry is recalled first: where any of max(R, W) owners knows it, it is done already, and the merged state is sent
 //! instead of a new version. Where none does and their memory reaches back to the first try, it is an ordinary put;
 //! where it does not, the put is written beside what is there.
@@ -30,6 +33,7 @@ use crate::replication::{
 use crate::ring::Token;
 use crate::version::{Basis, Content, Dot, MintError, RequestId, Siblings, VectorClock};
 
+use super::HeldFor;
 use super::panel::{Panel, Standing};
 use super::scene::{Happening, Machine, Progress, Scene, count};
 
@@ -49,6 +53,15 @@ pub(super) struct Wanted {
     pub(super) age: Duration,
 }
 
+/// What a put has to do with under one layout.
+#[derive(Debug)]
+struct Resolved {
+    terms: Terms,
+    panel: Panel,
+    fallbacks: Vec<NodeId>,
+    stands_in_for: Option<NodeId>,
+}
+
 /// One put.
 #[derive(Debug)]
 pub(super) struct Put {
@@ -63,9 +76,13 @@ struct Writing {
     panel: Panel,
     /// Who may stand in for an owner, nearest first; nobody in a strict put.
     fallbacks: Vec<NodeId>,
+    /// The owner that this node, which is none, stands in for as it coordinates.
+    stands_in_for: Option<NodeId>,
     phase: Phase,
     /// Whether a version of this put was minted here.
     minted: bool,
+    /// In whose hint the last mint was asked to write.
+    held_for: Option<NodeId>,
     /// The client has its reply; owners may still answer.
     finished: bool,
 }
@@ -114,6 +131,8 @@ struct Version {
     kind: Minting,
     /// The round its mint was asked for under.
     round: u8,
+    /// In whose hint it stands; `None` in the own data.
+    held_for: Option<NodeId>,
     /// Whether the own state is durable.
     durable: bool,
 }
@@ -125,14 +144,23 @@ impl Put {
 
     fn begin(&mut self, scene: &mut Scene<'_>) -> Progress {
         let wanted = &self.wanted;
-        let (terms, panel, fallbacks) = match wanted.resolve(scene) {
+        let Resolved { terms, panel, fallbacks, stands_in_for } = match wanted.resolve(scene) {
             Ok(resolved) => resolved,
             Err(failure) => return Progress::Finished(Err(failure)),
         };
         let nothing = Recalled { state: Siblings::new(), known: false, memory: Duration::MAX };
         let phase = Phase::Recalling(nothing);
         let (minted, finished) = (false, false);
-        let writing = Writing { terms, panel, fallbacks, phase, minted, finished };
+        let writing = Writing {
+            terms,
+            panel,
+            fallbacks,
+            stands_in_for,
+            phase,
+            minted,
+            held_for: None,
+            finished,
+        };
         let writing = self.writing.insert(writing);
         scene.next_round();
         if writing.possible(scene) < writing.needed(wanted) {
@@ -142,6 +170,7 @@ impl Put {
             return writing.mint(wanted, scene, wanted.first_mint());
         }
         writing.ask_all(scene, &wanted.recall());
+        writing.ask_in_stead(wanted, scene, scene.view().me);
         writing.ask_stand_ins(wanted, scene);
         Progress::Waiting
     }
@@ -153,8 +182,9 @@ impl Put {
             return self.begin(scene);
         };
         match wanted.resolve(scene) {
-            Ok((terms, panel, fallbacks)) => {
-                (writing.terms, writing.panel, writing.fallbacks) = (terms, panel, fallbacks);
+            Ok(Resolved { terms, panel, fallbacks, stands_in_for }) => {
+                (writing.terms, writing.panel) = (terms, panel);
+                (writing.fallbacks, writing.stands_in_for) = (fallbacks, stands_in_for);
             }
             Err(failure) => {
                 let outcome = Some(writing.outcome(wanted));
@@ -248,18 +278,27 @@ impl Wanted {
         if self.is_retry() { WriteOutcome::Unknown } else { WriteOutcome::NotApplied }
     }
 
-    fn resolve(&self, scene: &Scene<'_>) -> Result<(Terms, Panel, Vec<NodeId>), Failure> {
+    fn resolve(&self, scene: &Scene<'_>) -> Result<Resolved, Failure> {
         let view = scene.view();
         let refused = |kind| Failure::refused(kind, Some(self.outcome_before()));
         let terms = Terms::of_put(view.preferences.ring(), self.w, self.r, self.consistency)
             .map_err(|text| refused(FailureKind::Usage(text)))?;
         let walk = view.preferences.of_slot(Token::of(&self.key).slot());
-        if !walk.owns(view.me) {
-            return Err(refused(FailureKind::NotCoordinator));
-        }
-        let fallbacks =
+        let fallbacks: Vec<NodeId> =
             if terms.takes_stand_ins() { walk.fallbacks().collect() } else { Vec::new() };
-        Ok((terms, Panel::new(&view, walk.owners()), fallbacks))
+        let mut panel = Panel::new(&view, walk.owners());
+        let mut stands_in_for = None;
+        if !walk.owns(view.me) {
+            let is_reachable = |owner| view.reachability(owner) == Reachability::Up;
+            if walk.owners().any(is_reachable) || !fallbacks.contains(&view.me) {
+                return Err(refused(FailureKind::NotCoordinator));
+            }
+            stands_in_for = walk.owners().next();
+        }
+        if let Some(owner) = stands_in_for {
+            panel.seat(view.me, owner, Standing::Asked);
+        }
+        Ok(Resolved { terms, panel, fallbacks, stands_in_for })
     }
 
     fn recall(&self) -> Request {
@@ -356,10 +395,16 @@ impl Writing {
             return;
         }
         let fallbacks = self.fallbacks.iter().copied();
-        for (node, owner) in self.panel.seat_stand_ins(&scene.view(), fallbacks) {
-            if let Some(request) = self.question_in_stead_of(wanted, owner) {
-                scene.ask(node, request);
-            }
+        for (node, _) in self.panel.seat_stand_ins(&scene.view(), fallbacks) {
+            self.ask_in_stead(wanted, scene, node);
+        }
+    }
+
+    /// Asks `node` what this phase asks of who stands in for an owner, if it does.
+    fn ask_in_stead(&self, wanted: &Wanted, scene: &mut Scene<'_>, node: NodeId) {
+        let owner = self.panel.stands_in_for(node);
+        if let Some(request) = owner.and_then(|owner| self.question_in_stead_of(wanted, owner)) {
+            scene.ask(node, request);
         }
     }
 
@@ -443,7 +488,7 @@ impl Writing {
             (false, true) => MintKind::Plain,
             (false, false) => MintKind::Named,
         };
-        let round = scene.mint(Mint {
+        let mint = Mint {
             key: wanted.key.clone(),
             merge,
             basis,
@@ -452,7 +497,10 @@ impl Writing {
             request: wanted.request,
             kind,
             deadline: scene.deadline(),
-        });
+        };
+        let w = count(self.terms.w);
+        let round = scene.mint(mint, self.stands_in_for.map(|target| HeldFor { target, w }));
+        self.held_for = self.stands_in_for;
         self.phase = Phase::Minting { round, kind: minting };
         Progress::Waiting
     }
@@ -465,7 +513,8 @@ impl Writing {
         match answer {
             MintAnswer::Minted { state, dot, .. } => {
                 self.minted = true;
-                let minted = Some(Version { dot, kind, round, durable: false });
+                let held_for = self.held_for;
+                let minted = Some(Version { dot, kind, round, held_for, durable: false });
                 self.phase =
                     Phase::Spreading(Spread { state, minted, uncovered: None, known: false });
                 self.spread(wanted, scene)
@@ -493,7 +542,9 @@ impl Writing {
             return Progress::Waiting;
         }
         version.durable = true;
-        self.panel.set(me, Standing::Answered);
+        if version.held_for == self.stands_in_for {
+            self.panel.set(me, Standing::Answered);
+        }
         self.advance(wanted, scene)
     }
 
@@ -521,15 +572,29 @@ impl Writing {
         self.spread(wanted, scene)
     }
 
-    /// Sends the state to all owners, in a round of its own. This node holds what it minted; it is asked for the rest.
+    /// Sends the state to all owners, in a round of its own. This node holds what it minted where it minted it; it is asked
+    /// for the rest.
     fn spread(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
         let Phase::Spreading(spread) = &self.phase else { return Progress::Waiting };
         let request = spread.question(wanted);
+        let me = scene.view().me;
+        let standing = spread.minted.filter(|version| version.held_for == self.stands_in_for);
+        let standing = standing.map(|version| match version.durable {
+            true => Standing::Answered,
+            false => Standing::Asked,
+        });
         scene.next_round();
         self.panel = Panel::new(&scene.view(), self.panel.owners());
-        if let Some(version) = spread.minted {
-            let standing = if version.durable { Standing::Answered } else { Standing::Asked };
-            self.panel.set(scene.view().me, standing);
+        match (self.stands_in_for, standing) {
+            (None, None) => {}
+            (None, Some(standing)) => {
+                self.panel.set(me, standing);
+            }
+            (Some(owner), Some(standing)) => self.panel.seat(me, owner, standing),
+            (Some(owner), None) => {
+                self.panel.seat(me, owner, Standing::Asked);
+                self.ask_in_stead(wanted, scene, me);
+            }
         }
         self.ask_all(scene, &request);
         self.advance(wanted, scene)
@@ -568,7 +633,13 @@ impl Writing {
             (Phase::Spreading(spread), Answer::Merged(acknowledgement)) => {
                 if let Some(state) = spread.acknowledged(acknowledgement) {
                     let (key, put) = (wanted.key.clone(), None);
-                    scene.ask_aside(scene.view().me, Request::Merge { key, state, put });
+                    scene.ask_aside(
+                        scene.view().me,
+                        match self.stands_in_for {
+                            None => Request::Merge { key, state, put },
+                            Some(target) => Request::Hold { key, state, put, target, w: 0 },
+                        },
+                    );
                 }
             }
             (Phase::Recalling(_) | Phase::Minting { .. } | Phase::Spreading(_), _) => {

@@ -9,8 +9,8 @@ use crate::replication::{
     WriteOutcome,
 };
 
-use super::Effect;
 use super::panel::Panel;
+use super::{Effect, HeldFor};
 
 /// Low bits of an address that hold the round.
 const ROUND_BITS: u32 = 8;
@@ -167,9 +167,9 @@ impl<'a> Scene<'a> {
     }
 
     /// Mints, under a round of its own, which is returned.
-    pub(super) fn mint(&mut self, mint: Mint) -> u8 {
+    pub(super) fn mint(&mut self, mint: Mint, held_for: Option<HeldFor>) -> u8 {
         let round = self.fresh_round();
-        self.effects.push(Effect::Mint { op: address(self.op, round), mint });
+        self.effects.push(Effect::Mint { op: address(self.op, round), mint, held_for });
         round
     }
 

@@ -56,12 +56,16 @@ impl Hint {
     /// [`HintError`] on any other bytes.
     pub fn decode(bytes: &Bytes) -> Result<Self, HintError> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != FORMAT {
-            return Err(DecodeError::OutOfRange("format").into());
-        }
-        let (w, since) = (reader.u8()?, reader.u64()?);
+        let (w, since) = read_head(&mut reader)?;
         let state = Siblings::decode(&bytes.slice_ref(reader.rest()))?;
         Ok(Self { w, since, state })
+    }
+
+    /// When the first of the hint in `bytes` was stored; its state is not looked at.
+    /// # Errors
+    /// [`DecodeError`] when they do not begin as a hint does.
+    pub fn since_of(bytes: &[u8]) -> Result<u64, DecodeError> {
+        read_head(&mut Reader::new(bytes)).map(|(_, since)| since)
     }
 
     /// Takes a further hint for the same target and key: the states merge, the larger w and the earlier time stay.
@@ -73,6 +77,13 @@ impl Hint {
         (self.w, self.since) = (w, since);
         changed || grew
     }
+}
+
+fn read_head(reader: &mut Reader<'_>) -> Result<(u8, u64), DecodeError> {
+    if reader.u8()? != FORMAT {
+        return Err(DecodeError::OutOfRange("format"));
+    }
+    Ok((reader.u8()?, reader.u64()?))
 }
 
 #[cfg(test)]
@@ -91,6 +102,7 @@ mod tests {
         let held = hint(2, 0x0102_0304_0506_0708, "a2:x");
         let bytes = Bytes::from(held.encode());
         assert_eq!(bytes[..HEAD_BYTES], [1, 2, 8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(Hint::since_of(&bytes), Ok(held.since));
         assert_eq!(Hint::decode(&bytes).unwrap(), held);
         assert!(Hint::decode(&Bytes::from_static(b"\x02\x00")).is_err());
     }
@@ -106,7 +118,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_decode_without_panic(bytes: Vec<u8>) {
-            let _ = Hint::decode(&bytes.into());
+            let _ = (Hint::since_of(&bytes), Hint::decode(&bytes.into()));
         }
     }
 }

@@ -133,7 +133,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("storage.bloom_bits", Form::Count(1, 32), "10", "bloom filter bits a key"),
     key("storage.memory", Form::Size, "1GiB", "budget: cache, memtables, indexes, filters"),
     key("gossip.interval", Form::Span, "1s", "how often a node raises its heartbeat"),
-    later("hints.ttl", Form::Span, "3h", "how long a hint waits", "hinted handoff"),
+    key("hints.ttl", Form::Span, "3h", "how long a hint waits for its node alone"),
     key("hints.max", Form::Size, "1GiB", "space for hints"),
     key("repair.rate", Form::Rate, "32MiB/s", "of background repair"),
     key("limits.connections", Form::Count(1, 1_000_000), "10000", "clients at once"),

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::node::HintLimits;
 use crate::ring::{Mode, Weight};
 use crate::storage::{self, Compression, SyncMode};
 
@@ -63,8 +64,8 @@ pub struct Config {
     pub bloom_bits: u32,
     /// How often a node raises its heartbeat.
     pub gossip_interval: Duration,
-    /// Bytes of hints kept for other nodes.
-    pub hints_max: u64,
+    /// What is kept for other nodes, and for how long.
+    pub hints: HintLimits,
     /// Bytes a second that anti-entropy may move.
     pub repair_rate: u64,
     /// Clients at once.
@@ -181,7 +182,10 @@ impl Config {
                 .choice("storage.compression", &[Compression::Lz4, Compression::None]),
             bloom_bits: fields.count("storage.bloom_bits"),
             gossip_interval: fields.span("gossip.interval"),
-            hints_max: fields.size("hints.max"),
+            hints: HintLimits {
+                ttl: fields.span("hints.ttl"),
+                bytes_max: fields.size("hints.max"),
+            },
             repair_rate: fields.rate("repair.rate"),
             connections: fields.count("limits.connections"),
             frame: fields.size("limits.frame"),

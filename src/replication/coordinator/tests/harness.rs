@@ -49,7 +49,7 @@ pub(super) struct Message {
 #[derive(Clone, Debug)]
 pub(super) enum Body {
     Ask { op: OpId, request: Request, deadline: Time },
-    Mint { op: OpId, mint: Mint },
+    Mint { op: OpId, mint: Mint, held_for: Option<HeldFor> },
     Reply(Input),
 }
 
@@ -163,6 +163,15 @@ impl Cluster {
         merged
     }
 
+    /// The node's hints reach their targets.
+    pub(super) fn hand_over(&mut self, name: &str) -> &mut Self {
+        for ((target, key), (state, _)) in std::mem::take(&mut self.node(name).hints) {
+            let merge = Request::Merge { key, state, put: None };
+            assert!(matches!(self.answer(target, &merge), Answer::Merged(_)));
+        }
+        self
+    }
+
     /// Keeps what goes over these links (`ab`: from a to b), until released.
     pub(super) fn hold(&mut self, links: &str) -> &mut Self {
         self.held.extend(links.split_whitespace().map(link));
@@ -271,8 +280,8 @@ impl Cluster {
                     self.send(to, from, Body::Reply(Input::Answer { from: to, op, answer }));
                 }
             }
-            Body::Mint { op, mint } => {
-                let answer = self.mint(to, &mint);
+            Body::Mint { op, mint, held_for } => {
+                let answer = self.mint(to, &mint, held_for);
                 let minted = matches!(answer, MintAnswer::Minted { .. });
                 self.handle(to, Input::Minted { op, answer });
                 if minted {
@@ -300,7 +309,9 @@ impl Cluster {
                 Effect::Ask { to, op, request, deadline } => {
                     self.send(at, to, Body::Ask { op, request, deadline });
                 }
-                Effect::Mint { op, mint } => self.send(at, at, Body::Mint { op, mint }),
+                Effect::Mint { op, mint, held_for } => {
+                    self.send(at, at, Body::Mint { op, mint, held_for });
+                }
                 Effect::Finished { op, result } => {
                     assert!(self.results.insert(op, result).is_none(), "{op:?} finished twice");
                 }
@@ -331,13 +342,7 @@ impl Cluster {
                 return step.answer;
             }
             Request::ReadHeld { key } => {
-                let mut held = node.states.get(key).cloned().unwrap_or_default();
-                for ((_, of), (hint, _)) in &node.hints {
-                    if of == key {
-                        held.merge(hint, &mut Vec::new());
-                    }
-                }
-                return Answer::State(held);
+                return Answer::State(node.held(key));
             }
             Request::ReadRange { after, bytes_max, .. } => {
                 return Answer::Range(node.page(after.as_ref(), *bytes_max as usize));
@@ -352,13 +357,25 @@ impl Cluster {
         step.answer
     }
 
-    fn mint(&mut self, at: NodeId, mint: &Mint) -> MintAnswer {
+    fn mint(&mut self, at: NodeId, mint: &Mint, held_for: Option<HeldFor>) -> MintAnswer {
         let now = self.now;
         let node = self.nodes.iter_mut().find(|node| node.id == at).unwrap();
-        let own = node.states.get(&mint.key).cloned().unwrap_or_default();
+        let own = match held_for {
+            Some(_) => node.held(&mint.key),
+            None => node.states.get(&mint.key).cloned().unwrap_or_default(),
+        };
         let step = replica::mint(&own, mint, node.local(now));
         assert_eq!(step.alarms, Vec::<Dot>::new(), "one dot, two writes");
-        node.states.extend(step.state.map(|state| (mint.key.clone(), state)));
+        match (held_for, step.state) {
+            (_, None) => {}
+            (None, Some(state)) => {
+                node.states.insert(mint.key.clone(), state);
+            }
+            (Some(HeldFor { target, w }), Some(state)) => {
+                let hint = node.hints.entry((target, mint.key.clone())).or_default();
+                *hint = (state, hint.1.max(w));
+            }
+        }
         step.answer
     }
 }
@@ -367,6 +384,17 @@ impl Node {
     fn local(&mut self, now: Time) -> Local<'_> {
         let Self { actor, memory, clock, .. } = self;
         Local { now, actor: *actor, floor: 0, memory, clock }
+    }
+
+    /// All that it holds of a key that it does not own.
+    fn held(&self, key: &Bytes) -> Siblings {
+        let mut held = self.states.get(key).cloned().unwrap_or_default();
+        for ((_, of), (hint, _)) in &self.hints {
+            if of == key {
+                held.merge(hint, &mut Vec::new());
+            }
+        }
+        held
     }
 
     /// A page of so many entries; the harness counts entries for bytes.

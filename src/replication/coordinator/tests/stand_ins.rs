@@ -106,3 +106,114 @@ fn a_retry_is_known_by_what_a_stand_in_holds() {
     assert_eq!(cluster.done(again).dot, dot);
     assert_eq!(values(&cluster.converged(&key)), "x");
 }
+
+/// Five nodes of which `a`, `b` and `c` own the key, and only `d` and `e`, next in this order, are left.
+fn two_of_five() -> (Cluster, bytes::Bytes) {
+    let mut cluster = Cluster::of(5, (3, 2, 2));
+    let key = key_in_order_before(&cluster.preferences, "d");
+    ["a", "b", "c"].into_iter().for_each(|owner| {
+        cluster.stop(owner);
+    });
+    (cluster, key)
+}
+
+#[test]
+fn where_no_owner_can_be_reached_a_stand_in_coordinates() {
+    let (mut cluster, key) = two_of_five();
+    let op = cluster.begin("d", sloppy(put(&key, "x", 1), Level::Count(2)));
+    cluster.run();
+    let done = cluster.done(op);
+    assert_eq!(done.stand_ins, [(node("a"), node("d")), (node("b"), node("e"))]);
+    assert_eq!((done.acked, done.guarantee), (Vec::new(), Guarantee::Overlap));
+    assert_eq!(cluster.hints("d", &key), [(node("a"), 2), (node("c"), 0)]);
+    assert_eq!(cluster.hints("e", &key), [(node("b"), 2)]);
+
+    let op = cluster.begin("e", get(&key, Some(Level::Count(2)), Consistency::Sloppy));
+    cluster.run();
+    assert_eq!(values(&cluster.got(op).state), "x");
+
+    let op = cluster.begin("d", sloppy(put(&key, "y", 2), Level::Count(2)));
+    cluster.run();
+    cluster.done(op);
+    let op = cluster.begin("d", get(&key, Some(Level::One), Consistency::Sloppy));
+    cluster.run();
+    assert_eq!(values(&cluster.got(op).state), "y", "a put replaces what the stand-ins hold");
+}
+
+#[test]
+fn a_stand_in_does_not_coordinate_where_an_owner_can_be_reached_or_the_request_is_strict() {
+    let (mut cluster, key) = two_of_five();
+    let op = cluster.begin("d", put(&key, "x", 1));
+    cluster.run();
+    assert_eq!(cluster.failure(op).outcome, Some(WriteOutcome::NotApplied));
+    let op = cluster.begin("d", sloppy(put(&key, "x", 2), Level::All));
+    cluster.run();
+    let failure = cluster.failure(op);
+    assert_eq!(
+        (failure.kind, failure.outcome),
+        (FailureKind::QuorumUnmet, Some(WriteOutcome::NotApplied)),
+        "two members are no three"
+    );
+    cluster.start("c");
+    let op = cluster.begin("d", sloppy(put(&key, "x", 3), Level::One));
+    cluster.run();
+    assert_eq!(cluster.failure(op).kind, FailureKind::NotCoordinator);
+    assert_eq!((cluster.hints("d", &key), cluster.hints("e", &key)), (vec![], vec![]));
+}
+
+#[test]
+fn an_owner_that_comes_back_meanwhile_is_asked_for_itself() {
+    let (mut cluster, key) = two_of_five();
+    cluster.hold("dd");
+    let op = cluster.begin("d", sloppy(put(&key, "x", 1), Level::Count(2)));
+    cluster.start("a").release("dd").run();
+    let done = cluster.done(op);
+    assert!(done.acked.contains(&node("a")), "{done:?}");
+    assert_eq!(values(&cluster.state("a", &key)), "x");
+}
+
+#[test]
+fn a_stand_in_folds_what_another_holds() {
+    let (mut cluster, key) = two_of_five();
+    let first = cluster.begin("d", sloppy(put(&key, "x", 1), Level::One));
+    cluster.run();
+    cluster.done(first);
+    let second = cluster.begin("e", sloppy(put(&key, "y", 2), Level::Count(2)));
+    cluster.run();
+    cluster.done(second);
+    let op = cluster.begin("d", get(&key, Some(Level::Count(2)), Consistency::Sloppy));
+    cluster.run();
+    assert_eq!(values(&cluster.got(op).state), "y");
+}
+
+#[test]
+fn a_retry_at_a_stand_in_is_known_by_what_it_holds() {
+    let (mut cluster, key) = two_of_five();
+    let first = cluster.begin("d", sloppy(put(&key, "x", 1), Level::Count(2)));
+    cluster.run();
+    let dot = cluster.done(first).dot;
+    let age = std::time::Duration::from_millis(5);
+    let again = cluster.begin("e", sloppy(retry(&key, "x", 1, age), Level::Count(2)));
+    cluster.run();
+    assert_eq!(cluster.done(again).dot, dot);
+}
+
+/// V8: put1 acknowledged by stand-ins D, E; heal; put2 by A, B; hints come home: two versions (never in strict puts).
+#[test]
+fn what_stand_ins_acknowledged_stays_beside_what_the_owners_took_meanwhile() {
+    let (mut cluster, key) = two_of_five();
+    let first = cluster.begin("d", sloppy(put(&key, "x", 1), Level::Count(2)));
+    cluster.run();
+    cluster.done(first);
+    let kept: Vec<_> = ["d", "e"].map(|name| cluster.node(name).hints.clone()).to_vec();
+    ["a", "b", "c"].into_iter().for_each(|owner| {
+        cluster.start(owner);
+    });
+    let second = cluster.begin("a", sloppy(put(&key, "y", 2), Level::Count(2)));
+    cluster.run();
+    cluster.done(second);
+    assert_eq!(kept, ["d", "e"].map(|name| cluster.node(name).hints.clone()).to_vec());
+    cluster.hand_over("d").hand_over("e").run();
+    assert_eq!(values(&cluster.converged(&key)), "x y");
+    assert_eq!((cluster.hints("d", &key), cluster.hints("e", &key)), (vec![], vec![]));
+}
