@@ -5,6 +5,10 @@
 
 /// A rule that is broken on purpose, named for what is done instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(
+    not(feature = "planted-bugs"),
+    expect(unreachable_pub, reason = "tests choose one, where bugs can be planted")
+)]
 pub enum Bug {
     /// The log is not synced before it counts as durable.
     LogSyncSkipped,

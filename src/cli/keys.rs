@@ -71,6 +71,18 @@ impl KeyCoding {
     }
 }
 
+/// A key as words of a shell's command line: as it stands, quoted, or in hexadecimal.
+pub(crate) fn as_words(key: &[u8]) -> String {
+    let is_bare = |byte: &u8| byte.is_ascii_alphanumeric() || b"_:/.,+@%=-".contains(byte);
+    match std::str::from_utf8(key) {
+        Ok(text) if key.iter().all(is_bare) && !text.starts_with('-') => text.to_owned(),
+        Ok(text) if !text.contains(char::is_control) && !text.starts_with('-') => {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+        Ok(_) | Err(_) => format!("--key-hex {}", HEXLOWER_PERMISSIVE.encode(key)),
+    }
+}
+
 /// Writes a key for a pipe: its bytes, then a line feed or a zero byte.
 /// # Errors
 /// Those of `out`.
@@ -103,6 +115,19 @@ mod tests {
         check(B64, b"AP8=", Some(b"\x00\xff"));
         check(B64, b"AP8", Some(b"\x00\xff"));
         check(B64, b"?", None);
+    }
+
+    #[test]
+    fn a_key_is_shown_as_a_shell_takes_it() {
+        for (key, expected) in [
+            (&b"cart:42"[..], "cart:42"),
+            (b"it's $x", r"'it'\''s $x'"),
+            (b"-n", "--key-hex 2d6e"),
+            (b"\x00\xff", "--key-hex 00ff"),
+            ("grün".as_bytes(), "'grün'"),
+        ] {
+            assert_eq!(as_words(key), expected);
+        }
     }
 
     #[test]

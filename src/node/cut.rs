@@ -402,7 +402,7 @@ impl Core {
                 self.end_question_if_done(id, effects);
             }
             CutQuestion::Take { numbers, items } => {
-                self.take_and_name(asker, &numbers, &items, effects)
+                self.take_and_name(asker, &numbers, &items, effects);
             }
             CutQuestion::Forget { items } => {
                 let id = self.begin_question(asker, items.clone());

@@ -432,7 +432,8 @@ impl Core {
             state: step.state.unwrap_or_else(|| before.state.clone()),
         };
         self.raise_alarms(&step.alarms, effects);
-        if step.actor_ahead {
+        // What the own coordinator keeps for another was minted here: the data has it, though no earlier hint does.
+        if step.actor_ahead && !matches!(asker, Asker::Own { .. }) {
             self.raise_epoch("a peer knows writes of this node that it has lost", effects);
         }
         match self.store_hint(stored, target, hint, standing, effects) {

@@ -252,9 +252,8 @@ impl Cut {
                     self.rest(now);
                 }
             }
-            Phase::Resting => {}
             Phase::Looking { since } if SILENCE_MAX <= now.since(*since) => self.rest(now),
-            Phase::Looking { .. } => {}
+            Phase::Resting | Phase::Looking { .. } => {}
             Phase::Asking(round) | Phase::Taking(round) | Phase::Forgetting(round) => {
                 if SILENCE_MAX <= now.since(round.since) {
                     self.refused(now);

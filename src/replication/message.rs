@@ -129,9 +129,7 @@ impl Request {
             Self::ReadRange { .. } | Self::Compare(_) | Self::Cut(_) => None,
         }
     }
-}
 
-impl Request {
     /// Bytes that it takes on the way, roughly: of keys and states.
     pub fn bytes_estimate(&self) -> usize {
         match self {
@@ -140,6 +138,15 @@ impl Request {
                 key.len() + state.bytes_estimate()
             }
             Self::ReadRange { prefix, .. } => prefix.len(),
+            Self::Compare(Compare::Rows { rows, .. }) => rows.len(),
+            Self::Compare(Compare::Children { nodes, .. }) => 2 * nodes.len(),
+            Self::Compare(Compare::Leaves(slots)) => 2 * slots.len(),
+            Self::Cut(
+                CutQuestion::Ask { items }
+                | CutQuestion::Take { items, .. }
+                | CutQuestion::Forget { items },
+            ) => items.iter().map(|item| item.key.len()).sum(),
+            Self::Compare(Compare::Root(_)) | Self::Cut(CutQuestion::Numbers { .. }) => 0,
         }
     }
 }
@@ -161,7 +168,15 @@ impl Answer {
                 .iter()
                 .map(|entry| entry.key.len() + entry.state.bytes_estimate())
                 .sum(),
-            Self::Digest { .. } | Self::Refused(_) => 0,
+            Self::Compared(Compared::Hashes(bytes)) => bytes.len(),
+            Self::Compared(Compared::Rows { give, want, .. }) => {
+                let states = give.iter().map(|(key, state)| key.len() + state.bytes_estimate());
+                states.sum::<usize>() + 8 * want.len()
+            }
+            Self::Compared(Compared::Root(_))
+            | Self::Cut(_)
+            | Self::Digest { .. }
+            | Self::Refused(_) => 0,
         }
     }
 }

@@ -129,18 +129,25 @@ impl Terms {
         self.r.max(self.w)
     }
 
-    /// Whether a get that so many owners answered can promise what a strict one does, if enough of them hold it.
-    pub(super) fn can_be_strict(&self, answered: usize) -> bool {
-        self.overlaps() && self.layout_r <= self.r && self.holders() <= answered
+    /// Whether a get that so many owners answered, stand-ins not counted, can promise what a strict one does, if enough
+    /// of them hold it.
+    pub(super) fn can_be_strict(&self, owners_heard: usize) -> bool {
+        self.meets_writes(owners_heard) && self.holders() <= owners_heard
     }
 
-    /// What a get promises whose answer so many owners hold.
-    pub(super) fn of_answer_held_by(&self, holders: usize) -> Guarantee {
-        match (self.overlaps(), self.can_be_strict(holders)) {
+    /// What a get promises that merged what so many owners hold, and whose answer so many hold in the end.
+    pub(super) fn of_answer(&self, owners_heard: usize, holders: usize) -> Guarantee {
+        let is_strict = self.meets_writes(owners_heard) && self.holders() <= holders;
+        match (self.overlaps(), is_strict) {
             (false, _) => Guarantee::Eventual,
             (true, false) => Guarantee::Overlap,
             (true, true) => Guarantee::Strict,
         }
+    }
+
+    /// Whether so many owners, asked by a get of no less than the layout's r, meet those of every write at its w.
+    const fn meets_writes(&self, owners_heard: usize) -> bool {
+        self.overlaps() && self.layout_r <= self.r && self.n < owners_heard + self.layout_w
     }
 
     /// Whether the owners that a get reads meet those of every write at the layout's w.
@@ -224,16 +231,22 @@ mod tests {
                     let put = Terms::of_put(&ring, level, None, None).unwrap();
                     assert_eq!(put.of_write(0) == Guarantee::Strict, always_meet(n, named, r));
                     let get = Terms::of_get(&ring, level, None).unwrap();
-                    for holders in 1..=n {
+                    for (heard, holders) in
+                        (1..=n).flat_map(|heard| (1..=n).map(move |h| (heard, h)))
+                    {
                         let seen = always_meet(n, named, w);
-                        let kept = r <= named && always_meet(n, holders, r);
+                        let kept =
+                            r <= named && always_meet(n, heard, w) && always_meet(n, holders, r);
                         let expected = match (seen, kept) {
                             (false, _) => Guarantee::Eventual,
                             (true, false) => Guarantee::Overlap,
                             (true, true) => Guarantee::Strict,
                         };
-                        let got = get.of_answer_held_by(holders);
-                        assert_eq!(got, expected, "n={n} r={r} w={w} R={named} held by {holders}");
+                        let got = get.of_answer(heard, holders);
+                        assert_eq!(
+                            got, expected,
+                            "n={n} r={r} w={w} R={named}: {heard} heard, held by {holders}"
+                        );
                     }
                 }
             }

@@ -146,7 +146,7 @@ pub(super) fn set_aside(data_dir: &Path) -> Result<(), RunError> {
     let failed = |source| RunError::System { what: "set damaged data aside", source };
     let damaged = data_dir.join("damaged");
     std::fs::create_dir_all(&damaged).map_err(failed)?;
-    let place = (1_u32..)
+    let place = (1..=u32::MAX)
         .map(|number| damaged.join(format!("lost-{number}")))
         .find(|place| !place.exists())
         .unwrap_or_else(|| damaged.join("lost"));

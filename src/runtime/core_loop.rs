@@ -184,8 +184,8 @@ async fn listen_everywhere(options: &Options) -> Result<(Listeners, Addresses), 
         }
     };
     let addresses = Addresses {
-        peer: told(&options.listen_peer, &peer),
-        client: told(&options.listen_client, &client),
+        peer: told(options.advertise_peer.as_ref().unwrap_or(&options.listen_peer), &peer),
+        client: told(options.advertise_client.as_ref().unwrap_or(&options.listen_client), &client),
         http: match (&options.listen_http, &http) {
             (Some(address), Some(listener)) => told(address, listener),
             _ => String::new(),

@@ -20,6 +20,7 @@ const READERS: usize = 3;
 
 /// What a disk thread tells the core thread.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of it are events")]
 pub(super) enum News {
     /// Something for Core.
     Event(Event),

@@ -52,6 +52,10 @@ pub struct Options {
     pub listen_client: String,
     /// Where HTTP is answered, if anywhere.
     pub listen_http: Option<String>,
+    /// What other nodes are told to dial, where it is not `listen_peer`.
+    pub advertise_peer: Option<String>,
+    /// What clients are told to dial, where it is not `listen_client`.
+    pub advertise_client: Option<String>,
     /// How the store is set up.
     pub store: crate::storage::Options,
     /// The deadline of a request that names none.

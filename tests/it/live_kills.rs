@@ -23,7 +23,7 @@ const W: usize = 2;
 const VARIABLES: [(&str, &str); 1] = [("KVNODE_STORAGE__MEMTABLE", "16KiB")];
 
 /// A variable's number, or the one to go by without it.
-fn number<N: std::str::FromStr>(variable: &str, otherwise: N) -> N {
+pub(crate) fn number<N: std::str::FromStr>(variable: &str, otherwise: N) -> N {
     let parse = |text: String| text.parse().ok();
     std::env::var(variable)
         .map_or(otherwise, |text| parse(text).unwrap_or_else(|| panic!("{variable} is a number")))

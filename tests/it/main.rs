@@ -1,17 +1,25 @@
 //! The black-box test crate: runs the real binaries in temporary directories, and holds the sources against the map.
 
+mod conflicts;
 mod corpus;
 mod ctl_offline;
 mod damaged_table;
 mod deletes;
 mod exit_codes;
+mod faults_kill;
+mod faults_machine;
+mod faults_net;
+mod faulty_cluster;
+mod faulty_net;
 mod full_disk;
 mod handoff;
+mod history;
 mod layers;
 mod live;
 mod live_ctl;
 mod live_import;
 mod live_kills;
+mod load;
 mod lone_node;
 mod manual;
 mod node_config;

@@ -5,6 +5,8 @@ use clap::ValueEnum;
 
 use crate::version::{Content, Siblings};
 
+use super::siblings::{latest, listed};
+
 /// What to do with concurrent versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnSiblings {
@@ -35,12 +37,12 @@ pub(crate) fn choose(state: &Siblings, on_siblings: OnSiblings) -> Choice<'_> {
     if !state.has_value() {
         return Choice::Absent;
     }
-    let latest = || state.versions().iter().max_by_key(|(dot, version)| (version.timestamp, **dot));
-    match (on_siblings, state.siblings()) {
+    let listed = listed(state);
+    match (on_siblings, listed.len()) {
         (OnSiblings::All, count) if count > 1 => Choice::All,
         (OnSiblings::Error, count) if count > 1 => Choice::Undecided,
         (OnSiblings::Error | OnSiblings::Latest | OnSiblings::All, _) => {
-            match latest().map(|(_, version)| &version.content) {
+            match latest(&listed).map(|(_, version)| &version.content) {
                 Some(Content::Value(value)) => Choice::One(value),
                 Some(Content::Tombstone) | None => Choice::Absent,
             }
@@ -50,25 +52,8 @@ pub(crate) fn choose(state: &Siblings, on_siblings: OnSiblings) -> Choice<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::node_id::NodeId;
-    use crate::version::{Actor, Basis, Epoch, RequestId, Timestamp, Version};
-
+    use super::super::siblings::tests::state;
     use super::*;
-
-    /// Blind writes: (request counter, microseconds, value or delete).
-    fn state(writes: &[(u64, u64, Option<&'static str>)]) -> Siblings {
-        let mut state = Siblings::new();
-        for (counter, micros, value) in writes {
-            let version = Version {
-                timestamp: Timestamp::at(*micros),
-                request: RequestId { session: 1, counter: *counter },
-                content: value.map_or(Content::Tombstone, |text| Content::Value(text.into())),
-            };
-            let actor = Actor { node: NodeId::from_bytes([1; 16]), epoch: Epoch::first(0) };
-            state.write(actor, &Basis::Blind, 0, version).unwrap();
-        }
-        state
-    }
 
     #[track_caller]
     fn check(

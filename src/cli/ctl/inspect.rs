@@ -208,10 +208,9 @@ fn object(
             )
             .list(
                 "siblings",
-                state
-                    .versions()
-                    .iter()
-                    .map(|(dot, version)| records::version_fields(*dot, version, &names)),
+                state.versions().iter().map(|(dot, version)| {
+                    records::version_fields(Object::bare(), *dot, version, &names)
+                }),
             ),
     }
 }

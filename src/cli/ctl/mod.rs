@@ -2,17 +2,25 @@
 
 mod choice;
 mod context;
+mod explain;
 mod export;
+mod filter;
 mod hints;
 mod import;
 mod import_source;
 mod inspect;
+mod merge;
 mod quorum;
 mod read;
 mod repair;
+mod require;
+mod resolve;
 mod resume;
+mod rewrite;
 mod scan;
+mod siblings;
 mod status;
+mod update;
 mod wait;
 mod write;
 
@@ -73,6 +81,19 @@ enum Live {
     Put(write::PutArgs),
     /// Delete keys
     Delete(write::DeleteArgs),
+    /// Pass a key's value through a program
+    ///
+    /// The value goes to CMD's stdin, and what CMD prints is written in its place, byte for byte; an absent key is an
+    /// empty stdin. Where another write came in between, CMD runs again on what is there then. After 10 attempts, or
+    /// where siblings stand that nobody resolves: exit 3. Where CMD fails nothing is written: exit 1. No shell takes
+    /// part; one may be the CMD: -- sh -c '...'
+    Update(update::UpdateArgs),
+    /// Replace a key's siblings by one version: a chosen one, a merge of them, or what a program makes of them
+    ///
+    /// Where the key has one version only, nothing is written: exit 0. What comes in between the read and the write
+    /// stays a sibling; a merge or a program then runs again. Where siblings stand after 10 attempts, or where
+    /// something came in beside a choice: exit 3.
+    Resolve(resolve::ResolveArgs),
     /// Print the values of many keys, a line each: key, tab, value (escaped); exact bytes with --json
     Mget(read::MgetArgs),
     /// Print the keys that hold a value, by slot, then key
@@ -110,7 +131,14 @@ kvctl delete cart:42
 kvctl put k v -w all && kvctl get k -r all --explain
 
 # read, change, write: nothing that others wrote in between is lost
-kvctl get k --context-out k.ctx && kvctl put k new --context @k.ctx
+kvctl update cart:42 -- jq -cj '.items += [\"pen\"]'
+kvctl get k --context-out k.ctx && kvctl put k new --if-context @k.ctx
+
+# two clients wrote at the same time: see both, keep one, or merge them
+kvctl get cart:42 --siblings all
+kvctl resolve cart:42 --take 2
+kvctl resolve cart:42 --merge json
+kvctl resolve cart:42 -- jq -csj 'map(.value | fromjson? // empty) | add'
 
 # many keys
 kvctl keys user: | kvctl mget
@@ -181,6 +209,8 @@ impl Live {
             Self::Get(args) => read::get(args, session, common, out).await,
             Self::Put(args) => write::put(args, session, common, out).await,
             Self::Delete(args) => write::delete(args, session, common, out).await,
+            Self::Update(args) => update::update(args, session, common, out).await,
+            Self::Resolve(args) => resolve::resolve(args, session, common, out).await,
             Self::Mget(args) => read::mget(args, session, common, out).await,
             Self::Keys(args) => export::keys(args, session, common, out).await,
             Self::Import(args) => import::import(args, session, common, out).await,

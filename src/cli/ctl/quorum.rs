@@ -13,7 +13,7 @@ pub(crate) struct CountFlags {
     /// Count owners only, with R and W never below the layout's
     #[arg(long, conflicts_with = "sloppy")]
     strict: bool,
-    /// Let healthy nodes stand in for unreachable owners (until hinted handoff comes: owners only)
+    /// Let healthy nodes stand in for unreachable owners
     #[arg(long)]
     sloppy: bool,
 }

@@ -16,21 +16,20 @@ use crate::cli::failure::{Failure, as_json, as_text, exit_of};
 use crate::cli::human;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
-use crate::cli::records;
 use crate::client::GetOptions;
 use crate::replication::Level;
-use crate::ring::Token;
-use crate::version::{Content, Context};
+use crate::version::Content;
 use crate::wire::client::Got;
 
 use super::choice::{Choice, OnSiblings, choose};
+use super::explain::explained;
 use super::quorum::{CountFlags, check_level, parse_level};
+use super::require::{Deed, Requirement};
+use super::siblings::{self, CHARACTERS_SHOWN};
 use crate::cli::keys::KeyCoding;
 
 /// Requests of an `mget` in flight.
 const IN_FLIGHT: usize = 64;
-/// Characters of a value that a listing shows.
-const VALUE_CHARACTERS_SHOWN: usize = 60;
 
 /// Flags of every read.
 #[derive(Args, Clone, Copy, Debug)]
@@ -49,6 +48,8 @@ pub(crate) struct GetArgs {
     key: OsString,
     #[command(flatten)]
     read: ReadFlags,
+    #[command(flatten)]
+    requirement: Requirement,
     #[command(flatten)]
     coding: KeyCoding,
     /// What to do with concurrent versions
@@ -71,6 +72,8 @@ pub(crate) struct MgetArgs {
     null: bool,
     #[command(flatten)]
     read: ReadFlags,
+    #[command(flatten)]
+    requirement: Requirement,
     #[command(flatten)]
     coding: KeyCoding,
     /// What to do with concurrent versions
@@ -99,13 +102,13 @@ pub(crate) async fn get(
     let got =
         session.client().get(key.clone(), options).await.map_err(|error| session.failure(error))?;
     if let Some(path) = &args.context_out {
-        let token = Context::new(&key, got.state.clock().clone(), session.names()).encode();
-        fs::write(path, token + "\n")
+        fs::write(path, siblings::token(&key, &got, session) + "\n")
             .map_err(|error| Failure::not_written(&path.display().to_string(), error))?;
     }
     if args.explain {
         io::stderr().lock().write_all(explained(&key, &got, session).as_bytes())?;
     }
+    args.requirement.check(got.guarantee, Deed::Read)?;
     let choice = choose(&got.state, args.siblings);
     match (common.format(), choice) {
         (_, Choice::Absent) => {
@@ -115,7 +118,7 @@ pub(crate) async fn get(
             }
             Ok(Exit::No)
         }
-        (_, Choice::Undecided) => Err(siblings_failure(&key, &got, session).into()),
+        (_, Choice::Undecided) => Err(siblings::undecided(&key, &got, session).into()),
         (Format::Json, _) => {
             writeln!(out, "{}", answer(&key, &got, args.siblings, session).finish())?;
             Ok(Exit::Done)
@@ -125,13 +128,13 @@ pub(crate) async fn get(
             Ok(Exit::Done)
         }
         (Format::Human, Choice::All) => {
-            for line in listing(&got, session) {
+            for line in siblings::lines(&got.state, session) {
                 writeln!(out, "{line}")?;
             }
             Ok(Exit::Done)
         }
         (Format::Plain, Choice::All) => {
-            plain_siblings(&got, session, out)?;
+            siblings::write_plain(&got.state, session, out)?;
             Ok(Exit::Done)
         }
     }
@@ -149,16 +152,19 @@ pub(crate) async fn mget(
     let mut answers = stream::iter(keys)
         .map(|key| async move {
             let result = session.client().get(key.clone(), options).await;
+            let result = result.map_err(|error| session.failure(error)).and_then(|got| {
+                args.requirement.check(got.guarantee, Deed::Read)?;
+                Ok(got)
+            });
             (key, result)
         })
         .buffered(IN_FLIGHT);
     let mut tally = Tally::default();
     while let Some((key, result)) = answers.next().await {
         let error = match result {
-            Err(error) => {
+            Err(failure) => {
                 tally.failed = true;
-                anyhow::Error::new(session.failure(error))
-                    .context(human::bytes(&key, VALUE_CHARACTERS_SHOWN))
+                anyhow::Error::new(failure).context(human::bytes(&key, CHARACTERS_SHOWN))
             }
             Ok(got) => match (choose(&got.state, args.siblings), common.format()) {
                 (Choice::Absent, _) => {
@@ -170,7 +176,7 @@ pub(crate) async fn mget(
                 }
                 (Choice::Undecided, _) => {
                     tally.undecided = true;
-                    siblings_failure(&key, &got, session).into()
+                    siblings::undecided(&key, &got, session).into()
                 }
                 (_, Format::Json) => {
                     let object = answer(&key, &got, args.siblings, session);
@@ -183,7 +189,7 @@ pub(crate) async fn mget(
                     continue;
                 }
                 (Choice::All, Format::Human | Format::Plain) => {
-                    for version in got.state.versions().values() {
+                    for (_, version) in siblings::listed(&got.state) {
                         if let Content::Value(value) = &version.content {
                             let key = human::bytes(&key, usize::MAX);
                             writeln!(out, "{key}\t{}", human::bytes(value, usize::MAX))?;
@@ -225,8 +231,8 @@ pub(crate) fn tell(error: &anyhow::Error, common: &Common) -> io::Result<()> {
     io::stderr().lock().write_all(text.as_bytes())
 }
 
-fn absent(key: &Bytes, got: &Got, session: &Session) -> Failure {
-    let shown = human::bytes(key, VALUE_CHARACTERS_SHOWN);
+pub(super) fn absent(key: &Bytes, got: &Got, session: &Session) -> Failure {
+    let shown = human::bytes(key, CHARACTERS_SHOWN);
     let message =
         format!("{shown}: not found (so say {} of {} replicas)", got.absent, got.answered.len());
     let mut failure = Failure::new(Exit::No, message)
@@ -234,90 +240,20 @@ fn absent(key: &Bytes, got: &Got, session: &Session) -> Failure {
         .detail("key", String::from_utf8_lossy(key));
     if !got.state.is_empty() {
         // A delete's context: a put can replace exactly what this read saw.
-        let token = Context::new(key, got.state.clock().clone(), session.names()).encode();
-        failure = failure.detail("ctx", token);
+        failure = failure.detail("ctx", siblings::token(key, got, session));
     }
     failure.raw_detail("replicas", replicas(got, session).finish())
-}
-
-fn siblings_failure(key: &Bytes, got: &Got, session: &Session) -> Failure {
-    let shown = human::bytes(key, VALUE_CHARACTERS_SHOWN);
-    let names = session.names();
-    let count = got.state.siblings();
-    let versions = got.state.versions().iter();
-    let list: Vec<String> = versions
-        .map(|(dot, version)| records::version_fields(*dot, version, &names).finish())
-        .collect();
-    let token = Context::new(key, got.state.clock().clone(), names).encode();
-    let message = format!("{shown} has {count} siblings (nothing printed on stdout)");
-    let failure = listing(got, session)
-        .into_iter()
-        .fold(Failure::new(Exit::Siblings, message).code("siblings"), |failure, line| {
-            failure.note(line)
-        });
-    failure
-        .note(format!("see: kvctl get {shown} --siblings all      newest: --siblings latest"))
-        .note(format!(
-            "replace them all: kvctl get {shown} --siblings latest --context-out C, then kvctl put {shown} VALUE --context @C"
-        ))
-        .detail("key", String::from_utf8_lossy(key))
-        .raw_detail("siblings", format!("[{}]", list.join(",")))
-        .detail("ctx", token)
-}
-
-/// A line for each sibling: number, dot, age, size, value.
-fn listing(got: &Got, session: &Session) -> Vec<String> {
-    let (names, now) = (session.names(), human::now());
-    let mut seen = Vec::new();
-    let mut lines = Vec::new();
-    for (dot, version) in got.state.versions() {
-        if seen.contains(&version.request) {
-            continue;
-        }
-        seen.push(version.request);
-        let (size, value) = match &version.content {
-            Content::Value(value) => {
-                (human::size(value.len() as u64), human::bytes(value, VALUE_CHARACTERS_SHOWN))
-            }
-            Content::Tombstone => ("-".to_owned(), "(deleted)".to_owned()),
-        };
-        let dot = crate::version::dot_name(&name(dot.actor.node, &names), *dot);
-        let age = human::ago(version.timestamp.unix_micros(), now);
-        lines.push(format!("{}  {dot}  {age}  {size}  {value}", seen.len()));
-    }
-    lines
-}
-
-fn plain_siblings(got: &Got, session: &Session, out: &mut dyn Write) -> io::Result<()> {
-    let names = session.names();
-    for (dot, version) in got.state.versions() {
-        let dot = crate::version::dot_name(&name(dot.actor.node, &names), *dot);
-        let ts = human::rfc3339(version.timestamp.unix_micros());
-        match &version.content {
-            Content::Value(value) => {
-                let shown = human::bytes(value, usize::MAX);
-                writeln!(out, "{dot}\t{ts}\t{}\t{shown}", value.len())?;
-            }
-            Content::Tombstone => writeln!(out, "{dot}\t{ts}\t-\t")?,
-        }
-    }
-    Ok(())
 }
 
 /// The answer as programs read it.
 fn answer(key: &Bytes, got: &Got, on_siblings: OnSiblings, session: &Session) -> Object {
     let names = session.names();
-    let token = Context::new(key, got.state.clock().clone(), names.clone()).encode();
     let object = Object::new("kv").bytes("key", key);
     let object = match choose(&got.state, on_siblings) {
         Choice::One(value) => object.bytes("value", value),
-        Choice::All | Choice::Absent | Choice::Undecided => object.list(
-            "siblings",
-            got.state
-                .versions()
-                .iter()
-                .map(|(dot, version)| records::version_fields(*dot, version, &names)),
-        ),
+        Choice::All | Choice::Absent | Choice::Undecided => {
+            object.list("siblings", siblings::objects(&got.state, session))
+        }
     };
     let newest = got.state.versions().values().map(|version| version.timestamp).max();
     let clock = got
@@ -327,7 +263,7 @@ fn answer(key: &Bytes, got: &Got, on_siblings: OnSiblings, session: &Session) ->
         .into_iter()
         .fold(Object::bare(), |object, (actor, counter)| object.field(&actor, counter));
     object
-        .field("ctx", token)
+        .field("ctx", siblings::token(key, got, session))
         .object("clock", clock)
         .maybe("ts", newest.map(|ts| human::rfc3339(ts.unix_micros())))
         .object("replicas", replicas(got, session))
@@ -349,47 +285,4 @@ fn replicas(got: &Got, session: &Session) -> Object {
                 Object::bare().field("owner", name(*owner, &names)).field("by", name(*by, &names))
             }),
         )
-}
-
-fn explained(key: &Bytes, got: &Got, session: &Session) -> String {
-    let (names, cluster) = (session.names(), session.cluster());
-    let list = |nodes: &mut dyn Iterator<Item = crate::node_id::NodeId>| {
-        nodes.map(|node| name(node, &names)).collect::<Vec<_>>().join(", ")
-    };
-    let token = Token::of(key);
-    let slot = token.slot();
-    let ring = &cluster.layout.now;
-    let owners = list(&mut cluster.preferences.of_slot(slot).owners());
-    let clock: Vec<String> = got
-        .state
-        .clock()
-        .named(&names)
-        .into_iter()
-        .map(|(actor, counter)| format!("{actor}:{counter}"))
-        .collect();
-    let stale = if got.stale.is_empty() {
-        "none".to_owned()
-    } else {
-        format!("{} (being repaired)", list(&mut got.stale.iter().copied()))
-    };
-    let guarantee = crate::cli::json::serialized(&got.guarantee).trim_matches('"').to_owned();
-    format!(
-        "place      token {:016x}, slot {}, partition {} of {}; owners {owners}\n\
-         asked      {} coordinated, {} needed, {} answered in {}\n\
-         stale      {stale}\n\
-         clock      {{{}}}\n\
-         guarantee  {guarantee} (N={} R={} W={})\n",
-        token.point(),
-        slot.0,
-        slot.partition(ring.q).0,
-        ring.q,
-        name(got.coordinator, &names),
-        got.needed,
-        list(&mut got.answered.iter().copied()),
-        human::duration(std::time::Duration::from_micros(got.micros)),
-        clock.join(","),
-        ring.effective_n(),
-        ring.effective_r(),
-        ring.effective_w(),
-    )
 }

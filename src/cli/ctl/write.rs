@@ -23,6 +23,8 @@ use crate::wire::client::{Done, PutBasis};
 
 use super::quorum::{CountFlags, check_level, parse_level};
 use super::read::tell;
+use super::require::{Deed, Requirement};
+use super::siblings::CHARACTERS_SHOWN;
 use crate::cli::keys::KeyCoding;
 
 /// Flags of every write.
@@ -44,6 +46,8 @@ pub(crate) struct PutArgs {
     value: Option<OsString>,
     #[command(flatten)]
     write: WriteFlags,
+    #[command(flatten)]
+    requirement: Requirement,
     #[command(flatten)]
     coding: KeyCoding,
     /// Replace exactly what the read saw that gave this context; what was written since stays a sibling
@@ -67,6 +71,8 @@ pub(crate) struct DeleteArgs {
     keys: Vec<OsString>,
     #[command(flatten)]
     write: WriteFlags,
+    #[command(flatten)]
+    requirement: Requirement,
     #[command(flatten)]
     coding: KeyCoding,
     /// Say what would be deleted and where, and delete nothing
@@ -95,7 +101,7 @@ pub(crate) async fn put(
     let value = value_of(args.value.as_deref(), session.cluster().pair_max)?;
     session.check_pair(&key, value.len())?;
     if args.dry_run {
-        return planned("put", &key, Some(value.len()), options, session, common, out);
+        return planned("put", &key, Some(&value), options, session, common, out);
     }
     let done = session
         .client()
@@ -106,6 +112,7 @@ pub(crate) async fn put(
         writeln!(out, "{}", reply("put", &key, &done, session).finish())?;
     }
     warn_of_siblings(&key, &done, common)?;
+    args.requirement.check(done.guarantee, Deed::Written)?;
     Ok(Exit::Done)
 }
 
@@ -121,12 +128,12 @@ pub(crate) async fn delete(
         args.keys.iter().map(|key| args.coding.decode(key)).collect::<Result<_, _>>()?;
     let mut exit = Exit::Done;
     for key in &keys {
-        match delete_one(key, args.dry_run, options, session, common, out).await {
+        match delete_one(key, args, options, session, common, out).await {
             Ok(()) => {}
             Err(error) if keys.len() == 1 => return Err(error),
             Err(error) if exit_of(&error) == Exit::Unavailable => return Err(error),
             Err(error) => {
-                tell(&error.context(human::bytes(key, 60)), common)?;
+                tell(&error.context(human::bytes(key, CHARACTERS_SHOWN)), common)?;
                 exit = Exit::Partial;
             }
         }
@@ -136,14 +143,14 @@ pub(crate) async fn delete(
 
 async fn delete_one(
     key: &Bytes,
-    dry_run: bool,
+    args: &DeleteArgs,
     options: PutOptions,
     session: &Session,
     common: &Common,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     session.check_pair(key, 0)?;
-    if dry_run {
+    if args.dry_run {
         planned("delete", key, None, options, session, common, out)?;
         return Ok(());
     }
@@ -156,7 +163,7 @@ async fn delete_one(
         writeln!(out, "{}", reply("delete", key, &done, session).finish())?;
     }
     warn_of_siblings(key, &done, common)?;
-    Ok(())
+    Ok(args.requirement.check(done.guarantee, Deed::Written)?)
 }
 
 /// The text of a flag that takes a token or `@FILE`.
@@ -220,12 +227,25 @@ fn value_of(word: Option<&OsStr>, pair_max: u32) -> anyhow::Result<Bytes> {
 fn planned(
     verb: &str,
     key: &Bytes,
-    value_bytes: Option<usize>,
+    value: Option<&Bytes>,
     options: PutOptions,
     session: &Session,
     common: &Common,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
+    writeln!(out, "{}", planned_text(verb, key, value, options, session, common))?;
+    Ok(Exit::Done)
+}
+
+/// A write that is not done, as a line for people or, with its value, for programs.
+pub(super) fn planned_text(
+    verb: &str,
+    key: &Bytes,
+    value: Option<&Bytes>,
+    options: PutOptions,
+    session: &Session,
+    common: &Common,
+) -> String {
     let (cluster, names) = (session.cluster(), session.names());
     let token = Token::of(key);
     let ring = &cluster.layout.now;
@@ -238,22 +258,19 @@ fn planned(
     let level = options.w.and_then(|level| level.resolve(ring.effective_n()));
     let w = level.unwrap_or_else(|| ring.effective_w());
     if common.json {
-        let object = Object::new("dry_run")
-            .field("op", verb)
-            .bytes("key", key)
-            .maybe("value_bytes", value_bytes)
-            .field("owners", owners)
-            .field("w", w);
-        writeln!(out, "{}", object.finish())?;
-    } else {
-        let size = value_bytes.map(|bytes| format!(" ({bytes} B)")).unwrap_or_default();
-        let shown = human::bytes(key, 60);
-        writeln!(out, "would {verb} {shown}{size} at {} with W={w}", owners.join(", "))?;
+        let object = Object::new("dry_run").field("op", verb).bytes("key", key);
+        let object = match value {
+            Some(value) => object.bytes("value", value).field("value_bytes", value.len()),
+            None => object,
+        };
+        return object.field("owners", owners).field("w", w).finish();
     }
-    Ok(Exit::Done)
+    let size = value.map(|value| format!(" ({} B)", value.len())).unwrap_or_default();
+    let shown = human::bytes(key, CHARACTERS_SHOWN);
+    format!("would {verb} {shown}{size} at {} with W={w}", owners.join(", "))
 }
 
-fn reply(verb: &str, key: &Bytes, done: &Done, session: &Session) -> Object {
+pub(super) fn reply(verb: &str, key: &Bytes, done: &Done, session: &Session) -> Object {
     let names = session.names();
     let acked: Vec<String> = done.acked.iter().map(|node| name(*node, &names)).collect();
     let token = Context::new(key, done.clock.clone(), names.clone()).encode();
@@ -282,7 +299,7 @@ fn warn_of_siblings(key: &Bytes, done: &Done, common: &Common) -> io::Result<()>
     if common.quiet || common.json || (done.siblings as usize) < many {
         return Ok(());
     }
-    let shown = human::bytes(key, 60);
+    let shown = human::bytes(key, CHARACTERS_SHOWN);
     writeln!(
         io::stderr().lock(),
         "kvctl: warning: {shown} has {} siblings; at {} writes are refused",

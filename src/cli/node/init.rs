@@ -59,8 +59,9 @@ pub(super) fn plan(configs: Vec<Config>) -> anyhow::Result<Plan> {
         check_same(first, other)?;
     }
     check_distinct("node.name", configs.iter().map(|config| config.name.clone()))?;
-    check_distinct("listen.peer", configs.iter().map(|config| config.listen_peer.clone()))?;
-    check_distinct("listen.client", configs.iter().map(|config| config.listen_client.clone()))?;
+    let told = |of: fn(&Config) -> &str| configs.iter().map(move |config| of(config).to_owned());
+    check_distinct("listen.peer", told(Config::told_peer))?;
+    check_distinct("listen.client", told(Config::told_client))?;
     check_distinct(
         "node.data_dir",
         configs.iter().map(|config| config.data_dir.display().to_string()),
@@ -123,8 +124,8 @@ fn found_one(
 impl Plan {
     fn addresses(&self) -> BTreeMap<NodeId, Addresses> {
         let of = |config: &Config| Addresses {
-            peer: config.listen_peer.clone(),
-            client: config.listen_client.clone(),
+            peer: config.told_peer().to_owned(),
+            client: config.told_client().to_owned(),
             http: config.listen_http.clone().unwrap_or_default(),
         };
         self.nodes.iter().map(|(id, config)| (*id, of(config))).collect()

@@ -56,6 +56,8 @@ fn options(config: Config, args: ConfigArgs, handle: FilterHandle) -> Options {
         listen_peer: config.listen_peer,
         listen_client: config.listen_client,
         listen_http: config.listen_http,
+        advertise_peer: config.advertise_peer,
+        advertise_client: config.advertise_client,
         store,
         timeout: config.timeout,
         pair_max: config.pair_max,

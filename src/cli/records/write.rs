@@ -121,13 +121,14 @@ pub(crate) fn record(
     }
 }
 
-/// One version of several.
+/// Adds the fields of one version of several.
 pub(crate) fn version_fields(
+    object: Object,
     dot: Dot,
     version: &Version,
     names: &BTreeMap<NodeId, String>,
 ) -> Object {
-    let object = version_value(Object::bare(), version);
+    let object = version_value(object, version);
     let dot = shown(dot, &VectorClock::new(), names, Detail::Shared);
     times(object.field("dot", dot), version, Detail::Shared)
 }

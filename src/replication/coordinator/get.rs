@@ -99,6 +99,8 @@ struct Found {
     merged: Siblings,
     answered: Vec<NodeId>,
     absent: usize,
+    /// Owners whose state is part of `merged`: an owner that takes the merge afterwards told nothing of its own.
+    owners_heard: usize,
     holders: BTreeSet<NodeId>,
     stale: Vec<NodeId>,
 }
@@ -409,6 +411,7 @@ impl Reading {
         let mut found = Found {
             answered: Vec::new(),
             absent: 0,
+            owners_heard: 0,
             holders: BTreeSet::new(),
             stale: Vec::new(),
             merged,
@@ -425,14 +428,14 @@ impl Reading {
                 (None, false) => found.stale.push(*owner),
             }
         }
+        found.owners_heard = found.holders.len() + found.stale.len();
         found
     }
 
     fn conclude(&mut self, key: &Bytes, scene: &mut Scene<'_>, found: Found) -> Progress {
-        let owners_heard = found.holders.len() + found.stale.len();
         let must_hold = match self.terms.consistency {
             Consistency::Strict => true,
-            Consistency::Sloppy => self.terms.can_be_strict(owners_heard),
+            Consistency::Sloppy => self.terms.can_be_strict(found.owners_heard),
         };
         if !must_hold || self.terms.holders() <= found.holders.len() {
             for owner in &found.stale {
@@ -590,7 +593,7 @@ impl Reading {
             absent: count(found.absent),
             needed: count(self.terms.get_answers()),
             stale: found.stale.clone(),
-            guarantee: self.terms.of_answer_held_by(found.holders.len()),
+            guarantee: self.terms.of_answer(found.owners_heard, found.holders.len()),
         }
     }
 

@@ -583,9 +583,8 @@ impl Writing {
         let me = scene.view().me;
         let standing = spread.minted.filter(|version| version.held_for == self.stands_in_for);
         let counts_at_once = planted::is_on(Bug::OwnWriteCountsAtOnce);
-        let standing = standing.map(|version| match version.durable || counts_at_once {
-            true => Standing::Answered,
-            false => Standing::Asked,
+        let standing = standing.map(|version| {
+            if version.durable || counts_at_once { Standing::Answered } else { Standing::Asked }
         });
         scene.next_round();
         self.panel = Panel::new(&scene.view(), self.panel.owners());

@@ -92,9 +92,8 @@ impl Scene {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let up = self.up.clone();
-            let reachable = |node: NodeId| match up.contains(&node) {
-                true => Reachability::Up,
-                false => Reachability::Down,
+            let reachable = |node: NodeId| {
+                if up.contains(&node) { Reachability::Up } else { Reachability::Down }
             };
             let view = View {
                 me: node("h"),
@@ -250,7 +249,7 @@ fn a_hint_that_counted_for_nothing_is_dropped_after_its_patience() {
         scene.hold(&format!("{index:06}"), 0);
     }
     scene.rise("a");
-    scene.pass(TTL - STEP);
+    scene.pass(TTL.saturating_sub(STEP));
     assert_eq!((scene.stored.len(), scene.reads), (1_000, 0), "not before");
     scene.pass(Duration::from_mins(1));
     assert_eq!((scene.stored.len(), scene.merged.len()), (0, 0));

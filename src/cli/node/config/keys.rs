@@ -84,6 +84,13 @@ pub(crate) const KEYS: &[Key] = &[
     key("listen.peer", Form::Address, "127.0.0.1:7400", "other nodes"),
     key("listen.client", Form::Address, "127.0.0.1:7401", "kvctl and the client library"),
     key(
+        "listen.advertise_peer",
+        Form::AddressOrNone,
+        "",
+        "what other nodes are told to dial instead of peer: behind NAT, a tunnel, a proxy",
+    ),
+    key("listen.advertise_client", Form::AddressOrNone, "", "the same for clients"),
+    key(
         "listen.http",
         Form::AddressOrNone,
         "127.0.0.1:7402",

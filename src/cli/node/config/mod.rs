@@ -40,6 +40,10 @@ pub struct Config {
     pub listen_client: String,
     /// Where HTTP is served.
     pub listen_http: Option<String>,
+    /// `listen.advertise_peer`, unless empty.
+    pub advertise_peer: Option<String>,
+    /// `listen.advertise_client`, unless empty.
+    pub advertise_client: Option<String>,
     /// What the cluster is founded with.
     pub founding: Founding,
     /// Deadline of a request that names none.
@@ -158,6 +162,8 @@ impl Config {
             listen_peer: fields.address("listen.peer"),
             listen_client: fields.address("listen.client"),
             listen_http: fields.address_or_none("listen.http"),
+            advertise_peer: fields.address_or_none("listen.advertise_peer"),
+            advertise_client: fields.address_or_none("listen.advertise_client"),
             founding: Founding {
                 n: fields.count("quorum.n"),
                 r: fields.count("quorum.r"),
@@ -227,7 +233,7 @@ impl Config {
             store.err().map_or_else(String::new, |error| error.to_string()),
         );
         for (path, address) in
-            [("listen.peer", &self.listen_peer), ("listen.client", &self.listen_client)]
+            [("listen.peer", self.told_peer()), ("listen.client", self.told_client())]
         {
             let message = "others must be told an address at which they reach this node, not that of all interfaces";
             fields.demand(!parse::is_unspecified(address), path, message);
@@ -247,6 +253,16 @@ impl Config {
             "log.filter",
             "is no log filter",
         );
+    }
+
+    /// Where other nodes are told to dial this one.
+    pub fn told_peer(&self) -> &str {
+        self.advertise_peer.as_ref().unwrap_or(&self.listen_peer)
+    }
+
+    /// Where clients are told to dial it.
+    pub fn told_client(&self) -> &str {
+        self.advertise_client.as_ref().unwrap_or(&self.listen_client)
     }
 
     /// How the store is set up.
