@@ -121,6 +121,7 @@ impl Request {
                 key.len() + state.bytes_estimate()
             }
             Self::ReadRange { prefix, .. } => prefix.len(),
+            Self::Compare(question) => question.bytes_estimate(),
         }
     }
 }
@@ -142,6 +143,7 @@ impl Answer {
                 .iter()
                 .map(|entry| entry.key.len() + entry.state.bytes_estimate())
                 .sum(),
+            Self::Compared(compared) => compared.bytes_estimate(),
             Self::Digest { .. } | Self::Refused(_) => 0,
         }
     }
