@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::cluster::Time;
 use crate::replication::Pace;
 use crate::wire::client::RequestBody;
 
@@ -111,8 +110,7 @@ impl Pool {
 
     /// Notes how long `address` took for a get.
     pub(super) fn took(&self, address: &Address, span: Duration) {
-        let now = Time::default().after(elapsed(self.origin));
-        self.pace().heard(address.clone(), span, now);
+        self.pace().heard(address.clone(), span, elapsed(self.origin));
     }
 
     /// How long `address` may take for a get before another one is asked too; pays for an ordinary question.

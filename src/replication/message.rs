@@ -138,15 +138,13 @@ impl Request {
                 key.len() + state.bytes_estimate()
             }
             Self::ReadRange { prefix, .. } => prefix.len(),
-            Self::Compare(Compare::Rows { rows, .. }) => rows.len(),
-            Self::Compare(Compare::Children { nodes, .. }) => 2 * nodes.len(),
-            Self::Compare(Compare::Leaves(slots)) => 2 * slots.len(),
+            Self::Compare(question) => question.bytes_estimate(),
             Self::Cut(
                 CutQuestion::Ask { items }
                 | CutQuestion::Take { items, .. }
                 | CutQuestion::Forget { items },
             ) => items.iter().map(|item| item.key.len()).sum(),
-            Self::Compare(Compare::Root(_)) | Self::Cut(CutQuestion::Numbers { .. }) => 0,
+            Self::Cut(CutQuestion::Numbers { .. }) => 0,
         }
     }
 }
@@ -168,15 +166,8 @@ impl Answer {
                 .iter()
                 .map(|entry| entry.key.len() + entry.state.bytes_estimate())
                 .sum(),
-            Self::Compared(Compared::Hashes(bytes)) => bytes.len(),
-            Self::Compared(Compared::Rows { give, want, .. }) => {
-                let states = give.iter().map(|(key, state)| key.len() + state.bytes_estimate());
-                states.sum::<usize>() + 8 * want.len()
-            }
-            Self::Compared(Compared::Root(_))
-            | Self::Cut(_)
-            | Self::Digest { .. }
-            | Self::Refused(_) => 0,
+            Self::Compared(compared) => compared.bytes_estimate(),
+            Self::Cut(_) | Self::Digest { .. } | Self::Refused(_) => 0,
         }
     }
 }

@@ -55,8 +55,9 @@ impl<P: Ord> Pace<P> {
         left.is_some()
     }
 
-    /// `peer` answered a read after so long.
-    pub fn heard(&mut self, peer: P, took: Duration, now: Time) {
+    /// `peer` answered a read after so long; `at` counts from any one moment.
+    pub fn heard(&mut self, peer: P, took: Duration, at: Duration) {
+        let now = Time::default().after(at);
         let peer = self.peers.entry(peer).or_insert_with(|| Peer {
             latencies: Latencies::default(),
             patience: PATIENCE_MIN,
@@ -90,7 +91,7 @@ mod tests {
         let mut take = |pace: &mut Pace<NodeId>, span: Duration| {
             for _ in 0..1_000 {
                 now = now.after(Duration::from_millis(1));
-                pace.heard(node("a"), span, now);
+                pace.heard(node("a"), span, Duration::from_nanos(now.monotonic));
             }
         };
         take(&mut pace, Duration::from_micros(300));

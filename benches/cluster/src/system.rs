@@ -19,7 +19,7 @@ use crate::usage::Usage;
 /// Nodes of a cluster.
 pub(crate) const NODES: usize = 3;
 /// Longest time for a cluster to be ready.
-const READY_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_mins(1);
 /// Pause between two looks at that.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -63,7 +63,7 @@ pub(crate) struct Cluster {
 #[derive(Clone)]
 pub(crate) enum Client {
     Kvkit(::kvkit::client::Client),
-    Etcd(etcd_client::KvClient),
+    Etcd(Box<etcd_client::KvClient>),
 }
 
 /// Processes that are killed when this goes.
@@ -87,7 +87,7 @@ impl Cluster {
     pub(crate) async fn client(&self) -> Result<Client> {
         Ok(match self.name {
             Name::Kvkit => Client::Kvkit(kvkit::connect(&self.endpoints).await?),
-            Name::Etcd => Client::Etcd(etcd::connect(&self.endpoints).await?),
+            Name::Etcd => Client::Etcd(Box::new(etcd::connect(&self.endpoints).await?)),
         })
     }
 

@@ -141,8 +141,8 @@ pub(crate) async fn run(
         seconds: scale.time.as_secs_f64(),
         p50_micros: micros(0.5),
         p99_micros: micros(0.99),
-        server_cpu_seconds: (after.0.cpu - before.0.cpu).as_secs_f64(),
-        client_cpu_seconds: (after.1.cpu - before.1.cpu).as_secs_f64(),
+        server_cpu_seconds: after.0.cpu.saturating_sub(before.0.cpu).as_secs_f64(),
+        client_cpu_seconds: after.1.cpu.saturating_sub(before.1.cpu).as_secs_f64(),
         resident_peak_bytes: after.0.resident_peak_bytes,
     })
 }

@@ -53,7 +53,7 @@ pub const TICKS_PER_INTERVAL: u32 = 4;
 /// φ from which a member is suspected.
 pub const PHI_SUSPECTED: f64 = 8.0;
 /// φ from which a member is suspected to which no connection can be made: two signs weigh more than one.
-pub const PHI_SUSPECTED_CUT_OFF: f64 = 4.0;
+pub const PHI_SUSPECTED_CUT_OFF: f64 = PHI_ASKED;
 /// φ from which a member is asked directly, and another one about it, at every tick, before it is suspected.
 const PHI_ASKED: f64 = 3.0;
 /// A tick may come this many tick periods after the one before without counting as late.

@@ -54,6 +54,32 @@ pub enum Compared {
     },
 }
 
+impl Compare {
+    /// Bytes that it takes on the way, roughly.
+    pub fn bytes_estimate(&self) -> usize {
+        match self {
+            Self::Root(_) => size_of::<TreeHash>(),
+            Self::Children { nodes, .. } => size_of_val(nodes.as_slice()),
+            Self::Leaves(slots) => size_of_val(slots.as_slice()),
+            Self::Rows { rows, .. } => rows.len(),
+        }
+    }
+}
+
+impl Compared {
+    /// Bytes that it takes on the way, roughly.
+    pub fn bytes_estimate(&self) -> usize {
+        match self {
+            Self::Root(_) => size_of::<TreeHash>(),
+            Self::Hashes(hashes) => hashes.len(),
+            Self::Rows { give, want, .. } => {
+                let given = give.iter().map(|(key, state)| key.len() + state.bytes_estimate());
+                given.sum::<usize>() + size_of_val(want.as_slice())
+            }
+        }
+    }
+}
+
 /// Answers all but [`Compare::Rows`], whose keys must be read first; `None` to what no tree has.
 pub fn answer(view: &mut impl View, peer: NodeId, question: &Compare) -> Option<Compared> {
     match question {

@@ -304,7 +304,8 @@ impl Reading {
     ) -> Progress {
         if let Some(asked) = self.asked.remove(&from) {
             let now = scene.view().now;
-            scene.pace().heard(from, now.since(asked.at), now);
+            let at = std::time::Duration::from_nanos(now.monotonic);
+            scene.pace().heard(from, now.since(asked.at), at);
         }
         match answer {
             Answer::State(state) => self.heard_of(key, scene, from, Heard::State(state)),
