@@ -61,7 +61,7 @@ impl Store {
         entries_max: usize,
         bytes_max: usize,
     ) -> Result<ScanSlice, ReadError> {
-        let (mut merge, horizon) = self.merge_from(start, entries_max.saturating_add(1));
+        let (mut merge, horizon) = self.merge_from(start, end, entries_max.saturating_add(1));
         let mut slice = ScanSlice::default();
         let (mut bytes, mut passed) = (0, 0);
         loop {
@@ -124,15 +124,23 @@ impl Store {
         }
     }
 
-    /// The merge of all sources from `start` on, and up to where it is whole: the memtables give `entries_max` each.
-    fn merge_from(&self, start: &[u8], entries_max: usize) -> (Merge, Option<Bytes>) {
+    /// The merge of all sources from `start` on, and up to where it is whole: the memtables give `entries_max` each, and
+    /// nothing from `end` on.
+    fn merge_from(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        entries_max: usize,
+    ) -> (Merge, Option<Bytes>) {
         let entries_max = entries_max.min(DELETES_PASSED_MAX);
         let (mut runs, mut horizon) = (Vec::new(), None::<Bytes>);
         let levels = {
             let memory = self.memory();
             let frozen = memory.frozen.iter().rev().map(|frozen| &frozen.table);
             for table in std::iter::once(&memory.active).chain(frozen) {
-                let entries: Vec<Entry> = table.range(start).take(entries_max).collect();
+                let is_inside = |entry: &Entry| end.is_none_or(|end| &*entry.key < end);
+                let entries: Vec<Entry> =
+                    table.range(start).take_while(is_inside).take(entries_max).collect();
                 if entries.len() == entries_max {
                     let whole_before = entries.last().map(|entry| successor(&entry.key));
                     horizon = [horizon, whole_before].into_iter().flatten().min();
