@@ -20,6 +20,7 @@ const BASE: u64 = 0;
 const PAST: &str = include_str!("past_seeds.txt");
 
 /// What a test run is to do.
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Wanted {
     /// One run, looked at closely.
     One(Plan, u64, Keep),
