@@ -60,7 +60,7 @@ enum Try {
 
 /// What became of one request to one address.
 enum Attempt {
-    Replied(Reply),
+    Replied(Box<Reply>),
     /// It did not leave.
     NotSent(String),
     /// It may have arrived.
@@ -224,7 +224,7 @@ impl<'a> Journey<'a> {
     /// A request that names a layout version goes back to its maker when the layout moved; others are sent again.
     fn judge(&mut self, address: &Address, attempt: Attempt, names_layout: bool) -> Try {
         let reply = match attempt {
-            Attempt::Replied(reply) => reply,
+            Attempt::Replied(reply) => *reply,
             Attempt::NotSent(why) => {
                 self.failures.push(format!("{address} ({why})"));
                 return Try::Next(None);
@@ -249,9 +249,10 @@ impl<'a> Journey<'a> {
                 // Where all have too much to do, asking them all makes it more.
                 ErrorCode::Overloaded => {
                     self.overloads += 1;
-                    match self.overloads < OVERLOADS_MAX {
-                        true => Try::Next(Some(reply.body)),
-                        false => Try::Replied(reply.body),
+                    if self.overloads < OVERLOADS_MAX {
+                        Try::Next(Some(reply.body))
+                    } else {
+                        Try::Replied(reply.body)
                     }
                 }
                 ErrorCode::NotReady | ErrorCode::Corrupt => Try::Next(Some(reply.body)),
@@ -317,7 +318,7 @@ async fn attempt(
     match connection.request(body, deadline).await {
         Ok(reply) => {
             shared.pool.heard(address);
-            Attempt::Replied(reply)
+            Attempt::Replied(Box::new(reply))
         }
         Err(NoReply::NotSent) => {
             shared.pool.heard(address);

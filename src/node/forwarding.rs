@@ -68,9 +68,10 @@ impl Forwards {
 
     fn insert(&mut self, op: OpId, forward: Forward, now: Time) {
         self.bytes += forward.bytes;
-        let look = match forward.is_write() {
-            true => forward.deadline,
-            false => now.after(LOOK_AFTER).monotonic.min(forward.deadline),
+        let look = if forward.is_write() {
+            forward.deadline
+        } else {
+            now.after(LOOK_AFTER).monotonic.min(forward.deadline)
         };
         self.looks.insert((look, op));
         self.by_op.insert(op, Waiting { look, forward });

@@ -98,9 +98,9 @@ impl Default for Target {
 impl Target {
     /// Looks through its hints at `at`, or before.
     pub(super) fn look_by(&mut self, at: Time) {
-        self.due = earlier(self.due, at);
+        self.due = Some(earlier(self.due, at));
         if let Some(round) = &mut self.round {
-            round.due = earlier(round.due, at);
+            round.due = Some(earlier(round.due, at));
         }
     }
 
@@ -202,6 +202,6 @@ impl Round {
     }
 }
 
-fn earlier(known: Option<Time>, at: Time) -> Option<Time> {
-    Some(known.map_or(at, |known| known.min(at)))
+fn earlier(known: Option<Time>, at: Time) -> Time {
+    known.map_or(at, |known| known.min(at))
 }
