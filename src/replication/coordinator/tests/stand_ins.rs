@@ -111,9 +111,9 @@ fn a_retry_is_known_by_what_a_stand_in_holds() {
 fn two_of_five() -> (Cluster, bytes::Bytes) {
     let mut cluster = Cluster::of(5, (3, 2, 2));
     let key = key_in_order_before(&cluster.preferences, "d");
-    ["a", "b", "c"].into_iter().for_each(|owner| {
+    for owner in ["a", "b", "c"] {
         cluster.stop(owner);
-    });
+    }
     (cluster, key)
 }
 
@@ -206,9 +206,9 @@ fn what_stand_ins_acknowledged_stays_beside_what_the_owners_took_meanwhile() {
     cluster.run();
     cluster.done(first);
     let kept: Vec<_> = ["d", "e"].map(|name| cluster.node(name).hints.clone()).to_vec();
-    ["a", "b", "c"].into_iter().for_each(|owner| {
+    for owner in ["a", "b", "c"] {
         cluster.start(owner);
-    });
+    }
     let second = cluster.begin("a", sloppy(put(&key, "y", 2), Level::Count(2)));
     cluster.run();
     cluster.done(second);
