@@ -582,8 +582,10 @@ impl Writing {
         let request = spread.question(wanted);
         let me = scene.view().me;
         let standing = spread.minted.filter(|version| version.held_for == self.stands_in_for);
-        let standing = standing
-            .map(|version| if version.durable { Standing::Answered } else { Standing::Asked });
+        let counts_at_once = planted::is_on(Bug::OwnWriteCountsAtOnce);
+        let standing = standing.map(|version| {
+            if version.durable || counts_at_once { Standing::Answered } else { Standing::Asked }
+        });
         scene.next_round();
         self.panel = Panel::new(&scene.view(), self.panel.owners());
         match (self.stands_in_for, standing) {
