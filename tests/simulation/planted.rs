@@ -26,7 +26,10 @@ const THREADS: usize = 2;
 const RECORD_PATH: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/simulation/planted_seeds.txt");
 const RECORD: &str = include_str!("planted_seeds.txt");
+const TABLE_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/testing.md");
 const TABLE: &str = include_str!("../../docs/testing.md");
+/// What stands above the rows of the table.
+const TABLE_HEAD: &str = "| bug | seed | caught by |\n|---|---|---|\n";
 
 /// What a run of `seed` with `bug` breaks first.
 fn caught(bug: Bug, seed: u64) -> Option<Check> {
@@ -74,9 +77,25 @@ fn write(which: &str) {
         }
     }
     if which == "1" {
+        std::fs::write(TABLE_PATH, with_rows(&record)).expect("the table can be written");
         std::fs::write(RECORD_PATH, record).expect("the record can be written");
     }
     assert!(missed.is_empty(), "not caught within {SEEDS_MAX} seeds: {missed:?}");
+}
+
+/// The page with the record's rows in its table.
+fn with_rows(record: &str) -> String {
+    let (before, rest) = TABLE.split_once(TABLE_HEAD).expect("the page has the table");
+    let (_, behind) = rest.split_once("\n\n").expect("something follows the table");
+    let rows: Vec<String> = record.lines().map(row).collect();
+    format!("{before}{TABLE_HEAD}{}\n\n{behind}", rows.join("\n"))
+}
+
+/// A line of the record as a row of the table.
+fn row(line: &str) -> String {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [name, seed, check] = fields.try_into().expect("BUG SEED CHECK");
+    format!("| `{name}` | {seed} | {check} |")
 }
 
 #[test]
@@ -93,7 +112,7 @@ fn each_planted_bug_is_caught_by_its_recorded_seed() {
         let seed = seed.parse().expect("a seed");
         let found = caught(bug, seed).map(|check| format!("{check:?}"));
         assert_eq!(found.as_deref(), Some(check), "{name} by seed {seed}; write the record anew");
-        let row = format!("| `{name}` | {seed} | {check} |");
+        let row = row(line);
         assert!(TABLE.contains(&row), "docs/testing.md lacks the row {row}");
     }
 }
