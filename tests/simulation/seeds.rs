@@ -13,7 +13,7 @@ use std::ops::Range;
 use crate::plan::{Keep, Plan};
 
 /// Fresh seeds in a test run.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 60;
 /// Where they begin, unless told.
 const BASE: u64 = 0;
 /// Seeds that once failed, one a line, with what is kept of them and why.
