@@ -27,6 +27,10 @@ use super::keys;
 use super::lineage::Lineage;
 use super::meta::{self, ActorRecord};
 
+/// A node that lost its own count of starts goes on so many above the latest that others saw: some may have been seen
+/// by nobody who was asked.
+const STARTS_UNSEEN: u64 = 1_000;
+
 /// Why a node cannot start on its directory, or a directory cannot be founded.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -142,7 +146,8 @@ pub fn begin_again(
     let mut batch = WriteBatch::new();
     let register = RegisterState::abstaining(layout.into());
     batch.put(meta::register_key(), meta::encode_register(&register));
-    batch.put(meta::start_key(), meta::encode_start(Start { count: last, nonce: 0 }));
+    let count = Incarnation(last.0 + STARTS_UNSEEN);
+    batch.put(meta::start_key(), meta::encode_start(Start { count, nonce: 0 }));
     let all: Vec<Slot> = (0..=u16::MAX).map(Slot).collect();
     for block in all.chunks(meta::UNSOUND_SLOTS.into()) {
         let (key, value) = meta::encode_unsound(block[0], block.iter().copied());

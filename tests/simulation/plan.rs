@@ -20,9 +20,9 @@ use crate::world::Shape;
 const SPANS: [Duration; 5] = [
     Duration::from_secs(15),
     Duration::from_secs(30),
-    Duration::from_secs(60),
-    Duration::from_secs(120),
-    Duration::from_secs(300),
+    Duration::from_mins(1),
+    Duration::from_mins(2),
+    Duration::from_mins(5),
 ];
 /// Operations of a run, all clients together.
 const OPERATIONS: std::ops::RangeInclusive<u32> = 300..=3_000;

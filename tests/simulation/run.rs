@@ -66,8 +66,8 @@ impl Run {
             assert!(replica.options.memtable_bytes >= options().memtable_bytes);
         }
         let contextual = (0..plan.keys).map(|number| format!("c{number}"));
-        let plain = (0..plan.keys.div_ceil(2)).map(|number| format!("p{number}"));
-        let shared: Vec<_> = contextual.chain(plain).map(Bytes::from).collect();
+        let unnamed = (0..plan.keys.div_ceil(2)).map(|number| format!("p{number}"));
+        let shared: Vec<_> = contextual.chain(unnamed).map(Bytes::from).collect();
         let clients = plan.clients.iter().map(|client| {
             let own = Bytes::from(format!("po{}", client.number));
             let habits = Habits {

@@ -125,6 +125,18 @@ impl Cluster {
         self.pass(2 * MESSAGE);
     }
 
+    pub(super) fn kill_all(&mut self, nodes: [usize; 3]) {
+        for node in nodes {
+            self.kill(node);
+        }
+    }
+
+    pub(super) fn start_all(&mut self, nodes: [usize; 3]) {
+        for node in nodes {
+            self.start(node);
+        }
+    }
+
     /// The process stands still; what is sent to it waits.
     pub(super) fn hang(&mut self, node: usize) {
         self.hung.insert(node);

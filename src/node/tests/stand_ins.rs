@@ -38,18 +38,14 @@ fn five() -> (Cluster, [usize; 3], [usize; 2]) {
 #[test]
 fn any_node_takes_a_put_though_no_owner_can_be_reached() {
     let (mut cluster, owners, [d, e]) = five();
-    for owner in owners {
-        cluster.kill(owner);
-    }
+    cluster.kill_all(owners);
     // Sent to the second fallback, done by the first.
     let done = put(&mut cluster, e, "x", PutBasis::Present, 2);
     assert_eq!(done.stand_ins.len(), 2);
     assert_eq!(read(&mut cluster, d, 2), "x");
     let done = put(&mut cluster, d, "y", PutBasis::Present, 2);
     assert!(done.dot.is_some());
-    for owner in owners {
-        cluster.start(owner);
-    }
+    cluster.start_all(owners);
     cluster.pass(HANDED_OVER);
     for owner in owners {
         assert_eq!(values(&cluster.stored(owner, KEY)), "y");
@@ -63,9 +59,7 @@ fn any_node_takes_a_put_though_no_owner_can_be_reached() {
 fn a_stand_in_mints_no_dot_twice_whatever_it_handed_over() {
     for superseded in [false, true] {
         let (mut cluster, owners, [d, e]) = five();
-        for owner in owners {
-            cluster.kill(owner);
-        }
+        cluster.kill_all(owners);
         let mut dots: Vec<Dot> = Vec::new();
         dots.extend(put(&mut cluster, d, "1", PutBasis::Blind, 2).dot);
         if superseded {
@@ -74,22 +68,16 @@ fn a_stand_in_mints_no_dot_twice_whatever_it_handed_over() {
             cluster.start(d);
             cluster.pass(HANDED_OVER);
         }
-        for owner in owners {
-            cluster.start(owner);
-        }
+        cluster.start_all(owners);
         cluster.pass(HANDED_OVER);
         assert_eq!(cluster.hints(d), 0);
-        for owner in owners {
-            cluster.kill(owner);
-        }
+        cluster.kill_all(owners);
         dots.extend(put(&mut cluster, d, "3", PutBasis::Blind, 1).dot);
         let mut distinct = dots.clone();
         distinct.sort();
         distinct.dedup();
         assert_eq!(distinct.len(), dots.len(), "{dots:?}");
-        for owner in owners {
-            cluster.start(owner);
-        }
+        cluster.start_all(owners);
         cluster.pass(HANDED_OVER);
         let expected = if superseded { "2 3" } else { "1 3" };
         for owner in owners {
@@ -106,9 +94,7 @@ fn a_stand_in_mints_no_dot_twice_whatever_it_handed_over() {
 #[test]
 fn a_stand_in_that_restarts_goes_on_from_its_hints() {
     let (mut cluster, owners, [d, e]) = five();
-    for owner in owners {
-        cluster.kill(owner);
-    }
+    cluster.kill_all(owners);
     cluster.kill(e);
     put(&mut cluster, d, "1", PutBasis::Present, 1);
     cluster.kill(d);
@@ -116,9 +102,7 @@ fn a_stand_in_that_restarts_goes_on_from_its_hints() {
     cluster.pass(Duration::from_secs(2));
     assert_eq!(read(&mut cluster, d, 1), "1");
     put(&mut cluster, d, "2", PutBasis::Present, 1);
-    for owner in owners {
-        cluster.start(owner);
-    }
+    cluster.start_all(owners);
     cluster.pass(HANDED_OVER);
     assert_eq!(values(&cluster.stored(owners[0], KEY)), "2");
 }

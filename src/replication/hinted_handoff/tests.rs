@@ -301,7 +301,9 @@ fn overdue_hints_that_cannot_go_are_looked_through_at_a_pace() {
 fn a_hint_whose_target_owns_its_key_no_more_follows_the_layout() {
     let mut scene = Scene::new(0);
     scene.hold("k", 2);
-    ["a", "b", "c", "t"].into_iter().for_each(|name| scene.rise(name));
+    for name in ["a", "b", "c", "t"] {
+        scene.rise(name);
+    }
     scene.preferences = preferences("a b c", 3);
     scene.tell(Event::LayoutChanged);
     scene.run(1_000).unwrap();
@@ -322,7 +324,9 @@ fn a_shorter_patience_counts_for_the_hints_that_are_there() {
 fn an_owner_that_breaks_away_meanwhile_does_not_hold_the_others_up() {
     let mut scene = Scene::new(0);
     scene.hold("k", 2);
-    ["a", "b"].into_iter().for_each(|name| scene.rise(name));
+    for name in ["a", "b"] {
+        scene.rise(name);
+    }
     scene.is_silent = true;
     scene.pass(TTL + Duration::from_secs(1));
     assert_eq!(scene.waiting.len(), 2);
@@ -336,11 +340,11 @@ fn an_owner_that_breaks_away_meanwhile_does_not_hold_the_others_up() {
 }
 
 #[track_caller]
-fn check(members: &str, up: &str, w: u8, waited: Duration, expected: plan::Plan) {
+fn check(members: &str, up: &str, w: u8, waited: Duration, expected: &plan::Plan) {
     let preferences = preferences(members, 3);
-    let reachable = |other: NodeId| match up.split_whitespace().any(|name| node(name) == other) {
-        true => Reachability::Up,
-        false => Reachability::Unreachable,
+    let reachable = |other: NodeId| {
+        let is_up = up.split_whitespace().any(|name| node(name) == other);
+        if is_up { Reachability::Up } else { Reachability::Unreachable }
     };
     let now = Time::default().after(2 * TTL);
     let view = View { me: node("h"), preferences: &preferences, reachable: &reachable, now };
@@ -351,19 +355,19 @@ fn check(members: &str, up: &str, w: u8, waited: Duration, expected: plan::Plan)
     if let plan::Plan::Relay { owners, .. } = &mut plan {
         owners.sort();
     }
-    assert_eq!(plan, expected);
+    assert_eq!(&plan, expected);
 }
 
 #[test]
 fn what_becomes_of_a_hint_hangs_on_its_target_its_age_and_what_it_counted_for() {
     use plan::Plan::{Deliver, Drop, Keep, Relay};
     let to = |names: &str| names.split_whitespace().map(node).collect::<Vec<_>>();
-    check("a b t", "t", 0, 2 * TTL, Deliver);
-    check("a b t", "a b", 0, TTL / 3, Keep(TTL - TTL / 3));
-    check("a b t", "a b", 0, TTL, Drop);
-    check("a b t", "a b", 2, TTL, Relay { owners: to("a b"), needed: 2 });
-    check("a t", "a", 3, TTL, Relay { owners: to("a"), needed: 2 });
-    check("a b c", "a b c t", 0, TTL / 3, Relay { owners: to("a b c"), needed: 1 });
-    check("a b c", "b", 2, TTL / 3, Relay { owners: to("b"), needed: 2 });
-    check("a b c", "b t", 0, TTL, Drop);
+    check("a b t", "t", 0, 2 * TTL, &Deliver);
+    check("a b t", "a b", 0, TTL / 3, &Keep(TTL.saturating_sub(TTL / 3)));
+    check("a b t", "a b", 0, TTL, &Drop);
+    check("a b t", "a b", 2, TTL, &Relay { owners: to("a b"), needed: 2 });
+    check("a t", "a", 3, TTL, &Relay { owners: to("a"), needed: 2 });
+    check("a b c", "a b c t", 0, TTL / 3, &Relay { owners: to("a b c"), needed: 1 });
+    check("a b c", "b", 2, TTL / 3, &Relay { owners: to("b"), needed: 2 });
+    check("a b c", "b t", 0, TTL, &Drop);
 }
