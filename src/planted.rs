@@ -40,20 +40,12 @@ pub enum Bug {
     TombstonesForgottenAtOnce,
     /// Hints of an earlier life are not found again.
     HintsNotFoundAgain,
-    /// A hint goes once its target has it, also where it changed meanwhile.
-    ChangedHintForgotten,
     /// A put that is known is written again.
     KnownPutWrittenAgain,
-    /// A request past its deadline is done all the same.
-    DeadlineIgnored,
     /// A strict get answers what too few owners hold.
     StrictGetUnheld,
     /// Stand-ins count for strict requests.
     StandInsCountForStrict,
-    /// Read repair and write-back carry nothing.
-    RepairCarriesNothing,
-    /// Digests leave tombstones out.
-    DigestWithoutTombstones,
     /// A state with siblings does not change its slot's leaf.
     LeafMissed,
     /// Of two replicas that differ the one that looks newer gives, in every round, and takes nothing back.
@@ -80,7 +72,7 @@ thread_local! {
 #[cfg(feature = "planted-bugs")]
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 20] = [
         Self::LogSyncSkipped,
         Self::DirectorySyncSkipped,
         Self::FailedSyncRetried,
@@ -96,13 +88,9 @@ impl Bug {
         Self::NothingRisesOnDrop,
         Self::TombstonesForgottenAtOnce,
         Self::HintsNotFoundAgain,
-        Self::ChangedHintForgotten,
         Self::KnownPutWrittenAgain,
-        Self::DeadlineIgnored,
         Self::StrictGetUnheld,
         Self::StandInsCountForStrict,
-        Self::RepairCarriesNothing,
-        Self::DigestWithoutTombstones,
         Self::LeafMissed,
         Self::NewerSideAlwaysGives,
     ];

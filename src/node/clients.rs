@@ -7,7 +7,6 @@ use rand::Rng;
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
-use crate::planted::{self, Bug};
 use crate::replication::{Input, OpId, Operation, PutBasis};
 use crate::ring::{Slot, Token};
 use crate::version::{COUNTER_MAX, Content, VectorClock};
@@ -145,8 +144,7 @@ impl Core {
         let latest = self.now.after(DEADLINE_MAX).monotonic;
         match request.deadline {
             0 => Some(self.now.after(self.config.timeout).monotonic.min(latest)),
-            deadline if deadline <= now && !planted::is_on(Bug::DeadlineIgnored) => None,
-            deadline if deadline <= now => Some(latest),
+            deadline if deadline <= now => None,
             deadline => Some(deadline.min(latest)),
         }
     }

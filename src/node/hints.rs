@@ -526,8 +526,7 @@ impl Core {
         standing: &mut Standing,
         effects: &mut Vec<Effect>,
     ) {
-        let is_changed = standing.hint.as_ref() != Some(sent);
-        if is_changed && !(planted::is_on(Bug::ChangedHintForgotten) && standing.hint.is_some()) {
+        if standing.hint.as_ref() != Some(sent) {
             return;
         }
         // What an owner keeps of its own coordination its data remembers; with any other hint something is forgotten.

@@ -220,7 +220,7 @@ impl Core {
         match work {
             KeyWork::Answer { asker, key, request, deadline } => {
                 // Both may have changed while the disk was read.
-                if deadline <= self.now.monotonic && !planted::is_on(Bug::DeadlineIgnored) {
+                if deadline <= self.now.monotonic {
                     self.figures.counters.expired += 1;
                 } else if let Err(refusal) = self.check_fence(asker, &key) {
                     self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);

@@ -220,10 +220,6 @@ impl Siblings {
         }
         let mut hasher = Xxh3::new();
         for (dot, version) in &self.versions {
-            let is_tombstone = version.content == Content::Tombstone;
-            if is_tombstone && planted::is_on(Bug::DigestWithoutTombstones) {
-                continue;
-            }
             hasher.update(dot.actor.node.as_bytes());
             hasher.update(&dot.actor.epoch.counter.to_le_bytes());
             hasher.update(&dot.actor.epoch.random.to_le_bytes());

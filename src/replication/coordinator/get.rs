@@ -14,7 +14,6 @@ use bytes::Bytes;
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
-use crate::planted::{self, Bug};
 use crate::replication::quorum::Terms;
 use crate::replication::{
     Answer, Consistency, FailedWhy, Failure, FailureKind, Got, Level, Outcome, Reachability,
@@ -629,7 +628,5 @@ impl Heard {
 
 /// Merge without a tag: it stems from no put.
 fn repair(key: &Bytes, merged: &Siblings) -> Request {
-    let is_empty = planted::is_on(Bug::RepairCarriesNothing);
-    let state = if is_empty { Siblings::new() } else { merged.clone() };
-    Request::Merge { key: key.clone(), state, put: None }
+    Request::Merge { key: key.clone(), state: merged.clone(), put: None }
 }
