@@ -31,6 +31,11 @@ pub struct Sightings {
 }
 
 impl Sighting {
+    /// How far the member got in any start.
+    pub fn farthest(&self) -> Reached {
+        self.before.max(Reached { count: self.start.count, position: self.position })
+    }
+
     /// Folds one word of the member in; whether it says anything new.
     fn see(&mut self, start: Start, position: u64) -> bool {
         let was = *self;
@@ -38,8 +43,7 @@ impl Sighting {
         if start == self.start {
             self.position = self.position.max(position);
         } else if self.start.count < start.count {
-            let before = Reached { count: self.start.count, position: self.position };
-            *self = Self { start, position, before: self.before.max(before) };
+            *self = Self { start, position, before: self.farthest() };
         } else {
             self.before = self.before.max(seen);
         }
@@ -66,8 +70,12 @@ impl Sightings {
         if sighting.start == start {
             return sighting.before;
         }
-        let latest = Reached { count: sighting.start.count, position: sighting.position };
-        sighting.before.max(latest)
+        sighting.farthest()
+    }
+
+    /// How far `member` was seen to get in any start.
+    pub fn farthest(&self, member: NodeId) -> Reached {
+        self.of.get(&member).map_or_else(Reached::default, Sighting::farthest)
     }
 
     /// Whether anything is to be kept.

@@ -244,6 +244,11 @@ impl Records {
         Self(durable)
     }
 
+    /// The latest start of `member` on record.
+    pub fn latest(&self, member: NodeId) -> Incarnation {
+        self.0.get(&member).map_or_else(Incarnation::default, |start| start.count)
+    }
+
     /// Answers a member that starts, and tells it how far it was seen. The record is asked to be durable again with each
     /// answer: an earlier write of it may still be on its way.
     pub fn record(&mut self, from: NodeId, start: Start, sightings: &Sightings) -> Answer {

@@ -13,7 +13,7 @@
 //! idle cluster would never come to rest.
 
 use crate::cluster::start::Reached;
-use crate::cluster::{Time, membership};
+use crate::cluster::{Incarnation, Time, membership};
 use crate::node_id::NodeId;
 use crate::replication::{Consistency, Refusal, Request};
 use crate::storage::{LogPosition, Store, WriteBatch, WriteError};
@@ -60,6 +60,13 @@ impl Core {
     /// Whether enough others saw no more of this node than its disk gave back.
     pub(super) fn is_compared(&self) -> bool {
         self.confirmation.is_compared()
+    }
+
+    /// The latest start of a member that this node knows of: by gossip, or on record. A member that lost its disk counts
+    /// on from there.
+    pub(super) fn latest_start(&self, node: NodeId) -> Incarnation {
+        let told = self.membership.entry(node).map(|entry| entry.start.count).unwrap_or_default();
+        told.max(self.records.latest(node)).max(self.sightings.farthest(node).count)
     }
 
     /// Whether this node may answer `request`, and how: before it is compared it promises nothing.

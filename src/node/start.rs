@@ -205,9 +205,7 @@ pub fn keep_addresses(
 /// What the store says.
 pub fn seen_of(store: &Store, member: NodeId) -> Result<Option<Reached>, StartError> {
     let sighting = read(store, "sighting", &meta::seen_key(member), meta::decode_sighting)?;
-    Ok(sighting.map(|Sighting { start, position, before }| {
-        before.max(Reached { count: start.count, position })
-    }))
+    Ok(sighting.map(|sighting| sighting.farthest()))
 }
 
 /// Reads what the directory holds, and begins a start: durable when this returns.

@@ -182,8 +182,12 @@ fn a_salvaged_log_makes_a_node_that_lost_its_disk() {
     // Only c, which missed the put, can be asked.
     script.world.mend();
     script.world.start_if_down(a);
-    script.world.pass(SETTLED);
+    assert!(!script.world.is_running(a), "all it holds is set aside");
+    while !script.world.is_running(a) {
+        script.world.pass(Duration::from_millis(1));
+    }
     script.isolate(b);
+    script.world.pass(SETTLED);
     for node in [a, c] {
         let reply = script.get(node, None);
         check_quorum_unmet(&reply);

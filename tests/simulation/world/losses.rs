@@ -79,6 +79,8 @@ impl World {
         self.note(&format!("the disk of n{} is wiped", node + 1));
         self.ailing.insert(node);
         self.wiped.insert(node);
+        // Nothing is left that could be noticed.
+        self.rolled_back.remove(&node);
         self.replicas[node].disk = Disk::new(self.rng.random());
     }
 
