@@ -68,12 +68,10 @@ fn run_until_set_aside(node: &Node) -> Result<Ended> {
     Ok(child)
 }
 
+/// Whether no member says that it is getting anything back.
 fn is_refilled(live: &Live) -> bool {
-    let status = live.kvctl(&["repair", "status", "--json"]).output();
-    let text = status.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let text = text.unwrap_or_default();
-    let lines: Vec<_> = text.lines().map(json).filter(|line| line["type"] == "refill").collect();
-    !lines.is_empty() && lines.iter().all(|line| line["slots_left"].as_u64() == Some(0))
+    let status = live.ok(&["repair", "status", "--json"]);
+    !status.lines().map(json).any(|line| line["type"] == "refill" && line["slots_left"] != 0)
 }
 
 /// All that this node alone says it holds.
