@@ -32,7 +32,7 @@ pub(super) enum Telling {
     /// That it is compared is on its way to the disk.
     Recording,
     /// It tells.
-    Telling,
+    Begun,
 }
 
 /// What a node knows of positions, its own and others'.
@@ -138,7 +138,7 @@ impl Core {
         match self.positions.telling {
             Telling::NotYet if self.is_compared() => self.record_comparison(effects),
             Telling::NotYet | Telling::Recording => {}
-            Telling::Telling => {
+            Telling::Begun => {
                 let synced = self.store.synced().min(self.positions.latest);
                 self.membership_event(membership::Event::LogSynced(synced.get()), effects);
             }
@@ -152,7 +152,7 @@ impl Core {
 
     /// That the disk is compared is on record: from now on others are told how far it gets.
     pub(super) fn comparison_recorded(&mut self) {
-        self.positions.telling = Telling::Telling;
+        self.positions.telling = Telling::Begun;
     }
 
     /// Gossip came: what members say of themselves is noted.
