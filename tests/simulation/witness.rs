@@ -121,7 +121,7 @@ impl Witness {
         };
         match answer {
             Answer::State(state) | Answer::Unpromised(state) | Answer::Recalled { state, .. } => {
-                self.state(&key, state)
+                self.state(&key, state);
             }
             Answer::Merged(acknowledgement) => {
                 if let Some(state) = &acknowledgement.uncovered {

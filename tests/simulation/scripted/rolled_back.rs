@@ -149,13 +149,13 @@ fn logged(script: &Script, node: Node, text: &str) -> (PathBuf, u64) {
     let disk = &script.world.replicas[node].disk;
     let dir = Path::new(DIRECTORY).join("log");
     let logs = disk.files().into_iter().filter(|(path, _)| path.parent() == Some(&dir));
-    let found = logs.filter_map(|(path, length)| {
+    let mut found = logs.filter_map(|(path, length)| {
         let mut bytes = vec![0; usize::try_from(length).unwrap()];
         disk.open(&path).unwrap().read_at(&mut bytes, 0).unwrap();
         let at = bytes.windows(text.len()).position(|window| window == text.as_bytes())?;
         Some((path, u64::try_from(at).unwrap()))
     });
-    found.last().expect("it is in the log")
+    found.next_back().expect("it is in the log")
 }
 
 /// R3: a salvaged log has a hole before its end; no peer notices.
