@@ -32,6 +32,8 @@ pub enum Bug {
     CounterStartsAgain,
     /// A start that was not clean goes on under the old epoch.
     EpochKeptAfterCrash,
+    /// A start on a disk that others saw go further goes on all the same.
+    RollbackUnnoticed,
     /// A start does not consume the clean mark.
     CleanMarkKept,
     /// Dropping a state raises neither floor nor epoch.
@@ -72,7 +74,7 @@ thread_local! {
 #[cfg(feature = "planted-bugs")]
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::LogSyncSkipped,
         Self::DirectorySyncSkipped,
         Self::FailedSyncRetried,
@@ -84,6 +86,7 @@ impl Bug {
         Self::LastWriterWins,
         Self::CounterStartsAgain,
         Self::EpochKeptAfterCrash,
+        Self::RollbackUnnoticed,
         Self::CleanMarkKept,
         Self::NothingRisesOnDrop,
         Self::TombstonesForgottenAtOnce,

@@ -75,7 +75,7 @@ pub struct MemberEntry {
     pub addresses: Addresses,
     /// The layout it acts on.
     pub layout: LayoutTag,
-    /// How far its commit log is durable.
+    /// How far its commit log is synced; 0 until its disk was compared with what others saw of it.
     pub log_position: u64,
 }
 
@@ -123,7 +123,7 @@ impl MemberEntry {
                 return Err(MalformedEntry::Address { id: *id, bytes: address.len() });
             }
         }
-        for value in [self.start.count.0, self.heartbeat] {
+        for value in [self.start.count.0, self.heartbeat, self.log_position] {
             if value > COUNTER_MAX {
                 return Err(MalformedEntry::Counter { id: *id, value });
             }

@@ -1,19 +1,21 @@
 //! Who is there, who is alive, and what all agree on.
 //!
-//! Five small machines and functions, none of which knows a socket, a clock, a thread or a source of chance; `node`
+//! Six small machines and functions, none of which knows a socket, a clock, a thread or a source of chance; `node`
 //! feeds them events and carries their effects out (DESIGN §3, §4, §7):
 //!
 //! - [`membership`]: heartbeats by gossip, phi-accrual suspicion, *down* on the word of two.
 //! - [`admission`]: whether a peer that says hello may take part.
 //! - [`register`]: the layout register, one Paxos instance a version.
 //! - [`change`]: from the layout in force to the next one.
-//! - [`start`]: whether this start of a data directory is the first with its number.
+//! - [`start`]: whether this start of a data directory is the first with its number, and its disk the one of before.
+//! - [`Sightings`]: how far other members were seen to get.
 
 pub mod admission;
 pub mod change;
 mod member;
 pub mod membership;
 pub mod register;
+mod sightings;
 pub mod start;
 #[cfg(test)]
 mod testing;
@@ -23,4 +25,5 @@ pub use member::{
     ADDRESS_BYTES_MAX, Addresses, COUNTER_MAX, Incarnation, LayoutTag, MEMBERS_MAX, MalformedEntry,
     MemberEntry, Pulse, Start,
 };
+pub use sightings::{Sighting, Sightings};
 pub use time::Time;

@@ -1,4 +1,4 @@
-//! Whether this start of a data directory is the first with its number.
+//! Whether this start of a data directory is the first with its number, and whether its disk is the one of before.
 //!
 //! A directory that was copied, or restored from a snapshot, after a clean stop looks as if the node could go on minting
 //! dots where it stopped; the other copy may have minted them already. So a node that starts after a clean stop keeps
@@ -6,11 +6,19 @@
 //! saw with its count; two such majorities share a member, and that one says no to the second. The node's own record
 //! does not count: it is in the directory that is in doubt.
 //!
+//! The same question finds out a disk that holds less than it once did: a volume restored from a snapshot, an old copy.
+//! Each member knows how far it saw this node get ([`Sightings`]), and says so. One that saw more than the disk gave
+//! back shows that the disk was *rolled back*; once half of the members said nothing of the kind (a majority, with this
+//! node) it counts as *compared*. An answer that comes later counts still.
+//!
 //! ```text
 //! starting node                        member
-//!   Record {start}      ------------>    first start with this count? record it, sync
-//!   Recorded {start, same}  <--------    same: this very start is the one on record
+//!   Record {start}          -------->    first start with this count? record it, sync
+//!   Recorded {start, same, seen}  <--    same: this very start is the one on record
+//!                                        seen: how far the node was seen to get in any other start
 //! ```
+//! A start that was never compared proves nothing to the next one: what is compared is what the disk gave back at the
+//! first start since the last comparison, and until then a node tells nobody how far it gets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,11 +26,23 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 
-use super::{Start, Time};
+use super::{Incarnation, Sightings, Start, Time};
 
 /// How long a member is given to answer before it is asked again.
 pub const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How far a node got: its latest start, and within it how far its log was synced. The larger one is farther.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Reached {
+    /// The number of the start.
+    pub count: Incarnation,
+    /// The end of what was synced of its log.
+    pub position: u64,
+}
 
 /// What a starting node and the other members say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +58,9 @@ pub enum Message {
         start: Start,
         /// Whether it is, durably, the first with its count that the sender saw.
         same: bool,
+        /// How far the sender saw the node get in any other start.
+        #[serde(default)]
+        seen: Reached,
     },
 }
 
@@ -65,6 +88,8 @@ pub enum Event {
         start: Start,
         /// What it says.
         same: bool,
+        /// How far it saw this node get in any other start.
+        seen: Reached,
     },
 }
 
@@ -80,12 +105,23 @@ pub enum Effect {
     },
     /// The verdict; appended once.
     Decided(Verdict),
+    /// Enough members saw no more of this node than its disk gave back; appended once.
+    Compared,
+    /// A member saw more: the disk was rolled back.
+    RolledBack {
+        /// Who saw it.
+        by: NodeId,
+        /// How far.
+        seen: Reached,
+    },
 }
 
 /// A node's question at its own start.
 #[derive(Clone, Debug)]
 pub struct Confirmation {
     start: Start,
+    /// What the disk gave back.
+    recovered: Reached,
     others: BTreeSet<NodeId>,
     answers: BTreeMap<NodeId, bool>,
     ask_at: Time,
@@ -106,25 +142,47 @@ pub struct Answer {
 }
 
 impl Confirmation {
-    /// The question of `me`, which began `start`, to `members` (itself included or not). One that is alone needs nobody.
-    pub fn new(now: Time, me: NodeId, start: Start, members: &BTreeSet<NodeId>) -> Self {
+    /// The question of `me`, which began `start` on a disk that gave back what was `recovered`, to `members` (itself
+    /// included or not). One that is alone needs nobody.
+    pub fn new(
+        now: Time,
+        me: NodeId,
+        start: Start,
+        recovered: Reached,
+        members: &BTreeSet<NodeId>,
+    ) -> Self {
         let others: BTreeSet<NodeId> = members.iter().filter(|id| **id != me).copied().collect();
         let verdict = if others.is_empty() { Verdict::Confirmed } else { Verdict::Pending };
-        Self { start, others, answers: BTreeMap::new(), ask_at: now, verdict }
+        Self { start, recovered, others, answers: BTreeMap::new(), ask_at: now, verdict }
     }
 
     /// Folds one event in.
     pub fn handle(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {
-        match (self.verdict, event) {
-            (Verdict::Confirmed | Verdict::Refused, _) => {}
-            (Verdict::Pending, Event::Tick) => self.ask(now, effects),
-            (Verdict::Pending, Event::Recorded { from, start, same }) => {
+        match event {
+            Event::Tick if self.verdict == Verdict::Pending => self.ask(now, effects),
+            Event::Tick => {}
+            Event::Recorded { from, start, same, seen } => {
                 if start == self.start && self.others.contains(&from) {
-                    self.answers.insert(from, same);
-                    self.decide(effects);
+                    self.answered(from, same, seen, effects);
                 }
             }
         }
+    }
+
+    /// What to ask `member` as a connection to it stands; `None` once it answered.
+    pub fn question_to(&self, member: NodeId) -> Option<Message> {
+        let is_silent = self.others.contains(&member) && !self.answers.contains_key(&member);
+        is_silent.then_some(Message::Record { start: self.start })
+    }
+
+    /// Whether enough members saw no more of this node than its disk gave back: with itself a majority.
+    pub fn is_compared(&self) -> bool {
+        self.answers.len() >= self.others.len().div_ceil(2)
+    }
+
+    /// What the disk gave back.
+    pub const fn recovered(&self) -> Reached {
+        self.recovered
     }
 
     /// When the next [`Event::Tick`] is due; `None` once decided.
@@ -150,6 +208,21 @@ impl Confirmation {
         effects.extend(silent.map(|id| Effect::Send { to: *id, message }));
     }
 
+    fn answered(&mut self, from: NodeId, same: bool, seen: Reached, effects: &mut Vec<Effect>) {
+        if self.recovered < seen && !planted::is_on(Bug::RollbackUnnoticed) {
+            effects.push(Effect::RolledBack { by: from, seen });
+            return;
+        }
+        let was_compared = self.is_compared();
+        self.answers.insert(from, same);
+        if self.is_compared() && !was_compared {
+            effects.push(Effect::Compared);
+        }
+        if self.verdict == Verdict::Pending {
+            self.decide(effects);
+        }
+    }
+
     fn decide(&mut self, effects: &mut Vec<Effect>) {
         let majority = self.others.len() / 2 + 1;
         let confirmed = self.answers.values().filter(|same| **same).count();
@@ -171,17 +244,23 @@ impl Records {
         Self(durable)
     }
 
-    /// Answers a member that starts. The record is asked to be durable again with each answer: an earlier write of it
-    /// may still be on its way.
-    pub fn record(&mut self, from: NodeId, start: Start) -> Answer {
+    /// The latest start of `member` on record.
+    pub fn latest(&self, member: NodeId) -> Incarnation {
+        self.0.get(&member).map_or_else(Incarnation::default, |start| start.count)
+    }
+
+    /// Answers a member that starts, and tells it how far it was seen. The record is asked to be durable again with each
+    /// answer: an earlier write of it may still be on its way.
+    pub fn record(&mut self, from: NodeId, start: Start, sightings: &Sightings) -> Answer {
         let on_record = self.0.entry(from).or_insert(start);
         if on_record.count < start.count {
             *on_record = start;
         }
-        Answer {
-            persist: (from, *on_record),
-            reply: Message::Recorded { start, same: *on_record == start },
-        }
+        let same = *on_record == start;
+        // Another start with this count, or a later one, is one that the asker's disk knows nothing of.
+        let other = Reached { count: on_record.count, position: 0 };
+        let seen = sightings.before(from, start).max(if same { Reached::default() } else { other });
+        Answer { persist: (from, *on_record), reply: Message::Recorded { start, same, seen } }
     }
 }
 
@@ -201,19 +280,19 @@ mod tests {
         /// What `name` learns about `start` where only the letters of `reachable` answer.
         fn start(&mut self, name: char, start: Start, reachable: &str) -> Verdict {
             let members: BTreeSet<NodeId> = self.0.keys().map(|member| node(*member)).collect();
-            let mut confirmation = Confirmation::new(at_ms(0), node(name), start, &members);
+            let recovered = Reached { count: Incarnation(u64::MAX), position: 0 };
+            let mut confirmation =
+                Confirmation::new(at_ms(0), node(name), start, recovered, &members);
             let mut effects = Vec::new();
             confirmation.handle(at_ms(0), Event::Tick, &mut effects);
             let asked: Vec<NodeId> = effects.iter().filter_map(asked).collect();
             assert_eq!(asked.len(), if members.len() == 1 { 0 } else { members.len() - 1 });
+            let nothing = Sightings::default();
             for member in reachable.chars() {
-                let answer = self.0.get_mut(&member).unwrap().record(node(name), start);
-                let Message::Recorded { start, same } = answer.reply else { unreachable!() };
-                confirmation.handle(
-                    at_ms(10),
-                    Event::Recorded { from: node(member), start, same },
-                    &mut effects,
-                );
+                let answer = self.0.get_mut(&member).unwrap().record(node(name), start, &nothing);
+                let Message::Recorded { start, same, seen } = answer.reply else { unreachable!() };
+                let event = Event::Recorded { from: node(member), start, same, seen };
+                confirmation.handle(at_ms(10), event, &mut effects);
             }
             confirmation.verdict()
         }
@@ -222,7 +301,7 @@ mod tests {
     fn asked(effect: &Effect) -> Option<NodeId> {
         match effect {
             Effect::Send { to, .. } => Some(*to),
-            Effect::Decided(_) => None,
+            Effect::Decided(_) | Effect::Compared | Effect::RolledBack { .. } => None,
         }
     }
 
@@ -299,17 +378,21 @@ mod tests {
     #[test]
     fn the_record_is_persisted_with_every_answer() {
         let mut records = Records::default();
-        for (nonce, same) in [(1, true), (1, true), (2, false)] {
-            let answer = records.record(node('a'), start(3, nonce));
+        for (nonce, same, seen) in [(1, true, 0), (1, true, 0), (2, false, 3)] {
+            let answer = records.record(node('a'), start(3, nonce), &Sightings::default());
             assert_eq!(answer.persist, (node('a'), start(3, 1)));
-            assert_eq!(answer.reply, Message::Recorded { start: start(3, nonce), same });
+            let seen = reached(seen, 0);
+            assert_eq!(answer.reply, Message::Recorded { start: start(3, nonce), same, seen });
         }
     }
 
     #[test]
     fn only_members_answers_to_this_very_start_count_and_the_silent_are_asked_again() {
         let members = nodes("abc").into_iter().collect();
-        let mut confirmation = Confirmation::new(at_ms(0), node('a'), start(2, 1), &members);
+        let recovered = reached(1, 0);
+        let mut confirmation =
+            Confirmation::new(at_ms(0), node('a'), start(2, 1), recovered, &members);
+        let same = |from, start| Event::Recorded { from, start, same: true, seen: recovered };
         let mut effects = Vec::new();
         let answers = [
             ('z', start(2, 1)),
@@ -319,25 +402,67 @@ mod tests {
             ('b', start(2, 1)),
         ];
         for (from, start) in answers {
-            confirmation.handle(
-                at_ms(0),
-                Event::Recorded { from: node(from), start, same: true },
-                &mut effects,
-            );
+            confirmation.handle(at_ms(0), same(node(from), start), &mut effects);
         }
-        assert_eq!((confirmation.verdict(), &effects[..]), (Verdict::Pending, &[][..]));
+        let compared = &[Effect::Compared][..];
+        assert_eq!((confirmation.verdict(), &effects[..]), (Verdict::Pending, compared));
+        assert_eq!(confirmation.question_to(node('b')), None);
+        assert_eq!(confirmation.question_to(node('z')), None);
+        let question = Some(Message::Record { start: start(2, 1) });
+        assert_eq!(confirmation.question_to(node('c')), question);
         confirmation.handle(at_ms(0), Event::Tick, &mut effects);
         confirmation.handle(at_ms(500), Event::Tick, &mut effects);
         confirmation.handle(at_ms(1_000), Event::Tick, &mut effects);
         assert_eq!(effects.iter().filter_map(asked).collect::<Vec<_>>(), nodes("cc"));
-        confirmation.handle(
-            at_ms(1_100),
-            Event::Recorded { from: node('c'), start: start(2, 1), same: true },
-            &mut effects,
-        );
+        confirmation.handle(at_ms(1_100), same(node('c'), start(2, 1)), &mut effects);
         assert_eq!(
             (effects.last(), confirmation.wake_at()),
             (Some(&Effect::Decided(Verdict::Confirmed)), None)
         );
+    }
+
+    const fn reached(count: u64, position: u64) -> Reached {
+        Reached { count: Incarnation(count), position }
+    }
+
+    /// What `a`, whose disk gave back start 5 up to position 500, makes of what others saw, in this order.
+    #[track_caller]
+    fn check(names: &str, seen: &[(char, u64, u64)], expected: &[Effect]) {
+        let members = nodes(names).into_iter().collect();
+        let (now, begun) = (at_ms(0), start(6, 1));
+        let mut confirmation = Confirmation::new(now, node('a'), begun, reached(5, 500), &members);
+        let mut effects = Vec::new();
+        for (from, count, position) in seen {
+            let seen = reached(*count, *position);
+            let event = Event::Recorded { from: node(*from), start: begun, same: true, seen };
+            confirmation.handle(now, event, &mut effects);
+        }
+        effects.retain(|effect| !matches!(effect, Effect::Decided(_)));
+        assert_eq!(effects, expected, "of {names}: {seen:?}");
+        let is_compared = effects.contains(&Effect::Compared) || names.len() == 1;
+        assert_eq!(confirmation.is_compared(), is_compared);
+    }
+
+    #[test]
+    fn with_itself_a_majority_must_have_seen_no_more_than_the_disk_gave_back() {
+        check("a", &[], &[]);
+        check("ab", &[], &[]);
+        check("ab", &[('b', 5, 500)], &[Effect::Compared]);
+        check("abc", &[('c', 4, 900)], &[Effect::Compared]);
+        check("abcd", &[('c', 0, 0)], &[]);
+        check("abcd", &[('c', 0, 0), ('d', 5, 1)], &[Effect::Compared]);
+        check("abcde", &[('c', 0, 0)], &[]);
+        check("abcde", &[('c', 0, 0), ('d', 0, 0), ('e', 0, 0)], &[Effect::Compared]);
+    }
+
+    #[test]
+    fn v5_who_saw_more_shows_that_the_disk_was_rolled_back_also_afterwards() {
+        let by = |name, count, position| Effect::RolledBack {
+            by: node(name),
+            seen: reached(count, position),
+        };
+        check("abc", &[('b', 5, 501)], &[by('b', 5, 501)]);
+        check("abc", &[('b', 6, 0)], &[by('b', 6, 0)]);
+        check("abc", &[('b', 5, 500), ('c', 5, 900)], &[Effect::Compared, by('c', 5, 900)]);
     }
 }

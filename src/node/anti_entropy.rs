@@ -24,7 +24,7 @@ use crate::replication::anti_entropy::{
     self, Ages, AskId, Compare, Compared, Comparison, Exchange, Mask, Outcome, Progress, Row, Tree,
     TreeHash, TreeNode, Verdict, View, pack, unpack,
 };
-use crate::replication::{Answer, Envelope, OpId, ReadWant, Refusal, Request};
+use crate::replication::{Answer, Consistency, Envelope, OpId, ReadWant, Refusal, Request};
 use crate::ring::{Partition, Preferences, Slot, Token};
 use crate::storage::{LogPosition, Store, WriteBatch};
 use crate::version::{Digest, Siblings};
@@ -142,6 +142,11 @@ struct Sight<'a> {
     store: &'a Store,
 }
 
+/// Whether an operation is a repair's, a refill's or a cut's, of whatever node.
+pub(super) const fn is_repair(op: OpId) -> bool {
+    op.0 >> 62 == REPAIR_BIT >> 62
+}
+
 impl View for Sight<'_> {
     fn hash(&mut self, peer: NodeId, node: TreeNode) -> TreeHash {
         let store = self.store;
@@ -237,7 +242,8 @@ impl Core {
     ) {
         let shares = self.anti_entropy.masks.get(&node).is_some_and(|mask| !mask.is_empty());
         // What is refilled differs from everything: there is nothing to be learned from comparing it.
-        let event = if is_reachable && shares && self.refilling.is_empty() {
+        let may_compare = self.refilling.is_empty() && self.is_compared();
+        let event = if is_reachable && shares && may_compare {
             anti_entropy::Event::Reachable(node)
         } else {
             self.anti_entropy.forget(node);
@@ -674,7 +680,8 @@ impl Core {
     ) {
         let deadline = self.now.after(DEADLINE).monotonic;
         let op = self.anti_entropy.op(Asked::Read(peer, slot, key.clone(), given));
-        let request = Request::Read { key: key.clone(), want: ReadWant::State };
+        let (want, consistency) = (ReadWant::State, Consistency::Sloppy);
+        let request = Request::Read { key: key.clone(), want, consistency };
         let cut = self.cuts.number(slot);
         let asker = Asker::Repair { op, cut };
         self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);

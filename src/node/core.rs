@@ -22,7 +22,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::cluster::membership::{self, Membership};
 use crate::cluster::register::{self, Register};
 use crate::cluster::start::{self, Confirmation, Records};
-use crate::cluster::{Addresses, LayoutTag, MemberEntry, Start, Time};
+use crate::cluster::{Addresses, LayoutTag, MemberEntry, Sightings, Start, Time};
 use crate::node_id::NodeId;
 use crate::planted::{self, Bug};
 use crate::replication::{
@@ -54,6 +54,7 @@ use super::peers::Peers;
 use super::ranges::Ranges;
 use super::refill::Refilling;
 use super::replayed::Replayed;
+use super::rollback::Positions;
 use super::start::{StartError, open};
 
 /// First operation numbers are drawn below this; the coordinator wants them below 2^56.
@@ -78,6 +79,8 @@ pub struct Core {
     pub(super) start: Start,
     pub(super) confirmation: Confirmation,
     pub(super) records: Records,
+    pub(super) sightings: Sightings,
+    pub(super) positions: Positions,
     pub(super) addresses: BTreeMap<NodeId, Addresses>,
     pub(super) peers: Peers,
     /// When each member's health changed last.
@@ -137,8 +140,8 @@ pub(super) enum Parked {
     Reply { origin: Origin, body: ReplyBody },
     /// What the register wants done after a state is durable.
     Register(register::Effect),
-    /// The later start count of this node.
-    Started(Start),
+    /// That the disk was compared with what others saw of it.
+    Compared,
     /// The clean mark.
     CleanMark,
 }
@@ -166,7 +169,7 @@ impl Core {
             heartbeat: 0,
             addresses: config.addresses.clone(),
             layout: tag,
-            log_position: store.durable().get(),
+            log_position: 0,
         };
         let gossip =
             membership::Config { interval: config.gossip_interval, seeds: config.seeds.clone() };
@@ -191,8 +194,10 @@ impl Core {
             register,
             proposals: Proposals::default(),
             start: opened.start,
-            confirmation: Confirmation::new(now, me, opened.start, &members),
+            confirmation: Confirmation::new(now, me, opened.start, opened.recovered, &members),
             records: Records::new(opened.others),
+            sightings: Sightings::new(opened.sightings),
+            positions: Positions::new(&store, now),
             addresses: opened.addresses,
             peers: Peers::default(),
             health_since: BTreeMap::new(),
@@ -250,6 +255,9 @@ impl Core {
                 }
             }
         }
+        if self.phase == Phase::Ended {
+            return;
+        }
         self.settle(effects);
         self.ask_to_be_woken(effects);
     }
@@ -305,12 +313,7 @@ impl Core {
             Parked::MintDurable { op } => self.coordinate(Input::MintDurable { op }),
             Parked::Reply { origin, body } => self.reply(origin, body, effects),
             Parked::Register(effect) => self.register_effect(effect, effects),
-            Parked::Started(start) => {
-                let mut buffer = Vec::new();
-                let event = membership::Event::Started(start);
-                self.membership.handle(self.now, event, &mut self.rng, &mut buffer);
-                self.membership_effects(buffer, effects);
-            }
+            Parked::Compared => self.comparison_recorded(),
             Parked::CleanMark => {
                 self.phase = Phase::Ended;
                 effects.push(Effect::Stopped);
@@ -398,8 +401,10 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) -> Result<LogPosition, WriteError> {
         let written = self.store.write(batch);
-        if let Err(error @ WriteError::Failed(_)) = &written {
-            self.end(error.to_string(), effects);
+        match &written {
+            Ok(position) => self.positions.wrote(*position),
+            Err(error @ WriteError::Failed(_)) => self.end(error.to_string(), effects),
+            Err(_) => {}
         }
         written
     }

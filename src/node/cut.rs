@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::cluster::Time;
 use crate::node_id::NodeId;
 use crate::replication::cut::{self, Cut, CutAnswer, CutItem, CutQuestion, Forgettable, ITEMS_MAX};
-use crate::replication::{Answer, OpId, Refusal, Request};
+use crate::replication::{Answer, Consistency, OpId, ReadWant, Refusal, Request};
 use crate::ring::{Partition, Slot, Token};
 use crate::storage::{Cached, LogPosition, ReadError, ScanSlice, Store, WriteBatch};
 use crate::version::{Actor, Siblings};
@@ -186,9 +186,10 @@ impl Core {
         request.key().map_or(0, |key| self.cuts.of_op(Token::of(key).slot(), op))
     }
 
-    /// A peer refused a state because of its number.
+    /// A peer refused a state because of its number. A disk that may be rolled back holds states that this node once
+    /// named: they must not go out under a number that it took since.
     pub(super) fn note_higher(&mut self, slot: Slot, number: u64) {
-        if self.cuts.number(slot) < number {
+        if self.is_compared() && self.cuts.number(slot) < number {
             let at = self.now.after(TAKE_AFTER);
             let known = self.cuts.higher.entry(slot.0).or_insert((number, at));
             known.0 = known.0.max(number);
@@ -262,6 +263,7 @@ impl Core {
     /// Whether this node may name anything: it knows all it should hold, and keeps nothing for others.
     fn may_name(&self) -> bool {
         self.layout.next.is_none()
+            && self.is_compared()
             && self.refilling.is_empty()
             && self.hints.held().next().is_none()
     }
@@ -347,7 +349,8 @@ impl Core {
     fn read_own(&mut self, op: OpId, key: Bytes, effects: &mut Vec<Effect>) {
         let cut = self.cuts.number(Token::of(&key).slot());
         let asker = Asker::Repair { op, cut };
-        let request = Request::Read { key: key.clone(), want: crate::replication::ReadWant::State };
+        let (want, consistency) = (ReadWant::State, Consistency::Sloppy);
+        let request = Request::Read { key: key.clone(), want, consistency };
         let work = KeyWork::Look { asker, key, request };
         self.key_work(work, effects);
     }
@@ -380,10 +383,10 @@ impl Core {
         match question {
             CutQuestion::Numbers { first, last } => {
                 let numbers = self.cuts.numbers(first, last);
-                let answer = if self.refilling.is_empty() {
-                    Answer::Cut(CutAnswer { named: Vec::new(), numbers })
-                } else {
-                    Answer::Refused(Refusal::Refilling)
+                let answer = match (self.is_compared(), self.refilling.is_empty()) {
+                    (true, true) => Answer::Cut(CutAnswer { named: Vec::new(), numbers }),
+                    (true, false) => Answer::Refused(Refusal::Refilling),
+                    (false, _) => Answer::Refused(Refusal::Starting),
                 };
                 self.answer(asker, answer, LogPosition::ZERO, effects);
             }

@@ -137,6 +137,9 @@ pub enum Effect {
     Log(Severity, String),
     /// Everything in flight is finished after [`Event::Stop`], and the clean mark is durable.
     Stopped,
+    /// The disk lacks what this node once told others that it holds: nothing is done with it any more. Everything is to
+    /// be set aside, and the node begins again as one that lost its disk. Why.
+    RolledBack(String),
     /// Our own promise is broken or the disk failed: end the process with this message and exit code.
     Fatal(String),
 }

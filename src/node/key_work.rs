@@ -331,7 +331,10 @@ impl Core {
             clock: &mut self.clock,
         };
         let step = replica::answer(key, &standing.state, request, local);
-        let (answer, appended) = self.append(stored, key, step, standing, effects);
+        let (mut answer, appended) = self.append(stored, key, step, standing, effects);
+        if self.unpromised(asker, request) {
+            answer = Answer::Unpromised(standing.state.clone());
+        }
         match appended {
             // It is held; but such a put needs the word of owners that know all that stands.
             Appended::At(position)

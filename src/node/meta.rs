@@ -7,13 +7,16 @@
 //! 'm' "clean"                1 count:u64                                the start that ended cleanly; the next one consumes it
 //! 'm' "actor"                1 epoch:u32 random:u32 floor:u64           under whom this node mints
 //! 'm' "start/" node:16       1 count:u64 nonce:u64                      another member's start, the first seen with its count
+//! 'm' "uncompared"           1 count:u64 position:u64                   what the disk gave back at the first start since it was compared
+//! 'm' "seen/" node:16        1 count:u64 nonce:u64 position:u64         how far another member was seen to get at its latest start,
+//!                              count:u64 position:u64                   and at any other
 //! 'm' "address/" node:16     1 peer client http                         where another member listens: bytes behind varint lengths
 //! 'm' "unsound/" block:2     1 slots:u64                                of 64 slots, those whose data may be incomplete here, a bit each
 //! 'm' "cut/" slot:2          1 number:u64                               the slot's cut number
 //! 'm' "due/" slot:2 key      1                                          a key of which a cut may forget something; slot big-endian
 //! ```
 //! The first byte of each value is the version of its format; another one is refused, never guessed at. Every batch
-//! that holds such a record is durable in each sync mode, but for addresses.
+//! that holds such a record is durable in each sync mode, but for addresses and what was seen.
 #![warn(clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
@@ -21,7 +24,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::cluster::register::RegisterState;
-use crate::cluster::{Addresses, Incarnation, Start};
+use crate::cluster::start::Reached;
+use crate::cluster::{Addresses, Incarnation, Sighting, Start};
 use crate::encoding::{DecodeError, Reader, put_bytes};
 use crate::node_id::NodeId;
 use crate::ring::Slot;
@@ -64,6 +68,21 @@ pub(super) fn actor_key() -> Bytes {
 /// Key of what is on record about the starts of `node`.
 pub(super) fn other_start_key(node: NodeId) -> Bytes {
     keys::meta(&[&b"start/"[..], node.as_bytes()].concat())
+}
+
+/// Key of what the disk gave back at the first start since it was compared with what others saw.
+pub(super) fn uncompared_key() -> Bytes {
+    keys::meta(b"uncompared")
+}
+
+/// Key of how far `node` was seen to get.
+pub(super) fn seen_key(node: NodeId) -> Bytes {
+    keys::meta(&[&b"seen/"[..], node.as_bytes()].concat())
+}
+
+/// The first key of where members listen, and the first that is none.
+pub(super) fn address_range() -> (Bytes, Bytes) {
+    (keys::meta(b"address/"), keys::meta(b"address0"))
 }
 
 /// Key of where `node` listens.
@@ -207,6 +226,44 @@ pub(super) fn decode_clean(bytes: &[u8]) -> Result<Incarnation, DecodeError> {
     Ok(count)
 }
 
+pub(super) fn encode_reached(reached: Reached) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    put_reached(&mut bytes, reached);
+    bytes
+}
+
+pub(super) fn decode_reached(bytes: &[u8]) -> Result<Reached, DecodeError> {
+    let mut reader = open(bytes)?;
+    let reached = take_reached(&mut reader)?;
+    reader.finish()?;
+    Ok(reached)
+}
+
+pub(super) fn encode_sighting(sighting: Sighting) -> Vec<u8> {
+    let mut bytes = encode_start(sighting.start);
+    bytes.extend_from_slice(&sighting.position.to_le_bytes());
+    put_reached(&mut bytes, sighting.before);
+    bytes
+}
+
+pub(super) fn decode_sighting(bytes: &[u8]) -> Result<Sighting, DecodeError> {
+    let mut reader = open(bytes)?;
+    let start = Start { count: Incarnation(reader.u64()?), nonce: reader.u64()? };
+    let position = reader.u64()?;
+    let before = take_reached(&mut reader)?;
+    reader.finish()?;
+    Ok(Sighting { start, position, before })
+}
+
+fn put_reached(bytes: &mut Vec<u8>, Reached { count, position }: Reached) {
+    bytes.extend_from_slice(&count.0.to_le_bytes());
+    bytes.extend_from_slice(&position.to_le_bytes());
+}
+
+fn take_reached(reader: &mut Reader<'_>) -> Result<Reached, DecodeError> {
+    Ok(Reached { count: Incarnation(reader.u64()?), position: reader.u64()? })
+}
+
 pub(super) fn encode_actor(record: ActorRecord) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     bytes.extend_from_slice(&record.epoch.counter.to_le_bytes());
@@ -268,6 +325,14 @@ mod tests {
         assert_eq!(decode_start(&encode_start(start)), Ok(start));
         assert_eq!(encode_clean(Incarnation(3)), b"\x01\x03\0\0\0\0\0\0\0");
         assert_eq!(decode_clean(&encode_clean(Incarnation(3))), Ok(Incarnation(3)));
+        let before = Reached { count: Incarnation(2), position: 4 };
+        assert_eq!(encode_reached(before), b"\x01\x02\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0");
+        assert_eq!(decode_reached(&encode_reached(before)), Ok(before));
+        let sighting = Sighting { start, position: 5, before };
+        let expected =
+            [&encode_start(start)[..], b"\x05\0\0\0\0\0\0\0", &encode_reached(before)[1..]];
+        assert_eq!(encode_sighting(sighting), expected.concat());
+        assert_eq!(decode_sighting(&encode_sighting(sighting)), Ok(sighting));
         let record = ActorRecord { epoch: Epoch { counter: 2, random: 7 }, floor: 5 };
         assert_eq!(encode_actor(record), b"\x01\x02\0\0\0\x07\0\0\0\x05\0\0\0\0\0\0\0");
         assert_eq!(decode_actor(&encode_actor(record)), Ok(record));
@@ -320,6 +385,7 @@ mod tests {
             let _ = decode_unsound(&bytes, &bytes);
             let _ = (decode_register(&bytes), decode_start(&bytes), decode_clean(&bytes));
             let _ = (decode_actor(&bytes), decode_addresses(&bytes));
+            let _ = (decode_reached(&bytes), decode_sighting(&bytes));
         }
     }
 }

@@ -29,6 +29,7 @@ mod recount;
 mod refill;
 mod replayed;
 mod replies;
+mod rollback;
 mod slot_walk;
 mod start;
 mod status;
@@ -43,4 +44,7 @@ pub use event::{Caller, Effect, Event, ReadToken, ScanToken, Severity};
 pub use handshake::WelcomeError;
 pub use meta::{member_names, register_key};
 pub use replayed::Replayed;
-pub use start::{StartError, begin_again, found, is_founded};
+pub use start::{
+    StartError, addresses_in, addresses_on_record, begin_again, found, is_founded, keep_addresses,
+    seen_of,
+};

@@ -58,7 +58,10 @@ impl Core {
             PeerMessage::Forwarded { op, reply } => self.forward_done(from, op, *reply, effects),
             PeerMessage::Gossip(message) => {
                 self.membership_event(membership::Event::Received { from, message }, effects);
+                self.note_sightings();
             }
+            // A vote that a rolled-back disk forgot must not be given twice.
+            PeerMessage::Register(message) if message.is_of_vote() && !self.is_compared() => {}
             PeerMessage::Register(message) => {
                 self.register_event(register::Event::Received { from, message }, effects);
             }
@@ -79,6 +82,9 @@ impl Core {
             self.figures.counters.overloads += 1;
             let answer = Answer::Refused(Refusal::Overloaded);
             return self.answer(asker, answer, LogPosition::ZERO, effects);
+        }
+        if let Err(refusal) = self.check_compared(asker, &request) {
+            return self.answer(asker, Answer::Refused(refusal), LogPosition::ZERO, effects);
         }
         match request {
             Request::Read { ref key, .. }
@@ -135,8 +141,7 @@ impl Core {
         self.peers.connected(peer, sent, self.now);
         self.membership_event(membership::Event::Heard(peer), effects);
         self.note_reachability(peer, effects);
-        if self.confirmation.verdict() == start::Verdict::Pending {
-            let message = start::Message::Record { start: self.start };
+        if let Some(message) = self.confirmation.question_to(peer) {
             self.send(peer, PeerMessage::Start(message), effects);
         }
     }
@@ -270,8 +275,9 @@ impl Core {
     fn start_message(&mut self, from: NodeId, message: start::Message, effects: &mut Vec<Effect>) {
         match message {
             start::Message::Record { start } => self.record_start(from, start, effects),
-            start::Message::Recorded { start, same } => {
-                self.confirmation_event(start::Event::Recorded { from, start, same }, effects);
+            start::Message::Recorded { start, same, seen } => {
+                let event = start::Event::Recorded { from, start, same, seen };
+                self.confirmation_event(event, effects);
             }
         }
     }
@@ -285,7 +291,8 @@ impl Core {
         if self.layout.now.member(from).is_none() {
             return;
         }
-        let start::Answer { persist: (node, on_record), reply } = self.records.record(from, start);
+        let start::Answer { persist: (node, on_record), reply } =
+            self.records.record(from, start, &self.sightings);
         let mut batch = WriteBatch::new();
         batch
             .put(meta::other_start_key(node), meta::encode_start(on_record))

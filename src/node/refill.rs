@@ -201,7 +201,9 @@ impl Core {
     fn refill(&mut self, event: refill::Event, effects: &mut Vec<Effect>) {
         let mut wanted = Vec::new();
         let (peers, membership, me) = (&self.peers, &self.membership, self.me);
-        let reachable = |node| node != me && peers.is_connected(node) && membership.is_up(node);
+        let may_fetch = self.is_compared();
+        let reachable =
+            |node| may_fetch && node != me && peers.is_connected(node) && membership.is_up(node);
         let is_numbered = |partition| self.cuts.is_numbered(partition);
         let known = Known {
             me,

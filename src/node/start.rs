@@ -5,6 +5,7 @@
 //! start:  read all of it; start n -> n + 1 with a fresh nonce, the clean mark consumed, durable before anything else
 //!           mark of start n there     the epoch goes on once a majority of the others recorded this start
 //!           no mark                   a new epoch, in the same batch
+//!         what the disk gave back (start n, the end of its log) is kept in it until it was compared (`rollback.rs`)
 //! ```
 //! A founded directory counts as cleanly stopped: its first start too must be the only one.
 
@@ -13,12 +14,14 @@ use std::collections::BTreeMap;
 use rand::Rng;
 
 use crate::cluster::register::RegisterState;
-use crate::cluster::{Addresses, Incarnation, Start};
+use crate::cluster::start::Reached;
+use crate::cluster::{Addresses, Incarnation, Sighting, Start};
 use crate::encoding::DecodeError;
 use crate::node_id::NodeId;
 use crate::planted::{self, Bug};
 use crate::ring::{Layout, Slot};
 use crate::storage::identity::Identity;
+use crate::storage::offline::DirectoryView;
 use crate::storage::{ReadError, Store, SyncError, WriteBatch, WriteError};
 
 use crate::version::Epoch;
@@ -78,9 +81,13 @@ pub enum StartError {
 pub(super) struct Opened {
     pub(super) register: RegisterState,
     pub(super) start: Start,
+    /// What the disk gave back at the first start since it was compared.
+    pub(super) recovered: Reached,
     pub(super) lineage: Lineage,
     /// What is on record about the starts of others.
     pub(super) others: BTreeMap<NodeId, Start>,
+    /// How far others were seen to get.
+    pub(super) sightings: BTreeMap<NodeId, Sighting>,
     pub(super) addresses: BTreeMap<NodeId, Addresses>,
 }
 
@@ -156,6 +163,51 @@ pub fn begin_again(
     write_durably(store, batch)
 }
 
+/// Where other members listen for nodes, by the records that can be read: a node that gives up its data finds them so.
+pub fn addresses_on_record(store: &Store) -> BTreeMap<NodeId, Addresses> {
+    let (start, end) = meta::address_range();
+    let records = store.scan(&start, Some(&end)).filter_map(Result::ok);
+    let parsed = records.filter_map(|(key, value)| {
+        let node = NodeId::from_bytes(key.strip_prefix(&*start)?.try_into().ok()?);
+        Some((node, meta::decode_addresses(&value).ok()?))
+    });
+    parsed.collect()
+}
+
+/// Where other members listen for nodes, by the records of a directory that no store is opened on.
+pub fn addresses_in(view: &DirectoryView) -> BTreeMap<NodeId, Addresses> {
+    let value = |key: &[u8]| view.get(key).ok()??.value;
+    let register = value(&meta::register_key());
+    let names = register.and_then(|bytes| meta::member_names(&bytes).ok()).unwrap_or_default();
+    let found = names.into_keys().filter_map(|node| {
+        Some((node, meta::decode_addresses(&value(&meta::address_key(node))?).ok()?))
+    });
+    found.collect()
+}
+
+/// Keeps these addresses in the empty store of a node that gave up its data, durably: it has others to ask then, however
+/// often it starts before it is a member's again.
+/// # Errors
+/// What the store says.
+pub fn keep_addresses(
+    store: &Store,
+    addresses: &BTreeMap<NodeId, Addresses>,
+) -> Result<(), StartError> {
+    let mut batch = WriteBatch::new();
+    for (node, addresses) in addresses {
+        batch.put(meta::address_key(*node), meta::encode_addresses(addresses));
+    }
+    write_durably(store, batch)
+}
+
+/// How far the node of `store` has durably seen `member` get.
+/// # Errors
+/// What the store says.
+pub fn seen_of(store: &Store, member: NodeId) -> Result<Option<Reached>, StartError> {
+    let sighting = read(store, "sighting", &meta::seen_key(member), meta::decode_sighting)?;
+    Ok(sighting.map(|sighting| sighting.farthest()))
+}
+
 /// Reads what the directory holds, and begins a start: durable when this returns.
 pub(super) fn open(
     store: &Store,
@@ -175,6 +227,10 @@ pub(super) fn open(
         .filter(|record| epoch_of(identity) <= record.epoch)
         .unwrap_or(ActorRecord { epoch: epoch_of(identity), floor: 0 });
 
+    let gave_back = Reached { count: last.count, position: store.synced().get() };
+    let recovered = read(store, "uncompared", &meta::uncompared_key(), meta::decode_reached)?
+        .unwrap_or(gave_back);
+
     let start = Start { count: Incarnation(last.count.0 + 1), nonce: rng.random() };
     let mut lineage = match clean {
         Some(count) if count == last.count => Lineage::taken_over(me, record),
@@ -185,6 +241,7 @@ pub(super) fn open(
     };
     let mut batch = WriteBatch::new();
     batch.put(meta::start_key(), meta::encode_start(start));
+    batch.put(meta::uncompared_key(), meta::encode_reached(recovered));
     if !planted::is_on(Bug::CleanMarkKept) {
         batch.delete(meta::clean_key());
     }
@@ -192,17 +249,20 @@ pub(super) fn open(
     write_durably(store, batch)?;
     lineage.recorded();
 
-    let (mut others, mut addresses) = (BTreeMap::new(), BTreeMap::new());
+    let (mut others, mut sightings, mut addresses) =
+        (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for node in register.chosen.now.members.iter().map(|member| member.id) {
         let key = meta::other_start_key(node);
         others.extend(
             read(store, "start of a member", &key, meta::decode_start)?.map(|start| (node, start)),
         );
+        let seen = read(store, "sighting", &meta::seen_key(node), meta::decode_sighting)?;
+        sightings.extend(seen.map(|sighting| (node, sighting)));
         let key = meta::address_key(node);
         let address = read(store, "address of a member", &key, meta::decode_addresses)?;
         addresses.extend(address.map(|address| (node, address)));
     }
-    Ok(Opened { register, start, lineage, others, addresses })
+    Ok(Opened { register, start, recovered, lineage, others, sightings, addresses })
 }
 
 /// The epoch in `IDENTITY`; a node's first one counts 1.

@@ -133,7 +133,7 @@ impl Core {
             health,
             reachable: node == self.me || self.peers.is_connected(node),
             since: self.micros_since(since),
-            incarnation: entry.map_or(0, |entry| entry.start.count.0),
+            incarnation: self.latest_start(node).0,
             layout: entry.map_or(0, |entry| entry.layout.version),
             peer,
             client,

@@ -9,6 +9,7 @@ use crate::version::{Digest, Dot, RequestId, Siblings};
 
 use super::anti_entropy::{Compare, Compared};
 use super::cut::{CutAnswer, CutQuestion};
+use super::quorum::Consistency;
 
 /// One operation of one coordinator, unique in the life of its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub enum Request {
         key: Bytes,
         /// How much of it.
         want: ReadWant,
+        /// That of the request it is for: what is asked strictly is answered with a promise, or refused.
+        #[serde(default = "strict")]
+        consistency: Consistency,
     },
     /// Merge this state durably. From a put it carries the tag; from read repair and write-back none.
     Merge {
@@ -153,7 +157,9 @@ impl Answer {
     /// Bytes that it takes on the way, roughly: of keys and states.
     pub fn bytes_estimate(&self) -> usize {
         match self {
-            Self::State(state) | Self::Recalled { state, .. } => state.bytes_estimate(),
+            Self::State(state) | Self::Unpromised(state) | Self::Recalled { state, .. } => {
+                state.bytes_estimate()
+            }
             Self::Merged(acknowledgement) => {
                 let known = match &acknowledgement.known {
                     Known::No { .. } => 0,
@@ -221,8 +227,16 @@ pub enum Answer {
     Compared(Compared),
     /// To a step of a cut.
     Cut(CutAnswer),
+    /// To a read that is not strict, of a replica that does not know yet whether its disk was rolled back: the state. It
+    /// counts toward R, and for no promise.
+    Unpromised(Siblings),
     /// Not done, and why; nothing changed.
     Refused(Refusal),
+}
+
+/// What a read is where it does not say: the kind that may be refused.
+const fn strict() -> Consistency {
+    Consistency::Strict
 }
 
 /// A durable merge.
@@ -302,6 +316,9 @@ pub enum Refusal {
     /// It may hold less than it should, and is getting it back.
     #[error("refilling what was lost")]
     Refilling,
+    /// It has just started, and does not know yet whether its disk was rolled back.
+    #[error("starting")]
+    Starting,
     /// No space to accept a write.
     #[error("disk full")]
     DiskFull,

@@ -143,6 +143,9 @@ pub enum FailedWhy {
     /// It lost data and is getting it back.
     #[error("refilling")]
     Refilling,
+    /// It has just started, and does not know yet whether its disk was rolled back.
+    #[error("starting")]
+    Starting,
     /// It has no space for writes.
     #[error("disk_full")]
     DiskFull,
@@ -172,7 +175,8 @@ impl FailureKind {
             | FailedWhy::Timeout
             | FailedWhy::Layout
             | FailedWhy::Cut
-            | FailedWhy::Refilling => Self::QuorumUnmet,
+            | FailedWhy::Refilling
+            | FailedWhy::Starting => Self::QuorumUnmet,
         }
     }
 
@@ -197,6 +201,7 @@ impl From<&Refusal> for FailedWhy {
             Refusal::Overloaded => Self::Overloaded,
             Refusal::Corrupt => Self::Corrupt,
             Refusal::Refilling => Self::Refilling,
+            Refusal::Starting => Self::Starting,
             Refusal::Cut { .. } => Self::Cut,
             Refusal::DiskFull => Self::DiskFull,
         }

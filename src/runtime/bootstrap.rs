@@ -8,9 +8,16 @@
 //! ```
 //! A majority of the members must have answered: one of them knows the latest layout that was chosen, and this node
 //! served nothing since it lost its own. Its data comes back by refilling, once its Core runs.
+//!
+//! A node whose own records are damaged, whose log was salvaged, or whose disk was rolled back comes to the same:
+//! ```text
+//! log/ sst/ manifest/ ──▶ damaged/lost-N.moving/ ──▶ damaged/lost-N/        a start in between goes on with it
+//! an empty store, with the addresses of the other members ──▶ as above
+//! ```
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +25,12 @@ use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 
-use crate::cluster::Incarnation;
+use crate::cluster::{Addresses, Incarnation};
 use crate::node::{self, StartError};
 use crate::node_id::{ClusterId, NodeId};
 use crate::ring::Layout;
+use crate::storage::offline::{DirectoryView, salvaged_segment};
+use crate::storage::vfs::Real;
 use crate::storage::{Identity, Store};
 use crate::wire::client::{Reply, ReplyBody, Request, RequestBody};
 use crate::wire::frame;
@@ -42,15 +51,25 @@ struct Told {
     start: u64,
 }
 
+/// What a node sets aside with what it lost its word over: the manifest first, without it the rest is no store.
+const PARTS: [&str; 3] = ["manifest", "log", "sst"];
+/// End of the name of a place that not all was moved to yet.
+const MOVING: &str = ".moving";
+
 /// Gives the empty store of a member its layout, and marks all of its slots as lost, durably.
 /// # Errors
-/// [`RunError`]: without seeds, or where the others have no place for this node. It waits as long as too few answer.
+/// [`RunError`]: with nobody to ask, or where the others have no place for this node. It waits as long as too few answer.
 pub(super) async fn begin_again(
     options: &Options,
     identity: &Identity,
     store: &Store,
 ) -> Result<(), RunError> {
-    if options.seeds.is_empty() {
+    let on_record = node::addresses_on_record(store);
+    let on_record = on_record.into_iter().filter(|(node, _)| *node != identity.node);
+    let on_record = on_record.map(|(_, addresses)| addresses.peer);
+    let asked: BTreeSet<String> =
+        options.seeds.iter().cloned().chain(on_record).filter(|peer| !peer.is_empty()).collect();
+    if asked.is_empty() {
         return Err(RunError::Lost { dir: options.data_dir.clone() });
     }
     tracing::warn!(
@@ -59,9 +78,9 @@ pub(super) async fn begin_again(
     let mut told_why = String::new();
     loop {
         let me = identity.node;
-        let answers = join_all(options.seeds.iter().map(|seed| ask(options, me, seed))).await;
+        let answers = join_all(asked.iter().map(|seed| ask(options, me, seed))).await;
         let (mut layouts, mut start, mut why) = (BTreeMap::new(), 0, String::new());
-        for (seed, answer) in options.seeds.iter().zip(answers) {
+        for (seed, answer) in asked.iter().zip(answers) {
             match answer {
                 Ok(Told { cluster, .. }) if cluster != identity.cluster => {
                     why =
@@ -139,31 +158,81 @@ pub(super) fn is_damaged(store: &Store) -> bool {
     matches!(damaged, Err(StartError::Damaged { .. }))
 }
 
+/// Sets all of a directory aside whose log was salvaged: writes may be lost in between, and nobody else knows. Where the
+/// other members listen, if there was anything to set aside.
+/// # Errors
+/// The system's.
+pub(super) fn set_salvaged_aside(
+    data_dir: &Path,
+) -> Result<Option<BTreeMap<NodeId, Addresses>>, RunError> {
+    let Some(segment) = salvaged_segment(&Real, data_dir).map_err(not_set_aside)? else {
+        return Ok(None);
+    };
+    tracing::error!(
+        "{} was salvaged: writes may be missing in it; all this node held is set aside",
+        segment.display()
+    );
+    let view = DirectoryView::open(&Real, data_dir);
+    let others = view.map(|view| node::addresses_in(&view)).unwrap_or_default();
+    set_aside(data_dir)?;
+    Ok(Some(others))
+}
+
 /// Moves all that a node lost its word over to `damaged/`, so that the store is empty.
 /// # Errors
 /// The system's.
 pub(super) fn set_aside(data_dir: &Path) -> Result<(), RunError> {
-    let failed = |source| RunError::System { what: "set damaged data aside", source };
     let damaged = data_dir.join("damaged");
-    std::fs::create_dir_all(&damaged).map_err(failed)?;
     let place = (1..=u32::MAX)
         .map(|number| damaged.join(format!("lost-{number}")))
         .find(|place| !place.exists())
         .unwrap_or_else(|| damaged.join("lost"));
-    std::fs::create_dir(&place).map_err(failed)?;
-    // The manifest goes first: without it the rest is no store.
-    for part in ["manifest", "log", "sst"] {
-        match std::fs::rename(data_dir.join(part), place.join(part)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed(error));
-            }
+    let moving =
+        damaged.join(format!("{}{MOVING}", place.file_name().unwrap_or_default().display()));
+    let begun = std::fs::create_dir_all(&moving).and_then(|()| sync_dir(&damaged));
+    begun.and_then(|()| sync_dir(data_dir)).map_err(not_set_aside)?;
+    move_parts(data_dir, &moving).map_err(not_set_aside)
+}
+
+/// Goes on with what a process that died had begun to set aside.
+/// # Errors
+/// The system's.
+pub(super) fn finish_setting_aside(data_dir: &Path) -> Result<(), RunError> {
+    let places = match std::fs::read_dir(data_dir.join("damaged")) {
+        Ok(places) => places,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(not_set_aside(error)),
+    };
+    for place in places {
+        let place: PathBuf = place.map_err(not_set_aside)?.path();
+        if place.to_string_lossy().ends_with(MOVING) {
+            move_parts(data_dir, &place).map_err(not_set_aside)?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves what is still to be moved into `moving`, which then gets its name.
+fn move_parts(data_dir: &Path, moving: &Path) -> io::Result<()> {
+    for part in PARTS {
+        match std::fs::rename(data_dir.join(part), moving.join(part)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
     }
-    for dir in [&place, &damaged, &data_dir.to_path_buf()] {
-        std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-    }
-    Ok(())
+    sync_dir(moving)?;
+    sync_dir(data_dir)?;
+    let name = moving.to_string_lossy().trim_end_matches(MOVING).to_owned();
+    std::fs::rename(moving, name)?;
+    moving.parent().map_or(Ok(()), sync_dir)
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    std::fs::File::open(dir)?.sync_all()
+}
+
+const fn not_set_aside(source: io::Error) -> RunError {
+    RunError::System { what: "set damaged data aside", source }
 }
 
 /// Whether the store holds a node's records.
@@ -192,6 +261,25 @@ mod tests {
         let members = (1..=members).map(member).collect();
         let layout = Layout::found(32, 3, 2, 2, Mode::Available, members).unwrap();
         Layout { version, ..layout }
+    }
+
+    #[test]
+    fn what_is_set_aside_is_moved_whole_also_by_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for part in PARTS {
+            std::fs::create_dir(at(part)).unwrap();
+        }
+        set_aside(dir.path()).unwrap();
+        assert!(
+            PARTS.iter().all(|part| !at(part).exists() && at("damaged/lost-1").join(part).exists())
+        );
+
+        std::fs::create_dir_all(at("damaged/lost-2.moving/manifest")).unwrap();
+        std::fs::create_dir(at("log")).unwrap();
+        finish_setting_aside(dir.path()).unwrap();
+        assert!(at("damaged/lost-2/manifest").exists() && at("damaged/lost-2/log").exists());
+        assert!(!at("log").exists() && !at("damaged/lost-2.moving").exists());
     }
 
     #[track_caller]

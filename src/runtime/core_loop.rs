@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 
 use crate::cluster::Addresses;
 use crate::node::{
-    Core, CoreConfig, Effect, Event, HintLimits, Limits, Replayed, Severity, StartError,
+    self, Core, CoreConfig, Effect, Event, HintLimits, Limits, Replayed, Severity, StartError,
 };
 use crate::node_id::NodeId;
 use crate::storage::vfs::{Real, Vfs};
@@ -34,21 +34,20 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Most news from the disk threads taken at once.
 const NEWS_MAX: usize = 1_024;
 
-/// A directory that this process holds, and what is in it.
-struct Opened {
-    identity: Identity,
-    store: Arc<Store>,
-    replayed: Replayed,
-    /// Held for the process's life.
-    _lock: DirLock,
-}
-
 /// Everything that listens.
 struct Listeners {
     peer: TcpListener,
     client: TcpListener,
     http: Option<TcpListener>,
     admin: Option<UnixListener>,
+}
+
+/// How a node's life on one disk ended.
+enum Life {
+    /// The process ends.
+    Ended(Ended),
+    /// What the disk held is set aside: the node begins again, and finds the other members there.
+    Begins(BTreeMap<NodeId, Addresses>),
 }
 
 /// What the loop carries along.
@@ -60,6 +59,7 @@ struct Drive {
     /// When Core wants a tick.
     wake: u64,
     is_stopped: bool,
+    is_rolled_back: bool,
 }
 
 /// Runs the node in `options.data_dir` until it is told to stop.
@@ -70,21 +70,43 @@ pub fn run(options: &Options) -> Result<Ended, RunError> {
         .enable_all()
         .build()
         .map_err(|source| RunError::System { what: "start the runtime", source })?;
-    LocalSet::new().block_on(&runtime, live(options))
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let mut others = BTreeMap::new();
+    loop {
+        // The tasks of a life end with it.
+        match LocalSet::new().block_on(&runtime, live(options, &mut signals, &others))? {
+            Life::Ended(ended) => return Ok(ended),
+            Life::Begins(known) => others = known,
+        }
+    }
 }
 
-async fn live(options: &Options) -> Result<Ended, RunError> {
-    let mut signals = Signals::new()?;
-    let Opened { identity, store, replayed, _lock } = match open(options).await? {
-        opened if bootstrap::is_damaged(&opened.store) => {
-            drop(opened);
-            bootstrap::set_aside(&options.data_dir)?;
-            open(options).await?
-        }
-        opened => opened,
-    };
+async fn live(
+    options: &Options,
+    signals: &mut Signals,
+    others: &BTreeMap<NodeId, Addresses>,
+) -> Result<Life, RunError> {
+    let dir = &options.data_dir;
+    let (identity, _lock) = take(options).await?;
+    bootstrap::finish_setting_aside(dir)?;
+    if let Some(others) = bootstrap::set_salvaged_aside(dir)? {
+        return Ok(Life::Begins(others));
+    }
+    let (store, replayed) = open(options)?;
+    if bootstrap::is_damaged(&store) {
+        let others = node::addresses_on_record(&store);
+        bootstrap::set_aside(dir)?;
+        return Ok(Life::Begins(others));
+    }
     if bootstrap::is_needed(&store)? {
-        bootstrap::begin_again(options, &identity, &store).await?;
+        if !others.is_empty() {
+            node::keep_addresses(&store, others).map_err(|error| not_started(options, error))?;
+        }
+        let begun = bootstrap::begin_again(options, &identity, &store);
+        tokio::select! {
+            begun = begun => begun?,
+            () = signals.stop() => return Ok(Life::Ended(Ended::Drained)),
+        }
     }
     let (listeners, addresses) = listen_everywhere(options).await?;
     let mut rng = ChaCha8Rng::from_seed(seed()?);
@@ -99,20 +121,37 @@ async fn live(options: &Options) -> Result<Ended, RunError> {
     welcome_all(&hub, listeners, options.connections);
     tracing::info!(name, peer = options.listen_peer, client = options.listen_client, "ready");
     notify(&[sd_notify::NotifyState::Ready]);
-    let mut drive = Drive { hub, disk, rng, effects: Vec::new(), wake: 0, is_stopped: false };
-    let ended = drive.run(news, &mut signals, &options.reload).await;
-    let _ = std::fs::remove_file(options.data_dir.join(listen::ADMIN_SOCKET));
-    if matches!(ended, Ok(Ended::Drained)) {
-        drive.disk.stop();
-        store.close().map_err(|failed| RunError::Fatal(failed.to_string()))?;
+    let mut drive = Drive {
+        hub,
+        disk,
+        rng,
+        effects: Vec::new(),
+        wake: 0,
+        is_stopped: false,
+        is_rolled_back: false,
+    };
+    let ended = drive.run(news, signals, &options.reload).await;
+    let _ = std::fs::remove_file(dir.join(listen::ADMIN_SOCKET));
+    match ended? {
+        None => {
+            drive.disk.stop();
+            let others = node::addresses_on_record(&store);
+            bootstrap::set_aside(dir)?;
+            Ok(Life::Begins(others))
+        }
+        Some(Ended::Drained) => {
+            drive.disk.stop();
+            store.close().map_err(|failed| RunError::Fatal(failed.to_string()))?;
+            Ok(Life::Ended(Ended::Drained))
+        }
+        Some(ended @ (Ended::Interrupted | Ended::Terminated)) => Ok(Life::Ended(ended)),
     }
-    ended
 }
 
-async fn open(options: &Options) -> Result<Opened, RunError> {
+/// Takes the directory for this process, once it is seen to be this node's.
+async fn take(options: &Options) -> Result<(Identity, DirLock), RunError> {
     let dir = &options.data_dir;
-    let vfs: Arc<dyn Vfs> = Arc::new(Real);
-    let identity = match Identity::read(&*vfs, dir) {
+    let identity = match Identity::read(&Real, dir) {
         Ok(identity) => identity,
         Err(IdentityError::Missing { .. }) => {
             return Err(RunError::NotFounded { dir: dir.clone() });
@@ -120,13 +159,18 @@ async fn open(options: &Options) -> Result<Opened, RunError> {
         Err(error) => return Err(error.into()),
     };
     check_identity(options, &identity)?;
-    let lock = takeover::lock(&*vfs, dir).await?;
+    Ok((identity, takeover::lock(&Real, dir).await?))
+}
+
+fn open(options: &Options) -> Result<(Arc<Store>, Replayed), RunError> {
+    let dir = &options.data_dir;
+    let vfs: Arc<dyn Vfs> = Arc::new(Real);
     let mut replayed = Replayed::new(clock::now());
     let mut observe = |key: &[u8], value: Option<&[u8]>| replayed.observe(key, value);
     let (store, recovery) = Store::open(vfs, dir, options.store.clone(), &mut observe)
         .map_err(|error| RunError::Store { dir: dir.clone(), source: Box::new(error) })?;
     report(&recovery);
-    Ok(Opened { identity, store: Arc::new(store), replayed, _lock: lock })
+    Ok((Arc::new(store), replayed))
 }
 
 /// What recovery found is worth a line, and what it lost a loud one.
@@ -240,27 +284,31 @@ fn welcome_all(hub: &Rc<Hub>, listeners: Listeners, connections: usize) {
 }
 
 impl Drive {
+    /// How the process ends; `None` where the disk was rolled back, and it must not.
     async fn run(
         &mut self,
         mut news: UnboundedReceiver<News>,
         signals: &mut Signals,
         reload: &dyn Fn() -> Option<HintLimits>,
-    ) -> Result<Ended, RunError> {
+    ) -> Result<Option<Ended>, RunError> {
         let mut batch = Vec::new();
         self.hub.post(Event::Tick);
         loop {
             self.handle_all()?;
             self.check_verdicts()?;
+            if self.is_rolled_back {
+                return Ok(None);
+            }
             if self.is_stopped {
                 self.say_goodbye().await;
-                return Ok(Ended::Drained);
+                return Ok(Some(Ended::Drained));
             }
             let hub = Rc::clone(&self.hub);
             tokio::select! {
                 biased;
                 wish = signals.next() => match wish {
                     Wish::Stop(_) if self.hub.phase.get() == Phase::Serving => self.stop(),
-                    Wish::Stop(ended) => return Ok(ended),
+                    Wish::Stop(ended) => return Ok(Some(ended)),
                     Wish::Reload => {
                         if let Some(limits) = reload() {
                             self.hub.post(Event::HintLimits(limits));
@@ -331,6 +379,10 @@ impl Drive {
                 Severity::Error => tracing::error!("{text}"),
             },
             Effect::Stopped => self.is_stopped = true,
+            Effect::RolledBack(why) => {
+                tracing::error!("{why}; all it holds is set aside, and this node begins again");
+                self.is_rolled_back = true;
+            }
             Effect::Fatal(why) => return Err(RunError::Fatal(why)),
         }
         Ok(())

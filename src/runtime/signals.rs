@@ -32,6 +32,11 @@ impl Signals {
         })
     }
 
+    /// Returns once a signal asks this process to stop.
+    pub(super) async fn stop(&mut self) {
+        while self.next().await == Wish::Reload {}
+    }
+
     /// The next signal.
     pub(super) async fn next(&mut self) -> Wish {
         tokio::select! {

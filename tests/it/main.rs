@@ -31,6 +31,7 @@ mod node_run;
 mod refill;
 mod repair;
 mod ring_offline;
+mod rolled_back;
 mod sstable_live;
 mod sstable_offline;
 mod sstable_rewrite;

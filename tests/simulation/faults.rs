@@ -17,6 +17,9 @@ use crate::world::World;
 /// Alarm numbers of faults: this bit, the fault's number, its step.
 const FAULT_BIT: u64 = 1 << 63;
 const STEP_BITS: u32 = 16;
+/// How often a disk is tried to be put back, and the pause between.
+const ROLLBACK_TRIES: u32 = 20;
+const ROLLBACK_PAUSE: Duration = Duration::from_secs(1);
 /// Who asks for other layouts; nobody waits for the reply.
 pub const PROPOSER: Caller = Caller(1 << 40);
 
@@ -54,7 +57,11 @@ impl Faults {
         if self.is_over {
             return true;
         }
-        if step == 0 && is_possible(world, &planned) {
+        let happens = match &planned {
+            Fault::RollBack { node, .. } => step > 0 && world.would_notice(*node),
+            other => step == 0 && is_possible(world, other),
+        };
+        if happens {
             *self.met.entry(planned.kind()).or_default() += 1;
         }
         if let Some(next) = self.step(world, &planned, step) {
@@ -124,6 +131,9 @@ impl Faults {
             | Fault::FailedSync { .. }
             | Fault::Rot { .. }
             | Fault::Wipe { .. } => step_disk(world, fault, begins),
+            Fault::RollBack { node, after, span } => {
+                step_rollback(world, *node, *after, *span, step)
+            }
         }
     }
 }
@@ -166,6 +176,7 @@ fn is_possible(world: &World, fault: &Fault) -> bool {
         | Fault::SlowNode { .. }
         | Fault::ClockJump { .. }
         | Fault::Rot { .. }
+        | Fault::RollBack { .. }
         | Fault::Propose { .. } => true,
     }
 }
@@ -257,6 +268,26 @@ fn step_disk(world: &mut World, fault: &Fault, begins: bool) -> Option<Duration>
         }
         other => unreachable!("{other:?} is of the network or a process"),
     }
+}
+
+/// The disk is copied, and put back later, once all others saw the node get farther: only then must it be noticed.
+fn step_rollback(
+    world: &mut World,
+    node: Node,
+    after: Duration,
+    span: Duration,
+    step: u32,
+) -> Option<Duration> {
+    if step == 0 {
+        world.snapshot(node);
+        return Some(after);
+    }
+    if world.would_notice(node) {
+        stay_down(world, node, span);
+        world.roll_back(node);
+        return None;
+    }
+    (step < ROLLBACK_TRIES).then_some(ROLLBACK_PAUSE)
 }
 
 /// The node's next death lasts so long.

@@ -124,6 +124,8 @@ pub enum Fault {
     Rot { node: Node, table: u64, place: u64 },
     /// The disk is empty from now on; the machine is down for the span.
     Wipe { node: Node, span: Duration },
+    /// The disk is put back as it was, so long after; the machine is down for the span.
+    RollBack { node: Node, after: Duration, span: Duration },
     /// A client asks for another layout.
     Propose { node: Node, expect: u64, name: u32 },
 }
@@ -150,11 +152,12 @@ pub enum Kind {
     FailedSync,
     Rot,
     Wipe,
+    RollBack,
     Propose,
 }
 
 impl Kind {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CutOneWay,
         Self::Partition,
         Self::Flap,
@@ -175,6 +178,7 @@ impl Kind {
         Self::Rot,
         Self::Wipe,
         Self::Propose,
+        Self::RollBack,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -198,6 +202,7 @@ impl Kind {
             Self::FailedSync => "fault: failed sync",
             Self::Rot => "fault: bit rot",
             Self::Wipe => "fault: wiped disk",
+            Self::RollBack => "fault: rolled-back disk",
             Self::Propose => "fault: change of the layout",
         }
     }
@@ -225,6 +230,7 @@ impl Fault {
             Self::FailedSync { .. } => Kind::FailedSync,
             Self::Rot { .. } => Kind::Rot,
             Self::Wipe { .. } => Kind::Wipe,
+            Self::RollBack { .. } => Kind::RollBack,
             Self::Propose { .. } => Kind::Propose,
         }
     }
@@ -399,8 +405,11 @@ fn draw_faults(shape: Shape, work: Duration, count: usize, rng: &mut ChaCha8Rng)
         Kind::Rot | Kind::Wipe => !fragile.is_empty(),
         _ => true,
     };
-    let kinds: Vec<Kind> =
-        Kind::ALL.into_iter().filter(|_| rng.random_bool(0.5)).filter(is_possible).collect();
+    let kinds: Vec<Kind> = Kind::ALL
+        .into_iter()
+        .filter(|kind| *kind != Kind::RollBack && rng.random_bool(0.5))
+        .filter(is_possible)
+        .collect();
     let longest = LONG.min(work / 3);
     let mut faults: Vec<Planned> = (0..count)
         .filter_map(|_| {
@@ -416,7 +425,35 @@ fn draw_faults(shape: Shape, work: Duration, count: usize, rng: &mut ChaCha8Rng)
         let is_wipe = planned.fault.kind() == Kind::Wipe;
         !is_wipe || !std::mem::replace(&mut is_wiped, true)
     });
+    // Chance of its own, so that what else a seed draws stays what it was.
+    let mut apart = rng.clone();
+    apart.set_stream(1);
+    draw_rollback(work, &fragile, &mut faults, &mut apart);
     faults
+}
+
+/// One disk is put back as it was, where none is wiped: a refill a run is dear enough. No other disk rots then: with its
+/// records a node loses what it saw of the others.
+fn draw_rollback(
+    work: Duration,
+    fragile: &[Node],
+    faults: &mut Vec<Planned>,
+    rng: &mut ChaCha8Rng,
+) {
+    let is_wiped = faults.iter().any(|planned| planned.fault.kind() == Kind::Wipe);
+    let Some(node) = fragile.choose(rng).copied().filter(|_| !is_wiped && rng.random_bool(0.6))
+    else {
+        return;
+    };
+    let at = rng.random_range(Duration::ZERO..work / 2);
+    let after = rng.random_range(work / 10..work / 3);
+    let span = span(rng, BRIEF, LONG.min(work / 3));
+    faults.retain(|planned| match planned.fault {
+        Fault::Rot { node: other, .. } => other == node,
+        _ => true,
+    });
+    faults.push(Planned { at, fault: Fault::RollBack { node, after, span } });
+    faults.sort_by_key(|planned| planned.at);
 }
 
 /// The nodes whose disks may lose what they had synced: so few that every key keeps max(R, W) owners that lost nothing,
@@ -474,6 +511,7 @@ fn draw_fault(
             Fault::Rot { node, table: rng.random(), place: rng.random() }
         }
         Kind::Wipe => Fault::Wipe { node: *fragile.choose(rng).expect("some are"), span },
+        Kind::RollBack => unreachable!("drawn apart, once"),
         Kind::Propose => {
             let (expect, name) = (rng.random_range(1..5), rng.random_range(0..1_000));
             Fault::Propose { node, expect, name }

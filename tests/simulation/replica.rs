@@ -8,6 +8,7 @@ use kvkit::cluster::{Addresses, Incarnation, Time};
 use kvkit::node::{Core, CoreConfig, Replayed, begin_again, is_founded};
 use kvkit::node_id::NodeId;
 use kvkit::ring::Layout;
+use kvkit::storage::offline::salvaged_segment;
 use kvkit::storage::vfs::simulated::{Disk, Unsynced};
 use kvkit::storage::{Compression, Identity, Options, Store, SyncMode};
 use rand::SeedableRng;
@@ -99,6 +100,9 @@ impl Replica {
         told: Option<(Layout, Incarnation)>,
     ) -> Result<(), String> {
         assert!(self.life.is_none(), "a process is at work here");
+        if let Ok(Some(file)) = salvaged_segment(&self.disk, Path::new(DIRECTORY)) {
+            return Err(format!("Salvaged: {}", file.display()));
+        }
         let time = self.time(now);
         let mut replayed = Replayed::new(time);
         let store = Arc::new(self.open_store(&mut replayed)?);

@@ -1,5 +1,7 @@
 //! Schedules that broke earlier drafts of the rules, one test each; the numbers are those of the list of schedules.
 
+mod rolled_back;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -256,8 +258,12 @@ fn a_restored_snapshot_is_not_confirmed_twice() {
     assert_eq!(confirmed.actor.epoch.counter, 1);
     script.world.kill(a, Unsynced::Dropped);
     script.world.replicas[a].disk = snapshot;
+    script.world.rolled_back.insert(a);
     // While its peers hold the start that was confirmed for alive, they refuse this one as a copy.
     script.world.pass(DOWN);
+    script.world.start(a);
+    script.world.pass(SETTLED);
+    assert!(script.world.rolled_back.is_empty(), "its disk knows nothing of the confirmed start");
     script.world.start(a);
     script.world.pass(SETTLED);
     let restored = script.put(a, "3", PutBasis::Blind);

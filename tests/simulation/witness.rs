@@ -120,7 +120,9 @@ impl Witness {
             return;
         };
         match answer {
-            Answer::State(state) | Answer::Recalled { state, .. } => self.state(&key, state),
+            Answer::State(state) | Answer::Unpromised(state) | Answer::Recalled { state, .. } => {
+                self.state(&key, state);
+            }
             Answer::Merged(acknowledgement) => {
                 if let Some(state) = &acknowledgement.uncovered {
                     self.state(&key, state);

@@ -23,7 +23,7 @@ use super::target::{Output, free, tell_written};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct SalvageArgs {
-    /// The damaged SSTable or log; it stays as it is
+    /// The damaged SSTable or log; it stays as it is. A node started on a salvaged log gets all its data from the others
     file: PathBuf,
     /// Write what is left into this directory
     #[arg(short, long, value_name = "DIR")]

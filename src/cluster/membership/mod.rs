@@ -107,10 +107,8 @@ pub enum Event {
         /// All members of its rings, this node included or not.
         members: BTreeSet<NodeId>,
     },
-    /// The commit log is durable up to here.
-    LogDurable(u64),
-    /// A later start count of this node became durable (the answer to [`Alarm::Overtaken`]).
-    Started(Start),
+    /// The commit log is synced up to here, and others shall know.
+    LogSynced(u64),
 }
 
 /// What should happen next.
@@ -151,8 +149,8 @@ pub enum Effect {
 /// Something a person should know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Alarm {
-    /// Another directory with this node's id is, or was, at a later start: this one is a copy or was rolled back.
-    /// Raise the durable start count above that one, then feed [`Event::Started`].
+    /// Another directory with this node's id is, or was, at a later start: this one is a copy or was rolled back, and
+    /// must not go on.
     #[error("start {} of this node is known to its peers, this one is start {}: the directory was copied or rolled back", .known.count.0, .own.count.0)]
     Overtaken {
         /// The start that peers know.
@@ -233,13 +231,8 @@ impl Membership {
                 self.me.layout = tag;
                 self.set_members(&members);
             }
-            Event::LogDurable(position) => {
+            Event::LogSynced(position) => {
                 self.me.log_position = self.me.log_position.max(position);
-            }
-            Event::Started(start) => {
-                assert!(self.me.start.count < start.count, "a start counts up");
-                self.me.start = start;
-                self.me.heartbeat = 0;
             }
         }
     }

@@ -97,6 +97,20 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// Whether it belongs to a vote; the others tell what is chosen.
+    pub const fn is_of_vote(&self) -> bool {
+        match self {
+            Self::Prepare { .. }
+            | Self::Promise { .. }
+            | Self::Refuse { .. }
+            | Self::Accept { .. }
+            | Self::Accepted { .. } => true,
+            Self::Chosen(_) | Self::Fetch { .. } => false,
+        }
+    }
+}
+
 impl RegisterState {
     /// The state of a node that knows `chosen` and has voted on nothing since.
     pub fn new(chosen: Arc<Layout>) -> Self {

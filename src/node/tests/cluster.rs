@@ -291,7 +291,7 @@ impl Cluster {
                 let after = Duration::from_nanos(at.saturating_sub(self.now.monotonic));
                 self.post(after, node, Event::Tick);
             }
-            Effect::Fatal(why) => panic!("node {node}: {why}"),
+            Effect::Fatal(why) | Effect::RolledBack(why) => panic!("node {node}: {why}"),
             Effect::Peers(_)
             | Effect::Introduce { .. }
             | Effect::CloseClients

@@ -56,6 +56,8 @@ struct Reading {
     heard: BTreeMap<NodeId, Heard>,
     /// Owners that were asked for their state.
     asked_state: BTreeSet<NodeId>,
+    /// Owners that do not know yet whether they hold all they should.
+    unpromised: BTreeSet<NodeId>,
     /// Who has not answered yet.
     asked: BTreeMap<NodeId, Asked>,
     /// Whether all other owners are compared, too, once the reply is there.
@@ -128,6 +130,7 @@ impl Get {
             fallbacks,
             heard: BTreeMap::new(),
             asked_state: BTreeSet::new(),
+            unpromised: BTreeSet::new(),
             asked: BTreeMap::new(),
             compares_all: *compares_all,
             phase: Phase::Reading,
@@ -232,7 +235,8 @@ impl Reading {
             self.asked_state.insert(owner);
         }
         self.note_asked(scene, owner);
-        scene.ask(owner, Request::Read { key: key.clone(), want });
+        let consistency = self.terms.consistency;
+        scene.ask(owner, Request::Read { key: key.clone(), want, consistency });
     }
 
     fn note_asked(&mut self, scene: &mut Scene<'_>, node: NodeId) {
@@ -308,6 +312,10 @@ impl Reading {
         }
         match answer {
             Answer::State(state) => self.heard_of(key, scene, from, Heard::State(state)),
+            Answer::Unpromised(state) => {
+                self.unpromised.insert(from);
+                self.heard_of(key, scene, from, Heard::State(state))
+            }
             Answer::Digest { digest, absent } => {
                 // The state may have come first: it says more.
                 if matches!(self.heard.get(&from), Some(Heard::State(_))) {
@@ -350,9 +358,9 @@ impl Reading {
     /// An owner answers after the reply. Where it holds something else, its state is asked for: each side gets what it
     /// lacks.
     fn compare_late(&mut self, key: &Bytes, scene: &mut Scene<'_>, from: NodeId, heard: Heard) {
+        let speaks_as_owner = self.speaks_as_owner(from);
         let Phase::Answered { merged, holders } = &mut self.phase else { return };
-        let is_owner = self.panel.stands_in_for(from).is_none();
-        if !is_owner || heard.digest() == merged.digest() {
+        if !speaks_as_owner || heard.digest() == merged.digest() {
             return;
         }
         let Heard::State(state) = heard else {
@@ -422,14 +430,19 @@ impl Reading {
             found.answered.push(*owner);
             found.absent += usize::from(heard.is_absent());
             // A stand-in answers for an owner; it is no holder, and never repaired.
-            match (self.panel.stands_in_for(*owner), heard.digest() == digest) {
-                (Some(_), _) => {}
-                (None, true) => drop(found.holders.insert(*owner)),
-                (None, false) => found.stale.push(*owner),
+            match (self.speaks_as_owner(*owner), heard.digest() == digest) {
+                (false, _) => {}
+                (true, true) => drop(found.holders.insert(*owner)),
+                (true, false) => found.stale.push(*owner),
             }
         }
         found.owners_heard = found.holders.len() + found.stale.len();
         found
+    }
+
+    /// Whether what this node said counts as an owner's word: no stand-in's, and no owner's that may lack what it held.
+    fn speaks_as_owner(&self, node: NodeId) -> bool {
+        self.panel.stands_in_for(node).is_none() && !self.unpromised.contains(&node)
     }
 
     fn conclude(&mut self, key: &Bytes, scene: &mut Scene<'_>, found: Found) -> Progress {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
-use crate::replication::{Answer, FailedWhy, Failure, Outcome, Reachability, ReadWant, Request};
+use crate::replication::{
+    Answer, Consistency, FailedWhy, Failure, Outcome, Reachability, ReadWant, Request,
+};
 use crate::ring::Token;
 use crate::version::Siblings;
 
@@ -40,7 +42,8 @@ impl Inspect {
             if let Some(why) = unasked {
                 self.heard.insert(*owner, Err(why));
             } else {
-                scene.ask(*owner, Request::Read { key: self.key.clone(), want: ReadWant::State });
+                let (key, want) = (self.key.clone(), ReadWant::State);
+                scene.ask(*owner, Request::Read { key, want, consistency: Consistency::Sloppy });
             }
         }
         self.advance()
@@ -72,9 +75,10 @@ impl Machine for Inspect {
             Happening::Answered { .. } | Happening::Failed { .. } if !scene.is_present() => {
                 Progress::Waiting
             }
-            Happening::Answered { from, answer: Answer::State(state) } => {
-                self.hear(from, Ok(state))
-            }
+            Happening::Answered {
+                from,
+                answer: Answer::State(state) | Answer::Unpromised(state),
+            } => self.hear(from, Ok(state)),
             Happening::Answered { from, answer: Answer::Refused(refusal) } => {
                 self.hear(from, Err(FailedWhy::from(&refusal)))
             }

@@ -4,7 +4,8 @@
 //! segment files `log/NNNNNNNN.log` that live until the memtables they fed are SSTables.
 //! ```text
 //! segment := header record* 0*
-//! header  := magic:"KVKITLOG" format:u32 reserved:u32 segment:u64 first_position:u64 checksum:u64        40 bytes
+//! header  := magic:"KVKITLOG" format:u32 origin:u32 segment:u64 first_position:u64 checksum:u64          40 bytes
+//! origin  := 0 written by a store | 1 salvaged: what stood in between may be lost
 //! record  := checksum:u64 position:u64 synced:u64 length:u32 reserved:u32 payload:[u8; length] pad to 8
 //! ```
 //! `position` is where the record starts in the stream: `first_position` plus its offset behind the header; the
@@ -64,6 +65,18 @@ pub(crate) struct Header {
     pub(crate) segment: u64,
     /// Where in the stream its first record starts.
     pub(crate) first_position: LogPosition,
+    /// Who wrote it.
+    pub(crate) origin: Origin,
+}
+
+/// Who wrote a segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A store.
+    #[default]
+    Written,
+    /// The salvage of a damaged one: records in between may be lost.
+    Salvaged,
 }
 
 /// What stands before a record's payload, its checksum verified or not.
@@ -105,7 +118,11 @@ impl Header {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        let origin = match self.origin {
+            Origin::Written => 0_u32,
+            Origin::Salvaged => 1,
+        };
+        bytes.extend_from_slice(&origin.to_le_bytes());
         bytes.extend_from_slice(&self.segment.to_le_bytes());
         bytes.extend_from_slice(&self.first_position.0.to_le_bytes());
         bytes.extend_from_slice(&checksum(self.segment, 0, &bytes).to_le_bytes());
@@ -121,7 +138,7 @@ impl Header {
         let covered = bytes.get(..HEADER_BYTES - CHECKSUM_BYTES).unwrap_or_default();
         let magic: [u8; 8] = reader.array().map_err(truncated)?;
         let format = reader.u32().map_err(truncated)?;
-        let _reserved = reader.u32().map_err(truncated)?;
+        let origin = reader.u32().map_err(truncated)?;
         let segment = reader.u64().map_err(truncated)?;
         let first_position = LogPosition(reader.u64().map_err(truncated)?);
         let stored = reader.u64().map_err(truncated)?;
@@ -131,10 +148,16 @@ impl Header {
         if format != FORMAT {
             return Err(format!("log format {format}, but this program reads {FORMAT}"));
         }
-        match checksum(segment, 0, covered) {
-            computed if computed == stored => Ok(Self { segment, first_position }),
-            computed => Err(format!("header checksum {stored:016x}, computed {computed:016x}")),
+        let computed = checksum(segment, 0, covered);
+        if computed != stored {
+            return Err(format!("header checksum {stored:016x}, computed {computed:016x}"));
         }
+        let origin = match origin {
+            0 => Origin::Written,
+            1 => Origin::Salvaged,
+            other => return Err(format!("a segment of unknown origin, {other}")),
+        };
+        Ok(Self { segment, first_position, origin })
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    HEADER_BYTES, Header, LogPosition, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader,
+    HEADER_BYTES, Header, LogPosition, Origin, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader,
     record_bytes,
 };
 use crate::planted::{self, Bug};
@@ -104,7 +104,7 @@ impl SegmentReader {
         let length = file.length()?;
         Ok(Self {
             file,
-            header: Header { segment, first_position: LogPosition::ZERO },
+            header: Header { segment, first_position: LogPosition::ZERO, origin: Origin::Written },
             is_headless: true,
             length,
             offset: HEADER_BYTES as u64,
@@ -260,7 +260,8 @@ mod tests {
 
     /// A segment of records with these payloads, each `0` instead a gap of zeros as long as a record of one byte.
     fn segment(payloads: &[u8]) -> SegmentReader {
-        let header = Header { segment: 7, first_position: LogPosition::new(80) };
+        let header =
+            Header { segment: 7, first_position: LogPosition::new(80), origin: Origin::Written };
         let mut bytes = header.encode().to_vec();
         for payload in payloads {
             let offset = bytes.len() as u64;

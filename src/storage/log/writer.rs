@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{HEADER_BYTES, Header, LogPosition, encode_record, record_bytes};
+use super::{HEADER_BYTES, Header, LogPosition, Origin, encode_record, record_bytes};
 use crate::planted::{self, Bug};
 use crate::storage::directory;
 use crate::storage::options::SyncMode;
@@ -129,7 +129,7 @@ impl Buffer {
 
     /// The next record goes to a new segment of this number.
     pub(crate) fn rotate(&mut self, segment: u64) {
-        self.segment = Header { segment, first_position: self.appended };
+        self.segment = Header { segment, first_position: self.appended, origin: Origin::Written };
     }
 
     /// Everything that waits, and an empty piece that opens the present segment where nothing waits for it. `spent` is

@@ -39,7 +39,7 @@ use serde::Serialize;
 use super::checksum::checksum;
 use super::hole::Hole;
 use super::leaves::{LeafChanges, Leaves};
-use super::log::{Header, LogPosition};
+use super::log::{Header, LogPosition, Origin};
 use super::table::KeyRange;
 use super::table::builder::Written;
 use crate::encoding::{DecodeError, Reader, put_bytes, put_varint};
@@ -171,7 +171,8 @@ impl TableMeta {
 impl State {
     /// A store without anything.
     pub(crate) fn new() -> Self {
-        let floor = Header { segment: 0, first_position: LogPosition::ZERO };
+        let floor =
+            Header { segment: 0, first_position: LogPosition::ZERO, origin: Origin::Written };
         Self {
             tables: BTreeMap::new(),
             next_number: 1,
@@ -190,7 +191,7 @@ impl State {
         self.tables.extend(edit.added.iter().map(|table| (table.number, table.clone())));
         self.next_number = edit.next_number.unwrap_or(self.next_number);
         if let Some((segment, first_position)) = edit.floor {
-            self.floor = Header { segment, first_position };
+            self.floor = Header { segment, first_position, origin: Origin::Written };
         }
         self.synced = edit.synced.unwrap_or(self.synced);
         self.leaves.xor_all(&edit.leaves);

@@ -22,7 +22,7 @@ pub use directory::{DirectoryView, Place, PlacedEntry, ViewTable, holds_store};
 pub use log_file::{LogFile, LogItem, LogRecord, LogSummary};
 pub use manifest_file::{ManifestEdit, ManifestFile, ManifestItem};
 pub use merge::{MergedEntries, merged_age, merged_tables};
-pub use salvage::{Lost, SalvagedLog, SalvagedTable, salvage_log, salvage_table};
+pub use salvage::{Lost, SalvagedLog, SalvagedTable, salvage_log, salvage_table, salvaged_segment};
 pub use table_file::{
     BadBlock, BlockKind, BloomShape, Depth, Located, TableEntries, TableFile, TableInfo,
 };

@@ -17,10 +17,10 @@ use bytes::Bytes;
 
 use super::{OfflineError, TableFile};
 use crate::storage::batch::WriteBatch;
-use crate::storage::directory::{log_name, table_number};
+use crate::storage::directory::{Directory, log_name, log_number, table_number};
 use crate::storage::log::reader::{OpenSegmentError, SegmentReader};
 use crate::storage::log::{
-    HEADER_BYTES, Header, LogPosition, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, encode_record,
+    HEADER_BYTES, Header, LogPosition, Origin, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, encode_record,
 };
 use crate::storage::table::block::{self, DataBlock, Kind, TRAILER_BYTES};
 use crate::storage::table::reader::{read_footer, successor};
@@ -257,7 +257,7 @@ pub fn salvage_log(
             return Err(OfflineError::Malformed { file: path.to_owned(), reason });
         }
     };
-    let header = reader.header();
+    let header = Header { origin: Origin::Salvaged, ..reader.header() };
     let name = log_name(header.segment);
     let mut output = match dir {
         None => None,
@@ -294,6 +294,26 @@ pub fn salvage_log(
     let file = dir.map_or_else(PathBuf::new, |dir| dir.join(name));
     output.map_or(Ok(()), SegmentCopy::finish)?;
     Ok(SalvagedLog { file, records })
+}
+
+/// A segment in the log of the store in `dir` that was salvaged, if there is one: writes in between may be lost there, and
+/// nothing else tells so. The next opening of the store replays it and removes it.
+/// # Errors
+/// The system's. A segment that is none is not this function's affair.
+pub fn salvaged_segment(vfs: &dyn Vfs, dir: &Path) -> io::Result<Option<PathBuf>> {
+    let log = Directory::new(dir).log;
+    if !vfs.exists(&log)? {
+        return Ok(None);
+    }
+    for name in vfs.list(&log)?.into_iter().filter(|name| log_number(name).is_some()) {
+        let path = log.join(name);
+        match SegmentReader::open(vfs, &path) {
+            Ok(reader) if reader.header().origin == Origin::Salvaged => return Ok(Some(path)),
+            Ok(_) | Err(OpenSegmentError::Header(_)) => {}
+            Err(OpenSegmentError::Io(source)) => return Err(source),
+        }
+    }
+    Ok(None)
 }
 
 /// A segment being written whose records stand where they stood.

@@ -27,7 +27,7 @@ use super::directory::{
 };
 use super::levels::{Levels, Live};
 use super::log::writer::Order;
-use super::log::{Header, LogPosition};
+use super::log::{Header, LogPosition, Origin};
 use super::manifest::reader::{ReadManifestError, read_state};
 use super::manifest::writer::ManifestWriter;
 use super::manifest::{State, TableMeta};
@@ -259,7 +259,11 @@ fn after_replay(mut state: State, replayed: &Replayed, sync: SyncMode) -> State 
         state.tables.insert(live.meta.number, live.meta.clone());
     }
     state.leaves.xor_all(&replayed.leaves);
-    state.floor = Header { segment: replayed.next_number, first_position: replayed.end };
+    state.floor = Header {
+        segment: replayed.next_number,
+        first_position: replayed.end,
+        origin: Origin::Written,
+    };
     state.next_number = replayed.next_number + 1;
     state.synced = replayed.end;
     state.is_log_loose = Order::of(sync) == Order::Loose;

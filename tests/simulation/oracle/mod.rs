@@ -145,5 +145,9 @@ pub fn judge(world: &mut World, history: &History) -> Vec<Breach> {
     stored::judge(world, &mut broken);
     let alarms = world.witness.alarms.iter();
     broken.extend(alarms.map(|alarm| Breach::new(Check::Alarms, alarm.clone())));
+    for node in &world.rolled_back {
+        let text = format!("n{} never noticed that its disk was rolled back", node + 1);
+        broken.push(Breach::new(Check::Alarms, text));
+    }
     broken
 }

@@ -1,7 +1,8 @@
-//! Disks that lose what they had synced: wiped ones, and rotten tables.
+//! Disks that lose what they had synced: wiped ones, rotten tables, and volumes that are put back as they were.
 
 use kvkit::cluster::Incarnation;
-use kvkit::node::{Caller, Effect, Event};
+use kvkit::cluster::start::Reached;
+use kvkit::node::{Caller, Effect, Event, seen_of};
 use kvkit::ring::Layout;
 use kvkit::storage::vfs::simulated::{Disk, Unsynced};
 use kvkit::wire::client::{ReplyBody, Request, RequestBody, View};
@@ -15,13 +16,71 @@ const ASKER: Caller = Caller(u64::MAX);
 /// Bytes that a scrub reads at most: more than a simulated disk holds.
 const ALL_BYTES: u64 = 1 << 30;
 
+/// A disk as it was, and how far its node had got.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    disk: Disk,
+    reached: Reached,
+}
+
 impl World {
+    /// Remembers the disk of a running node as it is now.
+    pub fn snapshot(&mut self, node: Node) {
+        let Some(member) = self
+            .view(node)
+            .and_then(|view| view.members.into_iter().find(|member| member.node == self.id(node)))
+        else {
+            return;
+        };
+        let seed = self.rng.random();
+        let Some(life) = &self.replicas[node].life else { return };
+        let reached = Reached {
+            count: Incarnation(member.incarnation),
+            position: life.store.appended().get(),
+        };
+        let disk = self.replicas[node].disk.fork(seed);
+        self.snapshots.insert(node, Snapshot { disk, reached });
+        self.note(&format!("the disk of n{} is copied", node + 1));
+    }
+
+    /// Whether every other node durably saw the node get farther than its snapshot: what nobody saw cannot be noticed.
+    pub fn would_notice(&self, node: Node) -> bool {
+        let Some(Snapshot { reached, .. }) = self.snapshots.get(&node) else { return false };
+        let mut others = (0..self.replicas.len()).filter(|other| *other != node);
+        others.all(|other| {
+            let Some(life) = &self.replicas[other].life else { return false };
+            let is_durable = life.store.synced() == life.store.appended();
+            is_durable
+                && matches!(seen_of(&life.store, self.id(node)), Ok(Some(seen)) if *reached < seen)
+        })
+    }
+
+    /// The machine dies, and comes back with its disk as it was.
+    pub fn roll_back(&mut self, node: Node) {
+        let Some(Snapshot { disk, .. }) = self.snapshots.remove(&node) else { return };
+        self.kill(node, Unsynced::Dropped);
+        self.note(&format!("the disk of n{} is rolled back", node + 1));
+        self.replicas[node].disk = disk;
+        self.rolled_back.insert(node);
+    }
+
+    /// A node found its disk rolled back: what the runtime does then.
+    pub(super) fn noticed_rollback(&mut self, node: Node, text: &str) {
+        self.note(&format!("n{} was rolled back: {text}", node + 1));
+        if !self.rolled_back.remove(&node) {
+            self.witness.alarm(format!("n{}, whose disk is as it was: {text}", node + 1));
+        }
+        self.wipe(node);
+    }
+
     /// The machine dies and comes back with an empty disk; its identity is kept.
     pub fn wipe(&mut self, node: Node) {
         self.kill(node, Unsynced::Dropped);
         self.note(&format!("the disk of n{} is wiped", node + 1));
         self.ailing.insert(node);
         self.wiped.insert(node);
+        // Nothing is left that could be noticed.
+        self.rolled_back.remove(&node);
         self.replicas[node].disk = Disk::new(self.rng.random());
     }
 

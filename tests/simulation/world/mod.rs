@@ -167,6 +167,10 @@ pub struct World {
     pub restarts: Option<BTreeMap<Node, Duration>>,
     /// Nodes whose disk was wiped and that have not begun again yet.
     pub wiped: BTreeSet<Node>,
+    /// Disks as they were, to be put back.
+    snapshots: BTreeMap<Node, losses::Snapshot>,
+    /// Nodes whose disk was put back as it was, and that have not noticed it yet.
+    pub rolled_back: BTreeSet<Node>,
     /// Nodes whose disk was made to fail: their complaints about it are no surprise.
     pub ailing: BTreeSet<Node>,
     /// How often a node found that it had stood still.
@@ -240,6 +244,8 @@ impl World {
             slow: BTreeMap::new(),
             restarts: None,
             wiped: BTreeSet::new(),
+            snapshots: BTreeMap::new(),
+            rolled_back: BTreeSet::new(),
             ailing: BTreeSet::new(),
             clients_closed: 0,
             layout_changes: 0,
@@ -314,7 +320,7 @@ impl World {
             return;
         }
         let Err(error) = self.try_start(node) else { return };
-        if error.starts_with("Damaged") {
+        if error.starts_with("Damaged") || error.starts_with("Salvaged") {
             // What the runtime does then: all is set aside, and the node begins again.
             self.wipe(node);
             self.note(&format!("n{} begins again: {error}", node + 1));
@@ -582,6 +588,7 @@ impl World {
                 self.note(&format!("n{} stopped in good order", node + 1));
                 self.kill(node, Unsynced::Kept);
             }
+            Effect::RolledBack(text) => self.noticed_rollback(node, &text),
             Effect::Fatal(text) => {
                 self.note(&format!("n{} ends: {text}", node + 1));
                 if !self.replicas[node].disk.crashed() && !self.is_ailing(node) {
