@@ -22,7 +22,8 @@ impl World {
         self.note(&format!("the disk of n{} is wiped", node + 1));
         self.ailing.insert(node);
         self.wiped.insert(node);
-        self.replicas[node].disk = Disk::new(self.rng.random());
+        let disk = Disk::new(self.rng.random());
+        self.disks_gone.push(std::mem::replace(&mut self.replicas[node].disk, disk));
     }
 
     /// One bit of a table flips; whether there was one.
