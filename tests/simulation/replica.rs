@@ -24,8 +24,8 @@ pub struct Life {
     pub is_syncing: bool,
     /// A flush or compaction is under way.
     pub is_at_job: bool,
-    /// Rings of the store's bell after which there was nothing to do.
-    pub heard: u64,
+    /// Rings of the store's bell after which there was nothing to do; `None` where that is to be looked for anyway.
+    pub heard: Option<u64>,
     /// When the workers looked last whether there is something to do, whatever the bell said.
     pub looked: u64,
     /// Whom it wants to be connected to.
@@ -35,7 +35,7 @@ pub struct Life {
 impl Life {
     const fn new(core: Core, store: Arc<Store>) -> Self {
         let (is_syncing, is_at_job) = (false, false);
-        Self { core, store, is_syncing, is_at_job, heard: 0, looked: 0, peers: Vec::new() }
+        Self { core, store, is_syncing, is_at_job, heard: None, looked: 0, peers: Vec::new() }
     }
 }
 

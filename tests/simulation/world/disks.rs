@@ -29,10 +29,11 @@ impl World {
         let wants_sync = !life.is_syncing && life.store.durable() < upto;
         life.is_syncing |= wants_sync;
         let rung = life.store.bell();
-        let wants_job = !life.is_at_job && life.heard < rung && next_job(&life.store).is_some();
+        let is_news = life.heard != Some(rung);
+        let wants_job = !life.is_at_job && is_news && next_job(&life.store).is_some();
         life.is_at_job |= wants_job;
         if !life.is_at_job {
-            life.heard = rung;
+            life.heard = Some(rung);
         }
         if wants_sync {
             let time = self.sync_time(node);
@@ -65,7 +66,7 @@ impl World {
         let done = next_job(&store).map_or(Ok(()), |job| store.run(job));
         if let Some(life) = &mut self.replicas[node].life {
             // There may be more to do.
-            (life.is_at_job, life.heard) = (false, 0);
+            (life.is_at_job, life.heard) = (false, None);
         }
         match done {
             Ok(()) => self.after_work(node),
@@ -95,7 +96,7 @@ impl World {
             && let Some(life) = &mut self.replicas[node].life
             && life.looked + nanos(LOOK_AROUND) <= now
         {
-            (life.looked, life.heard) = (now, 0);
+            (life.looked, life.heard) = (now, None);
             // The store says whether it is full; here nobody waits for the word.
             let _ = life.store.check_space();
             self.after_work(node);
