@@ -318,6 +318,9 @@ impl Core {
         let Asker::Peer { node, .. } = asker else { return };
         let refused = match question {
             _ if !self.refilling.is_empty() => Refusal::Refilling,
+            Compare::Root(_) if !self.anti_entropy.exchange.gives_way_to(self.now, node) => {
+                Refusal::Overloaded
+            }
             Compare::Rows { slot, range, rows } => {
                 let (slot, range) = (*slot, *range);
                 let is_shared =

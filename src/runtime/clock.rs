@@ -21,6 +21,11 @@ pub(super) fn until(monotonic: u64) -> Duration {
     Duration::from_nanos(monotonic.saturating_sub(now().monotonic))
 }
 
+/// How long ago `monotonic` was.
+pub(super) fn since(monotonic: u64) -> Duration {
+    Duration::from_nanos(now().monotonic.saturating_sub(monotonic))
+}
+
 fn since_boot() -> Duration {
     // The call fails for an unknown clock alone, and CLOCK_BOOTTIME is as old as Linux 2.6.39.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()

@@ -3,10 +3,15 @@
 //! ```text
 //!          due            roots differ              slots found            still differ
 //! resting ─────▶ asking ───────────────▶ descending ───────────▶ pausing ──▶ looking again ──▶ repairing
-//!    ▲             │ roots equal                                                  │ all equal     │ done
-//!    └─────────────┴──────────────────────────────────────────────────────────────┴───────────────┘
+//!    ▲             │ roots equal                                              ▲      │             │
+//!    └─────────────┴──────────────────────────────────────────────────────────│──────┤ all equal   │ a few done:
+//!                                                                             └──────┴─────────────┘ the next few
 //! ```
-//! Of a pair the member with the smaller id compares by itself, every [`PERIOD`] beats; anyone does when told to.
+//! It looks again at a few slots and settles those, then at the next few: who is behind all others settles each slot
+//! with one of them, and the others find it settled, for each pair begins elsewhere.
+//!
+//! Of a pair the member with the smaller id compares by itself, every [`PERIOD`] beats; anyone does when told to; where
+//! both do, the smaller one goes on.
 //! After a repair it compares again soon, until nothing differs.
 //!
 //! Pace: at most a window of slots is under repair, which grows by one for each window done and halves when the peer
@@ -21,11 +26,12 @@ use rand::Rng;
 use crate::cluster::Time;
 use crate::node_id::NodeId;
 use crate::planted::{self, Bug};
-use crate::ring::Slot;
+use crate::ring::{Slot, Token};
 
 use super::message::{Compare, Compared};
 use super::rows::Ages;
-use super::tree::{FANOUT, LOWEST_LEVEL, TreeHash, TreeNode};
+use super::tree::{LOWEST_LEVEL, TreeHash, TreeNode};
+use super::walk::{Step, Walk};
 
 /// Heartbeat intervals between two comparisons of a pair.
 const PERIOD: u32 = 30;
@@ -37,8 +43,8 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 const CHECK_PAUSE: Duration = Duration::from_millis(200);
 /// Comparisons in a row that repair something, before the pair rests.
 const ROUNDS_MAX: u32 = 8;
-/// Nodes, or slots, of one question.
-const BATCH: usize = 512;
+/// Slots that are looked at again, and settled, before the next ones are.
+const LOOK_SLOTS: usize = 64;
 /// Slots under repair with one peer: at first, and at most.
 const WINDOW: u32 = 8;
 const WINDOW_MAX: u32 = 64;
@@ -153,6 +159,8 @@ struct Peer {
     best: Option<Duration>,
     pause_until: Time,
     equal_at: Option<Time>,
+    /// Whether a slot was settled since the last comparison began.
+    has_repaired: bool,
     /// Slots whose keys were found equal in the round before.
     unexplained: BTreeSet<u16>,
 }
@@ -163,39 +171,8 @@ enum Phase {
     Asking { since: Time },
     Descending { since: Time, level: u8, walk: Walk },
     Pausing { until: Time, slots: Vec<u16> },
-    Looking { since: Time, walk: Walk },
-    Repairing { open: VecDeque<u16>, in_flight: BTreeMap<u16, Time> },
-}
-
-/// A list on its way through questions: nodes of one level, or slots.
-#[derive(Debug, Default)]
-struct Walk {
-    /// In the question that is under way.
-    asked: Vec<u16>,
-    /// Not asked about yet.
-    open: VecDeque<u16>,
-    /// What differs: children of nodes, or slots.
-    found: Vec<u16>,
-}
-
-impl Walk {
-    fn of(open: impl Into<VecDeque<u16>>) -> Self {
-        Self { open: open.into(), ..Self::default() }
-    }
-
-    /// The next part to be asked about; empty while an answer is owed.
-    fn next(&mut self) -> Vec<u16> {
-        if self.asked.is_empty() {
-            self.asked.extend(self.open.drain(..self.open.len().min(BATCH)));
-            self.asked.clone()
-        } else {
-            Vec::new()
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.asked.len() + self.open.len() + self.found.len()
-    }
+    Looking { since: Time, walk: Walk, rest: VecDeque<u16> },
+    Repairing { open: VecDeque<u16>, in_flight: BTreeMap<u16, Time>, rest: VecDeque<u16> },
 }
 
 impl Exchange {
@@ -294,7 +271,7 @@ impl Exchange {
         match &mut peer.phase {
             Phase::Resting => {
                 if peer.is_reachable && peer.due <= now {
-                    peer.phase = Phase::Asking { since: now };
+                    (peer.phase, peer.has_repaired) = (Phase::Asking { since: now }, false);
                     let root = view.hash(node, TreeNode::ROOT);
                     self.ask(node, Compare::Root(root), effects);
                 }
@@ -309,19 +286,22 @@ impl Exchange {
             }
             Phase::Pausing { until, slots } => {
                 if *until <= now {
-                    let walk = Walk::of(std::mem::take(slots));
-                    peer.phase = Phase::Looking { since: now, walk };
+                    let mut slots = std::mem::take(slots);
+                    let first = first_slot(self.me, node);
+                    let place = slots.partition_point(|slot| *slot < first);
+                    slots.rotate_left(place);
+                    self.look_at_next(now, node, slots.into());
                     self.advance(now, node, view, effects);
                 }
             }
-            Phase::Looking { since, walk } => {
+            Phase::Looking { since, walk, .. } => {
                 let slots: Vec<Slot> = walk.next().into_iter().map(Slot).collect();
                 if !slots.is_empty() {
                     *since = now;
                     self.ask(node, Compare::Leaves(slots), effects);
                 }
             }
-            Phase::Repairing { open, in_flight } => {
+            Phase::Repairing { open, in_flight, rest } => {
                 if now < peer.pause_until || now < self.paid_at {
                     return;
                 }
@@ -334,7 +314,9 @@ impl Exchange {
                     effects.push(Effect::Repair(node, Slot(slot), ages));
                 }
                 if in_flight.is_empty() {
-                    self.repairs_done(now, node);
+                    let rest = std::mem::take(rest);
+                    self.settled(now, node, rest);
+                    self.advance(now, node, view, effects);
                 }
             }
         }
@@ -357,33 +339,48 @@ impl Exchange {
     ) {
         let Some(node) = self.asked.remove(&id) else { return };
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        let step = match (&mut peer.phase, compared) {
+        match (&mut peer.phase, compared) {
             (Phase::Asking { .. }, Some(Compared::Root(theirs))) => {
                 if theirs == view.hash(node, TreeNode::ROOT) {
-                    Step::Equal
+                    self.equal(now, node);
                 } else {
-                    Step::To(Phase::Descending { since: now, level: 0, walk: Walk::of([0]) })
+                    peer.phase = Phase::Descending { since: now, level: 0, walk: Walk::of([0]) };
                 }
             }
             (Phase::Descending { level, walk, .. }, Some(Compared::Hashes(bytes))) => {
-                descend(node, walk, *level, &bytes, now, view)
+                let level = *level;
+                match walk.descend(node, level, &bytes, view) {
+                    Step::Stay => {}
+                    Step::Found(slots) if level == LOWEST_LEVEL => {
+                        peer.phase = Phase::Pausing { until: now.after(SECOND_LOOK), slots };
+                    }
+                    Step::Found(nodes) => {
+                        let walk = Walk::of(nodes);
+                        peer.phase = Phase::Descending { since: now, level: level + 1, walk };
+                    }
+                    // What differed has settled meanwhile.
+                    Step::Equal => self.equal(now, node),
+                    Step::Failed => self.rest(now, node, self.interval * SETTLE),
+                }
             }
-            (Phase::Looking { walk, .. }, Some(Compared::Hashes(bytes))) => {
-                look_again(node, walk, &bytes, view)
+            (Phase::Looking { walk, rest, .. }, Some(Compared::Hashes(bytes))) => {
+                match walk.look_again(node, &bytes, view) {
+                    Step::Stay => {}
+                    Step::Found(open) => {
+                        let (open, rest) = (open.into(), std::mem::take(rest));
+                        let in_flight = BTreeMap::new();
+                        peer.phase = Phase::Repairing { open, in_flight, rest };
+                        peer.has_repaired = true;
+                    }
+                    Step::Equal => {
+                        let rest = std::mem::take(rest);
+                        self.settled(now, node, rest);
+                    }
+                    Step::Failed => self.rest(now, node, self.interval * SETTLE),
+                }
             }
             // An answer to something else, or a refusal.
-            _ => Step::Failed,
-        };
-        match step {
-            Step::Stay => {}
-            Step::To(phase) => peer.phase = phase,
-            Step::Equal => {
-                peer.equal_at = Some(now);
-                peer.rounds = 0;
-                peer.unexplained.clear();
-                self.rest(now, node, self.interval * PERIOD);
-            }
-            Step::Failed => self.rest(now, node, self.interval * SETTLE),
+            _ => self.rest(now, node, self.interval * SETTLE),
         }
         self.advance(now, node, view, effects);
     }
@@ -398,7 +395,7 @@ impl Exchange {
         effects: &mut Vec<Effect>,
     ) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        let Phase::Repairing { open, in_flight } = &mut peer.phase else { return };
+        let Phase::Repairing { open, in_flight, .. } = &mut peer.phase else { return };
         let Some(since) = in_flight.remove(&slot.0) else { return };
         match outcome {
             Outcome::Moved { keys, bytes } | Outcome::More { keys, bytes } => {
@@ -427,9 +424,15 @@ impl Exchange {
         self.advance(now, node, view, effects);
     }
 
-    fn repairs_done(&mut self, now: Time, node: NodeId) {
+    /// The slots looked at are settled: on to the next ones, or to a look whether all are.
+    fn settled(&mut self, now: Time, node: NodeId, rest: VecDeque<u16>) {
+        if !rest.is_empty() {
+            return self.look_at_next(now, node, rest);
+        }
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        let Phase::Repairing { .. } = peer.phase else { return };
+        if !peer.has_repaired {
+            return self.equal(now, node);
+        }
         peer.rounds += 1;
         let pause = if peer.rounds < ROUNDS_MAX { CHECK_PAUSE } else { self.interval * PERIOD };
         if peer.rounds >= ROUNDS_MAX {
@@ -437,6 +440,32 @@ impl Exchange {
         }
         peer.phase = Phase::Resting;
         peer.due = now.after(pause);
+    }
+
+    fn look_at_next(&mut self, now: Time, node: NodeId, mut slots: VecDeque<u16>) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            let rest = slots.split_off(slots.len().min(LOOK_SLOTS));
+            peer.phase = Phase::Looking { since: now, walk: Walk::of(slots), rest };
+        }
+    }
+
+    fn equal(&mut self, now: Time, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            (peer.equal_at, peer.rounds) = (Some(now), 0);
+            peer.unexplained.clear();
+        }
+        self.rest(now, node, self.interval * PERIOD);
+    }
+
+    /// Whether a comparison that `node` begins is answered. Of two that compare with each other at once, one gives way:
+    /// they would find and settle the same.
+    pub fn gives_way_to(&mut self, now: Time, node: NodeId) -> bool {
+        let is_running = self.peers.get(&node).is_some_and(|peer| peer.progress().is_running);
+        if is_running && node < self.me {
+            self.asked.retain(|_, asked| *asked != node);
+            self.rest(now, node, self.interval * PERIOD);
+        }
+        !is_running || node < self.me
     }
 
     /// The pair rests; the smaller id of the two begins again by itself.
@@ -464,6 +493,7 @@ impl Peer {
             best: None,
             pause_until: Time { monotonic: 0, wall: 0 },
             equal_at: None,
+            has_repaired: false,
             unexplained: BTreeSet::new(),
         }
     }
@@ -494,7 +524,7 @@ impl Peer {
         match &self.phase {
             Phase::Resting | Phase::Pausing { .. } => None,
             Phase::Asking { since } => Some(*since),
-            Phase::Descending { since, walk, .. } | Phase::Looking { since, walk } => {
+            Phase::Descending { since, walk, .. } | Phase::Looking { since, walk, .. } => {
                 (!walk.asked.is_empty()).then_some(*since)
             }
             Phase::Repairing { in_flight, .. } => in_flight.values().min().copied(),
@@ -510,7 +540,7 @@ impl Peer {
         let goes_on_at = match &self.phase {
             Phase::Resting => (self.is_reachable && self.due != NEVER).then_some(self.due),
             Phase::Pausing { until, .. } => Some(*until),
-            Phase::Repairing { open, in_flight } => {
+            Phase::Repairing { open, in_flight, .. } => {
                 let has_room = !open.is_empty() && in_flight.len() < self.window as usize;
                 has_room.then(|| self.pause_until.max(paid_at))
             }
@@ -523,8 +553,8 @@ impl Peer {
         let slots_left = match &self.phase {
             Phase::Resting | Phase::Asking { .. } | Phase::Descending { .. } => 0,
             Phase::Pausing { slots, .. } => slots.len(),
-            Phase::Looking { walk, .. } => walk.len(),
-            Phase::Repairing { open, in_flight } => open.len() + in_flight.len(),
+            Phase::Looking { walk, rest, .. } => walk.len() + rest.len(),
+            Phase::Repairing { open, in_flight, rest } => open.len() + in_flight.len() + rest.len(),
         };
         Progress {
             equal_at: self.equal_at,
@@ -534,71 +564,8 @@ impl Peer {
     }
 }
 
-/// Where an answer leads.
-enum Step {
-    Stay,
-    To(Phase),
-    Equal,
-    Failed,
-}
-
-/// Holds the hashes below the nodes asked for against the own ones.
-fn descend(
-    peer: NodeId,
-    walk: &mut Walk,
-    level: u8,
-    hashes: &[u8],
-    now: Time,
-    view: &mut impl View,
-) -> Step {
-    let Walk { asked, open, found } = walk;
-    let size = if level == LOWEST_LEVEL { size_of::<u128>() } else { size_of::<TreeHash>() };
-    if hashes.len() != asked.len() * FANOUT * size {
-        return Step::Failed;
-    }
-    let indexes = asked.iter().flat_map(|index| (0..16).map(move |child| index * 16 + child));
-    for (index, theirs) in indexes.zip(hashes.chunks_exact(size)) {
-        let is_same = match TreeNode::new(level + 1, index) {
-            Some(child) => view.hash(peer, child).0.as_slice() == theirs,
-            None => view.leaf(peer, Slot(index)).to_le_bytes().as_slice() == theirs,
-        };
-        if !is_same {
-            found.push(index);
-        }
-    }
-    asked.clear();
-    match (open.is_empty(), found.is_empty()) {
-        (false, _) => Step::Stay,
-        // What differed has settled meanwhile.
-        (true, true) => Step::Equal,
-        (true, false) if level == LOWEST_LEVEL => {
-            let slots = std::mem::take(found);
-            Step::To(Phase::Pausing { until: now.after(SECOND_LOOK), slots })
-        }
-        (true, false) => {
-            let walk = Walk::of(std::mem::take(found));
-            Step::To(Phase::Descending { since: now, level: level + 1, walk })
-        }
-    }
-}
-
-fn look_again(peer: NodeId, walk: &mut Walk, leaves: &[u8], view: &impl View) -> Step {
-    let Walk { asked, open, found } = walk;
-    let size = size_of::<u128>();
-    if leaves.len() != asked.len() * size {
-        return Step::Failed;
-    }
-    for (slot, theirs) in asked.drain(..).zip(leaves.chunks_exact(size)) {
-        if view.leaf(peer, Slot(slot)).to_le_bytes().as_slice() != theirs {
-            found.push(slot);
-        }
-    }
-    match (open.is_empty(), found.is_empty()) {
-        (false, _) => Step::Stay,
-        (true, true) => Step::Equal,
-        (true, false) => {
-            let open = std::mem::take(found).into();
-            Step::To(Phase::Repairing { open, in_flight: BTreeMap::new() })
-        }
-    }
+/// Where a pair begins with its slots: elsewhere than the others do.
+fn first_slot(me: NodeId, node: NodeId) -> u16 {
+    let ids = [me.as_bytes().as_slice(), node.as_bytes().as_slice()].concat();
+    Token::of(&ids).slot().0
 }

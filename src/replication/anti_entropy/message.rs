@@ -11,6 +11,10 @@ use crate::version::Siblings;
 use super::exchange::View;
 use super::tree::{TreeHash, TreeNode};
 
+/// Bytes of a hash or leaf below the root, as it is sent: two that differ look the same once in 2^64 times, until the
+/// next write.
+pub(super) const SHORT_BYTES: usize = 8;
+
 /// A question of the replica that compares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Compare {
@@ -41,7 +45,7 @@ pub enum Compare {
 pub enum Compared {
     /// The own root.
     Root(TreeHash),
-    /// Hashes or leaves, one behind the other, in the order asked for.
+    /// Hashes or leaves, of each the first [`SHORT_BYTES`], in the order asked for.
     Hashes(Bytes),
     /// What differs in a slot.
     Rows {
@@ -91,7 +95,7 @@ pub fn answer(view: &mut impl View, peer: NodeId, question: &Compare) -> Option<
                 match node.children() {
                     Some(children) => {
                         for child in children {
-                            hashes.extend_from_slice(&view.hash(peer, child).0);
+                            hashes.extend_from_slice(&short_hash(view.hash(peer, child)));
                         }
                     }
                     None => leaves(view, peer, node.slots(), &mut hashes),
@@ -110,6 +114,14 @@ pub fn answer(view: &mut impl View, peer: NodeId, question: &Compare) -> Option<
 
 fn leaves(view: &impl View, peer: NodeId, slots: impl Iterator<Item = Slot>, out: &mut Vec<u8>) {
     for slot in slots {
-        out.extend_from_slice(&view.leaf(peer, slot).to_le_bytes());
+        out.extend_from_slice(&short_leaf(view.leaf(peer, slot)));
     }
+}
+
+pub(super) fn short_hash(hash: TreeHash) -> [u8; SHORT_BYTES] {
+    *hash.0.first_chunk().expect("8 of 20 bytes")
+}
+
+pub(super) fn short_leaf(leaf: u128) -> [u8; SHORT_BYTES] {
+    *leaf.to_le_bytes().first_chunk().expect("8 of 16 bytes")
 }

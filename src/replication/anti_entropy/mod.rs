@@ -12,6 +12,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod walk;
 
 pub use exchange::{AskId, Effect, Event, Exchange, Outcome, Progress, View};
 pub use message::{Compare, Compared, answer};

@@ -58,6 +58,8 @@ struct Pair {
     recounted: Vec<Slot>,
     /// What each repair comes to.
     outcome: Outcome,
+    /// Whether a third replica settles all slots as the first repair begins.
+    third_settles: bool,
 }
 
 fn mask() -> Mask {
@@ -82,6 +84,7 @@ impl Pair {
             repaired: BTreeSet::new(),
             recounted: Vec::new(),
             outcome: Outcome::Moved { keys: 1, bytes: 100 },
+            third_settles: false,
         }
     }
 
@@ -110,6 +113,10 @@ impl Pair {
                             let merged = self.a.leaf(B, slot) | self.b.leaf(B, slot);
                             self.a.set(slot.0, merged);
                             self.b.set(slot.0, merged);
+                        }
+                        if self.third_settles {
+                            let leaves = self.a.leaves.clone();
+                            leaves.into_iter().for_each(|(slot, bits)| self.b.set(slot, bits));
                         }
                         self.repaired.insert(slot.0);
                         events.push(Event::Repaired(node, slot, self.outcome));
@@ -156,6 +163,33 @@ fn the_larger_id_waits_to_be_asked_or_told() {
     assert!(pair.asked.is_empty());
     pair.handle(Event::Start);
     assert_eq!(pair.asked.len(), 1);
+}
+
+#[test]
+fn what_another_replica_settles_meanwhile_is_not_repaired_again() {
+    let mut pair = Pair::new(A);
+    pair.third_settles = true;
+    for slot in 0..=u16::MAX {
+        pair.a.set(slot, 1);
+    }
+    pair.handle(Event::Reachable(B));
+    pair.pass(INTERVAL * 20);
+    assert_eq!(pair.a.leaves, pair.b.leaves);
+    assert!((1..=64).contains(&pair.repaired.len()), "{} slots", pair.repaired.len());
+}
+
+#[test]
+fn of_two_that_compare_at_once_the_smaller_goes_on() {
+    for (me, peer, gives_way) in [(A, B, false), (B, A, true)] {
+        let mut pair = Pair::new(me);
+        pair.handle(Event::Reachable(peer));
+        assert!(pair.exchange.gives_way_to(pair.now, peer), "nothing runs yet");
+        let mut effects = Vec::new();
+        pair.exchange.handle(pair.now, Event::Start, &mut pair.a, &mut pair.rng, &mut effects);
+        assert!(matches!(effects[..], [Effect::Ask(_, _, Compare::Root(_))]));
+        assert_eq!(pair.exchange.gives_way_to(pair.now, peer), gives_way);
+        assert_eq!(pair.exchange.progress(peer).is_running, !gives_way);
+    }
 }
 
 #[test]
@@ -225,8 +259,8 @@ fn the_cost_follows_the_difference() {
     pair.pass(INTERVAL * 20);
     assert_eq!(pair.repaired, different.iter().copied().collect());
     assert_eq!(pair.a.leaves, pair.b.leaves);
-    // Down the tree once, and a second look: at most the children of the nodes above each slot.
-    let most = different.len() * (3 * FANOUT * 20 + FANOUT * 16 + 16);
+    // Down the tree once, and a second look: at most the children of the nodes above each slot, 8 bytes each.
+    let most = different.len() * (4 * FANOUT * 8 + 8);
     assert!(pair.bytes <= most, "{} bytes for {} slots", pair.bytes, different.len());
 }
 

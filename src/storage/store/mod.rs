@@ -195,11 +195,11 @@ impl Store {
         }
     }
 
-    /// What the key holds, if that is known without the disk.
+    /// What the key holds, if that is in memory: in the store's, or in the system's page cache.
     /// # Errors
     /// [`ReadError`]: this key cannot be read; others can.
     pub fn get_cached(&self, key: &[u8]) -> Result<Cached, ReadError> {
-        self.look_up(key, Blocks::CachedOnly(&self.cache))
+        self.look_up(key, Blocks::AtOnce(&self.cache))
     }
 
     /// Takes a batch: into the log's buffer and the memtable, no further. It counts once [`Store::durable`] has reached
@@ -220,6 +220,7 @@ impl Store {
         }
         self.admit(&memory, bytes, batch.may_use_reserve() || wants_fdatasync)?;
         let position = memory.buffer.append(self.synced(), batch.encoded());
+        self.counters.writes.fetch_add(1, Ordering::Relaxed);
         if wants_fdatasync {
             memory.fdatasync_wanted = position;
         }
@@ -237,6 +238,11 @@ impl Store {
             memory.rotate();
         }
         Ok(position)
+    }
+
+    /// Writes taken since the start.
+    pub fn writes(&self) -> u64 {
+        self.counters.writes.load(Ordering::Relaxed)
     }
 
     /// The position of the last write taken.

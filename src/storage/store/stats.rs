@@ -20,6 +20,7 @@ const BAD_BLOCKS_MAX: usize = 1024;
 /// Events counted since the start.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
+    pub(super) writes: AtomicU64,
     pub(super) flushes: AtomicU64,
     pub(super) compactions: AtomicU64,
     pub(super) fsyncs: AtomicU64,

@@ -18,6 +18,9 @@ use crate::storage::vfs::{Vfs, VfsFile, temporary};
 /// Bytes gathered before they are written.
 const WRITE_BYTES: usize = 256 << 10;
 
+/// Most data blocks in a row that are not tried to be compressed, after others did not gain by it.
+const UNTRIED_MAX: u32 = 15;
+
 /// How a table is written.
 #[derive(Debug, Clone)]
 pub(crate) struct TableOptions {
@@ -52,11 +55,36 @@ pub(crate) struct Builder {
     out: Vec<u8>,
     written: u64,
     block: DataBuilder,
+    trials: Trials,
     index: Vec<u8>,
     hashes: Vec<KeyHash>,
     first: Option<Bytes>,
     last: Vec<u8>,
     properties: Properties,
+}
+
+/// Which data blocks are tried to be compressed: each that gains nothing doubles how many are left alone behind it, and
+/// one that gains begins anew. Values that hardly compress mostly have neighbours like them, and trying costs as much as
+/// all else that is done to a block.
+#[derive(Debug, Default)]
+struct Trials {
+    untried: u32,
+    left: u32,
+}
+
+impl Trials {
+    /// Whether the next block is tried.
+    const fn next(&mut self) -> bool {
+        let is_tried = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        is_tried
+    }
+
+    /// What came of it.
+    fn tried(&mut self, gained: bool) {
+        self.untried = if gained { 0 } else { (2 * self.untried + 1).min(UNTRIED_MAX) };
+        self.left = self.untried;
+    }
 }
 
 impl TableOptions {
@@ -89,6 +117,7 @@ impl Builder {
             out: Vec::new(),
             written: 0,
             block: DataBuilder::default(),
+            trials: Trials::default(),
             index: Vec::new(),
             hashes: Vec::new(),
             first: None,
@@ -186,11 +215,15 @@ impl Builder {
     fn put_block(&mut self, payload: &[u8], kind: Kind) -> BlockHandle {
         // A filter's bits are chance, the properties few: only these two gain from compression.
         let compression = match kind {
+            Kind::Data if !self.trials.next() => Compression::None,
             Kind::Data | Kind::Index => self.options.compression,
             Kind::Filter | Kind::Properties => Compression::None,
         };
         let offset = self.offset();
         let length = seal(&mut self.out, payload, kind, compression, (self.number, offset));
+        if kind == Kind::Data && compression != Compression::None {
+            self.trials.tried(length < payload.len() as u64);
+        }
         debug_assert_eq!(self.offset(), offset + length + TRAILER_BYTES as u64);
         BlockHandle { offset, length }
     }
@@ -200,5 +233,33 @@ impl Builder {
         self.written += self.out.len() as u64;
         self.out.clear();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `+` a block that gains by compression, `-` one that does not; what is tried of them, and `.` for what is not.
+    #[track_caller]
+    fn check(blocks: &str, expected: &str) {
+        let mut trials = Trials::default();
+        let tried = blocks.chars().map(|block| {
+            if !trials.next() {
+                return '.';
+            }
+            trials.tried(block == '+');
+            block
+        });
+        assert_eq!(tried.collect::<String>(), expected);
+    }
+
+    #[test]
+    fn blocks_that_do_not_compress_are_tried_ever_less_until_one_does() {
+        check("++++", "++++");
+        check("--------", "-.-...-.");
+        check("-+-+++", "-.-...");
+        check("---+++++", "-.-...++");
+        check(&"-".repeat(64), "-.-...-.......-...............-...............-...............-.");
     }
 }

@@ -17,6 +17,9 @@ use super::{
 use crate::storage::cache::BlockCache;
 use crate::storage::vfs::{Vfs, VfsFile, read_exact_at};
 
+/// Largest block that is read at once: what it takes to check and unpack it, the caller must have time for.
+const AT_ONCE_BYTES_MAX: usize = 64 << 10;
+
 /// A table, open: footer, index, filter and properties are in memory, the data blocks on the disk.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -38,7 +41,7 @@ pub(crate) enum Lookup {
     Entry(Option<Bytes>),
     /// The table has none.
     Absent,
-    /// A block is needed that is not in the cache.
+    /// A block is needed that is not in memory.
     NeedsDisk,
 }
 
@@ -49,8 +52,8 @@ pub(crate) enum Blocks<'a> {
     Keep(&'a BlockCache),
     /// From the cache, else the disk; they are not kept.
     Pass(&'a BlockCache),
-    /// From the cache alone.
-    CachedOnly(&'a BlockCache),
+    /// From the cache, else from what the system has in memory; they are kept.
+    AtOnce(&'a BlockCache),
     /// From the disk alone.
     Disk,
 }
@@ -137,14 +140,18 @@ impl Table {
             return Ok(None);
         };
         let cache = match blocks {
-            Blocks::Keep(cache) | Blocks::Pass(cache) | Blocks::CachedOnly(cache) => Some(cache),
+            Blocks::Keep(cache) | Blocks::Pass(cache) | Blocks::AtOnce(cache) => Some(cache),
             Blocks::Disk => None,
         };
         if let Some(block) = cache.and_then(|cache| cache.get(self.number, handle.offset)) {
             return Ok(Some(block));
         }
-        if matches!(blocks, Blocks::CachedOnly(_)) {
-            return Ok(None);
+        if let Blocks::AtOnce(cache) = blocks {
+            let block = self.read_at_once(handle);
+            if let Some(block) = &block {
+                cache.insert(self.number, handle.offset, block.clone());
+            }
+            return Ok(block);
         }
         // A flip on the way from the disk passes: a block is read twice before it is called corrupt.
         let payload = self.read_data(number, handle).or_else(|_| self.read_data(number, handle))?;
@@ -168,6 +175,20 @@ impl Table {
         let first =
             before.map_or_else(|| self.index.first_key().clone(), |before| successor(&before.last));
         KeyRange { first, last: self.index.get(number).map(|entry| entry.last).unwrap_or_default() }
+    }
+
+    /// A data block that is in the system's memory. One that turns out damaged is left to whoever may read it twice.
+    fn read_at_once(&self, handle: BlockHandle) -> Option<DataBlock> {
+        let bytes = usize::try_from(handle.length).ok()?.checked_add(TRAILER_BYTES)?;
+        if AT_ONCE_BYTES_MAX < bytes {
+            return None;
+        }
+        let mut block = vec![0; bytes];
+        if !self.file.read_at_once(&mut block, handle.offset) {
+            return None;
+        }
+        let payload = block::open(&block.into(), Kind::Data, (self.number, handle.offset)).ok()?;
+        DataBlock::new(payload).ok()
     }
 
     fn read_data(&self, number: usize, handle: BlockHandle) -> Result<Bytes, ReadError> {
@@ -358,8 +379,8 @@ mod tests {
     fn a_lookup_that_may_not_read_says_so_once() {
         let (table, cache) = (table(0..10), BlockCache::new(1 << 20));
         let get = |blocks| table.get(b"00001", KeyHash::new(b"00001"), blocks).unwrap();
-        assert_eq!(get(Blocks::CachedOnly(&cache)), Lookup::NeedsDisk);
+        assert_eq!(get(Blocks::AtOnce(&cache)), Lookup::NeedsDisk);
         let found = get(Blocks::Keep(&cache));
-        assert_eq!(get(Blocks::CachedOnly(&cache)), found);
+        assert_eq!(get(Blocks::AtOnce(&cache)), found);
     }
 }

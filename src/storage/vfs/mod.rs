@@ -85,6 +85,12 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
     /// The system's.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
+    /// Fills `buffer` from `offset` if that takes no wait for the disk, and says so; else what it then holds is nothing.
+    fn read_at_once(&self, buffer: &mut [u8], offset: u64) -> bool {
+        let _ = (buffer, offset);
+        false
+    }
+
     /// Writes all of `bytes` at `offset`. After a failure any part of them may be there: writing them again is safe.
     /// # Errors
     /// The system's; `StorageFull` when the disk is full.

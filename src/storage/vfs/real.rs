@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use nix::sys::statvfs::statvfs;
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::{LockFailure, LockGuard, Vfs, VfsFile, sync_failure};
 
@@ -125,6 +126,14 @@ impl VfsFile for RealFile {
         }
     }
 
+    fn read_at_once(&self, buffer: &mut [u8], offset: u64) -> bool {
+        let wanted = buffer.len();
+        let mut parts = [io::IoSliceMut::new(buffer)];
+        // Where the page cache holds less than all, it gives that, or says that it would wait.
+        preadv2(&self.0, &mut parts, offset, ReadWriteFlags::NOWAIT)
+            .is_ok_and(|read| read == wanted)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
     }
@@ -172,6 +181,9 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, FILE_MODE);
         assert_eq!(fs::metadata(&inner).unwrap().permissions().mode() & 0o777, DIRECTORY_MODE);
         assert_eq!(file.length().unwrap(), 5);
+        let mut buffer = [0; 3];
+        assert!(!file.read_at_once(&mut buffer, 3), "it would end behind the file");
+        assert!(!file.read_at_once(&mut buffer, 2) || buffer == *b"abc");
         assert!(Real.free_space(dir.path()).unwrap() > 0);
         file.preallocate(100_000).unwrap();
         Real.sync_dir(&inner).unwrap();
