@@ -73,7 +73,7 @@ pub(super) enum Purpose {
     Rows { peer: NodeId, ages: Ages, rows: Vec<Row>, keys: BTreeMap<u64, Bytes> },
     /// The answer to a peer's rows.
     Answer(Box<Answering>),
-    /// The leaf.
+    /// The leaves.
     Recount(Recount),
 }
 
@@ -179,9 +179,9 @@ impl AntiEntropy {
     pub(super) fn note(&mut self, key: &[u8], bits: u128) {
         let slot = Token::of(key).slot();
         self.tree.changed(slot);
-        for walk in self.walks.iter_mut().filter(|walk| walk.slot == slot) {
+        for walk in self.walks.iter_mut().filter(|walk| walk.holds(slot)) {
             match &mut walk.purpose {
-                Purpose::Recount(recount) => recount.appended(key, bits),
+                Purpose::Recount(recount) => recount.appended(slot, key, bits),
                 Purpose::Rows { .. } | Purpose::Answer(_) => {}
             }
         }
@@ -251,7 +251,7 @@ impl Core {
         };
         self.exchange(event, effects);
         if is_reachable {
-            self.refill_timer(effects);
+            self.refill_from(effects);
         } else {
             self.pages_unreachable(node, effects);
         }
@@ -295,21 +295,21 @@ impl Core {
                 }
                 anti_entropy::Effect::Repair(peer, slot, ages) => {
                     let (rows, keys) = (Vec::new(), BTreeMap::new());
-                    self.walk(slot, Purpose::Rows { peer, ages, rows, keys }, effects);
+                    self.walk((slot, slot), Purpose::Rows { peer, ages, rows, keys }, effects);
                 }
-                anti_entropy::Effect::Recount(slot) => self.recount(slot, effects),
+                anti_entropy::Effect::Recount(slot) => self.recount((slot, slot), effects),
             }
         }
     }
 
-    /// Works the leaf of `slot` out anew.
-    pub(super) fn recount(&mut self, slot: Slot, effects: &mut Vec<Effect>) {
-        self.walk(slot, Purpose::Recount(Recount::default()), effects);
+    /// Works the leaves of the slots from the first to the last out anew.
+    pub(super) fn recount(&mut self, slots: (Slot, Slot), effects: &mut Vec<Effect>) {
+        self.walk(slots, Purpose::Recount(Recount::default()), effects);
     }
 
-    fn walk(&mut self, slot: Slot, purpose: Purpose, effects: &mut Vec<Effect>) {
+    fn walk(&mut self, slots: (Slot, Slot), purpose: Purpose, effects: &mut Vec<Effect>) {
         let token = self.ranges.next_token();
-        let (walk, start) = SlotWalk::over(slot, purpose);
+        let (walk, start) = SlotWalk::over(slots, purpose);
         self.anti_entropy.walks.go_on(token, walk, start, effects);
     }
 
@@ -346,7 +346,7 @@ impl Core {
                             bytes: 0,
                             complete: true,
                         };
-                        return self.walk(slot, Purpose::Answer(Box::new(answering)), effects);
+                        return self.walk((slot, slot), Purpose::Answer(answering.into()), effects);
                     }
                 }
             }
@@ -387,7 +387,7 @@ impl Core {
         };
         match &mut walk.purpose {
             Purpose::Rows { ages, rows, keys, .. } => {
-                for (key, state) in entries {
+                for (_, key, state) in entries {
                     if let Some(row) = Row::of(&key, &state, *ages) {
                         rows.push(row);
                         keys.insert(row.key, key);
@@ -395,14 +395,14 @@ impl Core {
                 }
             }
             Purpose::Answer(answering) => {
-                for (key, state) in entries {
+                for (_, key, state) in entries {
                     answering.take(key, state);
                 }
             }
             Purpose::Recount(recount) => {
-                for (key, state) in entries {
+                for (slot, key, state) in entries {
                     let bits = leaf_bits(&key, &state);
-                    recount.seen(key, bits);
+                    recount.seen(slot, key, bits);
                 }
             }
         }
@@ -415,19 +415,20 @@ impl Core {
     fn walk_failed(&mut self, walk: SlotWalk<Purpose>, effects: &mut Vec<Effect>) {
         match walk.purpose {
             Purpose::Rows { peer, .. } => {
-                let event = anti_entropy::Event::Repaired(peer, walk.slot, Outcome::Failed);
+                let event = anti_entropy::Event::Repaired(peer, walk.slots.0, Outcome::Failed);
                 self.exchange(event, effects);
             }
             Purpose::Answer(answering) => {
                 let answer = Answer::Refused(Refusal::Corrupt);
                 self.answer(answering.asker, answer, LogPosition::ZERO, effects);
             }
-            Purpose::Recount(_) => self.leaf_is_unknown(walk.slot),
+            Purpose::Recount(_) => self.leaves_are_unknown(walk.slots),
         }
     }
 
     fn walk_done(&mut self, walk: SlotWalk<Purpose>, effects: &mut Vec<Effect>) {
-        let slot = walk.slot;
+        // A walk for rows is over one slot.
+        let slot = walk.slots.0;
         match walk.purpose {
             Purpose::Rows { peer, mut rows, keys, .. } => {
                 rows.sort_unstable();
@@ -455,7 +456,7 @@ impl Core {
                 let want = comparison.finish();
                 if give.is_empty() && want.is_empty() {
                     // The leaves differ, or nobody would ask: this side's may be the one that is wrong.
-                    self.recount(slot, effects);
+                    self.recount((slot, slot), effects);
                 }
                 let compared = Compared::Rows { give, want, complete };
                 let answer = match self.check_layout(asker) {
@@ -464,28 +465,35 @@ impl Core {
                 };
                 self.answer(asker, answer, self.store.appended(), effects);
             }
-            Purpose::Recount(recount) => self.recounted(slot, &recount, effects),
+            Purpose::Recount(recount) => self.recounted(walk.slots, &recount, effects),
         }
     }
 
     /// A leaf that is not what its keys make is a fault of ours or of the disk; it is set right and told.
-    fn recounted(&mut self, slot: Slot, recount: &Recount, effects: &mut Vec<Effect>) {
-        let bits = recount.leaf() ^ self.store.leaf(slot.0);
-        if bits == 0 {
-            return self.leaf_is_right(slot, effects);
-        }
+    fn recounted(&mut self, slots: (Slot, Slot), recount: &Recount, effects: &mut Vec<Effect>) {
+        let leaves = recount.leaves();
         let mut batch = WriteBatch::new();
-        batch.xor_leaf(slot.0, bits);
-        if self.write(batch, effects).is_err() {
-            return self.leaf_is_unknown(slot);
+        let mut wrong = Vec::new();
+        for slot in (slots.0.0..=slots.1.0).map(Slot) {
+            let bits = leaves.get(&slot).unwrap_or(&0) ^ self.store.leaf(slot.0);
+            if bits != 0 {
+                batch.xor_leaf(slot.0, bits);
+                wrong.push(slot);
+            }
         }
-        self.anti_entropy.tree.changed(slot);
-        self.figures.counters.recounts += 1;
-        if !self.is_unsound(slot) {
-            let text = format!("the leaf of slot {} was not that of its keys: set right", slot.0);
-            effects.push(Effect::Log(Severity::Warn, text));
+        if !wrong.is_empty() && self.write(batch, effects).is_err() {
+            return self.leaves_are_unknown(slots);
         }
-        self.leaf_is_right(slot, effects);
+        for slot in wrong {
+            self.anti_entropy.tree.changed(slot);
+            self.figures.counters.recounts += 1;
+            if !self.is_unsound(slot) {
+                let text =
+                    format!("the leaf of slot {} was not that of its keys: set right", slot.0);
+                effects.push(Effect::Log(Severity::Warn, text));
+            }
+        }
+        self.leaves_are_right(slots, effects);
     }
 
     /// Asks about the next rows of a slot.

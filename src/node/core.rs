@@ -490,7 +490,7 @@ impl Core {
             self.forwards.wake_at(),
             self.hints.wake_at(),
             self.anti_entropy.wake_at(),
-            self.refilling.wake_at(self.now),
+            self.refilling.wake_at(),
             Some(self.cuts.wake_at()),
         ];
         let next = rest.into_iter().flatten().fold(agreement, u64::min).max(self.now.monotonic + 1);

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::cluster::Time;
 use crate::node_id::NodeId;
 use crate::replication::cut::{self, Cut, CutAnswer, CutItem, CutQuestion, Forgettable, ITEMS_MAX};
-use crate::replication::{Answer, Consistency, OpId, ReadWant, Refusal, Request};
+use crate::replication::{Answer, Consistency, OpId, ReadWant, Refusal, Request, operation_of};
 use crate::ring::{Partition, Slot, Token};
 use crate::storage::{Cached, LogPosition, ReadError, ScanSlice, Store, WriteBatch};
 use crate::version::{Actor, Siblings};
@@ -66,9 +66,34 @@ pub(super) struct Cuts {
 #[derive(Clone, Copy, Debug)]
 struct Number {
     now: u64,
-    /// The one before, under which operations below `first_op` may have read.
-    before: u64,
+    /// Operations below this one may have read under the number before.
     first_op: OpId,
+    /// That number, and the first operation that began under it.
+    before: u64,
+    before_op: OpId,
+}
+
+impl Number {
+    /// A number that no operation under way is older than.
+    const fn new(now: u64) -> Self {
+        Self { now, first_op: OpId(0), before: 0, before_op: OpId(0) }
+    }
+
+    /// A higher one; operations from `first_op` on begin under it.
+    const fn risen(self, to: u64, first_op: OpId) -> Self {
+        Self { now: to, first_op, before: self.now, before_op: self.first_op }
+    }
+
+    /// The number under which `op` began, or a lower one: of what is older than two rises nothing is known.
+    fn of_op(self, op: OpId) -> u64 {
+        if self.first_op <= op {
+            self.now
+        } else if self.before_op <= op {
+            self.before
+        } else {
+            0
+        }
+    }
 }
 
 /// A member's question whose keys are being read, or forgotten.
@@ -93,7 +118,7 @@ impl Cuts {
             })?;
             let (slot, now) = meta::decode_cut(&key, &value)
                 .map_err(|source| StartError::Malformed { record, source })?;
-            numbers.insert(slot.0, Number { now, before: now, first_op: OpId(0) });
+            numbers.insert(slot.0, Number::new(now));
         }
         Ok(Self {
             numbers,
@@ -121,18 +146,16 @@ impl Cuts {
         held.map(|(slot, number)| (Slot(*slot), number.now)).collect()
     }
 
-    /// The number that the states of an operation of the own coordinator carry.
-    pub(super) fn of_op(&self, slot: Slot, op: OpId) -> u64 {
-        let begun = self
-            .numbers
-            .get(&slot.0)
-            .map_or(0, |number| if op < number.first_op { number.before } else { number.now });
+    /// The number that the states of an operation of the own coordinator carry; `address` is that of any part of it.
+    pub(super) fn of_op(&self, slot: Slot, address: OpId) -> u64 {
+        let op = operation_of(address);
+        let begun = self.numbers.get(&slot.0).map_or(0, |number| number.of_op(op));
         self.ops.get(&op).map_or(begun, |heard| begun.min(*heard))
     }
 
     /// A part of an operation came under another number than this node's.
-    pub(super) fn heard(&mut self, op: OpId, number: u64) {
-        let lowest = self.ops.entry(op).or_insert(number);
+    pub(super) fn heard(&mut self, address: OpId, number: u64) {
+        let lowest = self.ops.entry(operation_of(address)).or_insert(number);
         *lowest = number.min(*lowest);
         while OPS_MAX < self.ops.len() {
             self.ops.pop_first();
@@ -151,8 +174,8 @@ impl Cuts {
     }
 
     fn rise(&mut self, slot: Slot, to: u64, first_op: OpId) {
-        let before = self.number(slot);
-        self.numbers.insert(slot.0, Number { now: to, before, first_op });
+        let number = self.numbers.entry(slot.0).or_insert(Number::new(0));
+        *number = number.risen(to, first_op);
     }
 }
 
@@ -529,5 +552,27 @@ impl Core {
             self.cuts.numbered.insert(partition);
         }
         is_taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(number: Number, expected: &[(u64, u64)]) {
+        for (op, under) in expected {
+            assert_eq!(number.of_op(OpId(*op)), *under, "operation {op} under {number:?}");
+        }
+    }
+
+    #[test]
+    fn an_operation_goes_under_the_number_that_it_began_under_or_a_lower_one() {
+        let first = Number::new(0).risen(1, OpId(10));
+        check(first, &[(9, 0), (10, 1)]);
+        let second = first.risen(5, OpId(20));
+        check(second, &[(9, 0), (10, 1), (19, 1), (20, 5)]);
+        check(second.risen(6, OpId(30)), &[(10, 0), (20, 5), (30, 6)]);
+        check(Number::new(7), &[(0, 7)]);
     }
 }

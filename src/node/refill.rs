@@ -33,6 +33,8 @@ const PAGE_BYTES: u32 = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Refilling {
     machine: Refill,
+    /// When it wants a tick; at once as it begins.
+    look_at: Option<u64>,
     /// Slots with keys that cannot be read yet: refilled once that is mended.
     damaged: BTreeSet<u16>,
     /// Ranges under mending.
@@ -71,7 +73,7 @@ impl Refilling {
                 source: source.into(),
             })?;
             let slots = meta::decode_unsound(&key, &value).map_err(malformed)?;
-            refilling.machine.begin(q, slots);
+            refilling.begin(q, &slots);
         }
         Ok(refilling)
     }
@@ -93,8 +95,27 @@ impl Refilling {
     }
 
     /// When the machine wants a tick.
-    pub(super) fn wake_at(&self, now: crate::cluster::Time) -> Option<u64> {
-        self.machine.wake_at(now).map(|at| at.monotonic)
+    pub(super) const fn wake_at(&self) -> Option<u64> {
+        self.look_at
+    }
+
+    /// These slots are to be refilled, whatever was under way with them.
+    fn begin(&mut self, q: u32, slots: &[Slot]) {
+        for slot in slots {
+            self.recounting.remove(&slot.0);
+        }
+        self.machine.begin(q, slots.iter().copied());
+        self.look_at = Some(0);
+    }
+
+    /// Those of the slots from the first to the last whose leaves were being worked out, which is done.
+    fn recounted(&mut self, (first, last): (Slot, Slot)) -> Vec<Slot> {
+        let within: Vec<Slot> =
+            self.recounting.range(first.0..=last.0).copied().map(Slot).collect();
+        for slot in &within {
+            self.recounting.remove(&slot.0);
+        }
+        within
     }
 
     /// The records that `slots` stand in.
@@ -136,7 +157,7 @@ impl Core {
             for slot in &mended {
                 self.refilling.damaged.remove(&slot.0);
             }
-            self.refilling.machine.begin(self.layout.now.q, mended);
+            self.refilling.begin(self.layout.now.q, &mended);
         }
         self.mend(&unreadable, effects);
     }
@@ -193,6 +214,13 @@ impl Core {
 
     /// Wakes the machine where it asked for it.
     pub(super) fn refill_timer(&mut self, effects: &mut Vec<Effect>) {
+        if self.refilling.look_at.is_some_and(|at| at <= self.now.monotonic) {
+            self.refill(refill::Event::Tick, effects);
+        }
+    }
+
+    /// An owner can be reached again.
+    pub(super) fn refill_from(&mut self, effects: &mut Vec<Effect>) {
         if !self.refilling.machine.is_empty() {
             self.refill(refill::Event::Tick, effects);
         }
@@ -213,6 +241,7 @@ impl Core {
             rate: self.config.repair_rate,
         };
         self.refilling.machine.handle(self.now, event, &known, &mut wanted);
+        self.refilling.look_at = self.refilling.machine.wake_at(self.now).map(|at| at.monotonic);
         for wanted in wanted {
             match wanted {
                 refill::Effect::Fetch { source, slots, after } => {
@@ -230,9 +259,11 @@ impl Core {
                     }
                 }
                 refill::Effect::Refilled(slots) => {
-                    for slot in slots {
-                        self.refilling.recounting.insert(slot.0);
-                        self.recount(slot, effects);
+                    self.refilling.recounting.extend(slots.iter().map(|slot| slot.0));
+                    let in_a_row =
+                        |left: &Slot, right: &Slot| left.0.checked_add(1) == Some(right.0);
+                    for run in slots.chunk_by(in_a_row) {
+                        self.recount((run[0], run[run.len() - 1]), effects);
                     }
                 }
             }
@@ -349,19 +380,19 @@ impl Core {
         }
     }
 
-    /// The leaf of `slot` is that of its keys.
-    pub(super) fn leaf_is_right(&mut self, slot: Slot, effects: &mut Vec<Effect>) {
-        if self.refilling.recounting.remove(&slot.0) {
-            self.figures.counters.refilled_slots += 1;
-            self.end_refill(&[slot], effects);
+    /// The leaves of the slots from the first to the last are those of their keys.
+    pub(super) fn leaves_are_right(&mut self, slots: (Slot, Slot), effects: &mut Vec<Effect>) {
+        let refilled = self.refilling.recounted(slots);
+        if !refilled.is_empty() {
+            self.figures.counters.refilled_slots += refilled.len() as u64;
+            self.end_refill(&refilled, effects);
         }
     }
 
-    /// The leaf of `slot` could not be worked out: it is refilled once more.
-    pub(super) fn leaf_is_unknown(&mut self, slot: Slot) {
-        if self.refilling.recounting.remove(&slot.0) {
-            self.refilling.machine.begin(self.layout.now.q, [slot]);
-        }
+    /// The leaves of these slots could not be worked out: they are refilled once more.
+    pub(super) fn leaves_are_unknown(&mut self, slots: (Slot, Slot)) {
+        let unknown = self.refilling.recounted(slots);
+        self.refilling.begin(self.layout.now.q, &unknown);
     }
 
     /// No page comes from `node` any more.

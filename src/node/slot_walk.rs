@@ -1,4 +1,4 @@
-//! Walks over all keys of one slot, slice by slice, for whoever wants to hold them against something.
+//! Walks over all keys of a slot, or of some in a row, slice by slice, for whoever wants to hold them against something.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,8 @@ pub(super) struct SlotWalks<P> {
 /// A walk, and what it is for.
 #[derive(Debug)]
 pub(super) struct SlotWalk<P> {
-    pub(super) slot: Slot,
+    /// The first slot and the last.
+    pub(super) slots: (Slot, Slot),
     end: Bytes,
     pub(super) purpose: P,
 }
@@ -33,9 +34,9 @@ pub(super) struct SlotWalk<P> {
 /// What a slice brought.
 #[derive(Debug)]
 pub(super) struct Stretch {
-    /// Keys and states, in order.
-    pub(super) entries: Vec<(Bytes, Siblings)>,
-    /// Where the next slice starts; `None` at the slot's end.
+    /// Slots, keys and states, in order.
+    pub(super) entries: Vec<(Slot, Bytes, Siblings)>,
+    /// Where the next slice starts; `None` at the end of the slots.
     pub(super) next: Option<Bytes>,
 }
 
@@ -81,10 +82,15 @@ impl<P> SlotWalks<P> {
 }
 
 impl<P> SlotWalk<P> {
-    /// A walk over `slot`, and where it starts.
-    pub(super) fn over(slot: Slot, purpose: P) -> (Self, Bytes) {
-        let (start, end) = keys::data_range((slot, slot), None);
-        (Self { slot, end, purpose }, start)
+    /// A walk over the slots from the first to the last, and where it starts.
+    pub(super) fn over(slots: (Slot, Slot), purpose: P) -> (Self, Bytes) {
+        let (start, end) = keys::data_range(slots, None);
+        (Self { slots, end, purpose }, start)
+    }
+
+    pub(super) fn holds(&self, slot: Slot) -> bool {
+        let (first, last) = self.slots;
+        first <= slot && slot <= last
     }
 }
 
@@ -93,16 +99,16 @@ impl Stretch {
     pub(super) fn of(result: Result<ScanSlice, ReadError>) -> Result<Self, String> {
         let slice = result.map_err(|error| error.to_string())?;
         let entries = slice.entries.into_iter().map(|(stored, value)| {
-            let (_, key) = keys::parse_data(&stored).map_err(|error| error.to_string())?;
+            let (slot, key) = keys::parse_data(&stored).map_err(|error| error.to_string())?;
             let state = Siblings::decode(&value).map_err(|error| error.to_string())?;
-            Ok((stored.slice_ref(key), state))
+            Ok((slot, stored.slice_ref(key), state))
         });
         Ok(Self { entries: entries.collect::<Result<_, String>>()?, next: slice.next })
     }
 }
 
 impl Core {
-    /// A slice that no range asked for: of a slot, or a page of hints.
+    /// A slice that no range asked for: of a walk, or a page of hints.
     pub(super) fn walked(
         &mut self,
         token: ScanToken,

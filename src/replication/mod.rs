@@ -13,7 +13,9 @@ pub mod replica;
 mod request_memory;
 mod view;
 
-pub use coordinator::{Coordinator, Effect, HeldFor, Input, OPERATIONS_MAX, Operation, PutBasis};
+pub use coordinator::{
+    Coordinator, Effect, HeldFor, Input, OPERATIONS_MAX, Operation, PutBasis, operation_of,
+};
 pub use latency::Latencies;
 pub use message::{
     Acknowledgement, Answer, Envelope, Known, OpId, PutTag, RangeEntry, RangePage, ReadWant,

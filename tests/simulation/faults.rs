@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kvkit::node::Caller;
-use kvkit::storage::vfs::simulated;
 use kvkit::wire::client::{Change, Request, RequestBody};
 
 use crate::network::{Node, Weather};
@@ -175,9 +174,9 @@ fn is_possible(world: &World, fault: &Fault) -> bool {
         | Fault::SlowSync { .. }
         | Fault::SlowNode { .. }
         | Fault::ClockJump { .. }
-        | Fault::Rot { .. }
         | Fault::RollBack { .. }
         | Fault::Propose { .. } => true,
+        Fault::Rot { node, .. } => world.has_table(*node),
     }
 }
 
@@ -242,11 +241,11 @@ fn step_disk(world: &mut World, fault: &Fault, begins: bool) -> Option<Duration>
             disk.set_capacity(begins.then(|| disk.used() + left));
             begins.then_some(*span)
         }
-        Fault::FailedCalls { node, first, calls } => {
+        Fault::FailedCalls { node, first, calls, with } => {
             ail(world, *node);
             let disk = &world.replicas[*node].disk;
             let first = disk.calls() + first;
-            (first..first + calls).for_each(|call| disk.fail_at(call, simulated::Fault::Io));
+            (first..first + calls).for_each(|call| disk.fail_at(call, *with));
             None
         }
         Fault::FailedSync { node, syncs } => {

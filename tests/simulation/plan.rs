@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kvkit::ring::Mode;
-use kvkit::storage::vfs::simulated::Unsynced;
+use kvkit::storage::vfs::simulated::{self, Unsynced};
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -34,11 +34,13 @@ const STANDARD_FAULTS: usize = 20;
 const STANDARD_NODES: usize = 5;
 /// Partitions: few, so that every one has keys.
 const PARTITIONS: u32 = 32;
+/// A block cache that holds what was read just before, where there is one.
+const CACHE_BYTES: u64 = 64 << 10;
 /// The shortest and the longest pause, outage, cut.
 const BRIEF: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(90);
 /// A year, for clocks that are off.
-const YEAR: i64 = 365 * 24 * 3_600 * 1_000_000;
+pub const YEAR: i64 = 365 * 24 * 3_600 * 1_000_000;
 
 /// A run, before it happens.
 #[derive(Clone, Debug)]
@@ -69,6 +71,7 @@ pub struct Disks {
     pub delay: Duration,
     pub memtable_bytes: usize,
     pub log_segment_bytes: u64,
+    pub cache_bytes: u64,
 }
 
 /// One client.
@@ -116,8 +119,8 @@ pub enum Fault {
     ClockJump { node: Node, micros: i64 },
     /// The disk has so many bytes left.
     FullDisk { node: Node, left: u64, span: Duration },
-    /// Some calls of the disk fail, from so many calls on.
-    FailedCalls { node: Node, first: u64, calls: u64 },
+    /// Some calls of the disk fail, from so many calls on: a spell of `EIO` or `ENOSPC`.
+    FailedCalls { node: Node, first: u64, calls: u64, with: simulated::Fault },
     /// A sync fails: what it should have made durable is gone.
     FailedSync { node: Node, syncs: u64 },
     /// A bit of a table flips.
@@ -268,6 +271,7 @@ impl Plan {
             delay: Duration::from_millis(rng.random_range(1..10)),
             memtable_bytes: 4 << rng.random_range(10..14),
             log_segment_bytes: 8 << rng.random_range(10..13),
+            cache_bytes: if rng.random_bool(0.5) { 0 } else { CACHE_BYTES },
         };
         let years = if rng.random_bool(0.3) { 10 * YEAR } else { 3_600_000_000 };
         let skews = (0..nodes).map(|_| rng.random_range(-years..=years)).collect();
@@ -503,7 +507,9 @@ fn draw_fault(
         Kind::FullDisk => Fault::FullDisk { node, left: rng.random_range(0..20_000), span },
         Kind::FailedCalls => {
             let (first, calls) = (rng.random_range(0..30), rng.random_range(1..10));
-            Fault::FailedCalls { node, first, calls }
+            let with =
+                if rng.random_bool(0.7) { simulated::Fault::Io } else { simulated::Fault::Full };
+            Fault::FailedCalls { node, first, calls, with }
         }
         Kind::FailedSync => Fault::FailedSync { node, syncs: rng.random_range(0..10) },
         Kind::Rot => {

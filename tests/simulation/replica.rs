@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvkit::cluster::{Addresses, Incarnation, Time};
-use kvkit::node::{Core, CoreConfig, Replayed, begin_again, is_founded};
+use kvkit::node::{Core, CoreConfig, HintLimits, Replayed, begin_again, is_founded};
 use kvkit::node_id::NodeId;
 use kvkit::ring::Layout;
 use kvkit::storage::offline::salvaged_segment;
@@ -25,8 +25,19 @@ pub struct Life {
     pub is_syncing: bool,
     /// A flush or compaction is under way.
     pub is_at_job: bool,
+    /// Rings of the store's bell after which there was nothing to do; `None` where that is to be looked for anyway.
+    pub heard: Option<u64>,
+    /// When the workers looked last whether there is something to do, whatever the bell said.
+    pub looked: u64,
     /// Whom it wants to be connected to.
     pub peers: Vec<NodeId>,
+}
+
+impl Life {
+    const fn new(core: Core, store: Arc<Store>) -> Self {
+        let (is_syncing, is_at_job) = (false, false);
+        Self { core, store, is_syncing, is_at_job, heard: None, looked: 0, peers: Vec::new() }
+    }
 }
 
 /// A machine.
@@ -42,7 +53,7 @@ pub struct Replica {
     pub skew: i64,
     pub gossip_interval: Duration,
     pub options: Options,
-    pub hints_bytes_max: u64,
+    pub hints: HintLimits,
 }
 
 /// Options under which a few kilobytes already flush, compact and miss the cache.
@@ -72,7 +83,7 @@ impl Replica {
             skew,
             gossip_interval: Duration::from_secs(1),
             options: options(),
-            hints_bytes_max: 1 << 30,
+            hints: HintLimits::default(),
         }
     }
 
@@ -119,13 +130,12 @@ impl Replica {
         };
         let mut config = CoreConfig::new(self.identity.clone(), addresses);
         config.gossip_interval = self.gossip_interval;
-        config.hints.bytes_max = self.hints_bytes_max;
+        config.hints = self.hints;
         let rng = ChaCha8Rng::seed_from_u64(seed);
         let core = Core::open(config, Arc::clone(&store), replayed, time, rng)
             .map_err(|error| format!("{error:?}"))?;
         self.lives += 1;
-        self.life =
-            Some(Life { core, store, is_syncing: false, is_at_job: false, peers: Vec::new() });
+        self.life = Some(Life::new(core, store));
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::faults::Faults;
 use crate::history::History;
 use crate::network::Weather;
 use crate::oracle::{self, Breach, Check};
-use crate::plan::{Kind, Plan};
+use crate::plan::{Kind, Plan, YEAR};
 use crate::progress;
 use crate::replica::options;
 use crate::workload::{Client, Habits};
@@ -60,9 +60,10 @@ impl Run {
         world.disk_delay = plan.disks.delay;
         for (replica, skew) in world.replicas.iter_mut().zip(&plan.skews) {
             replica.skew = *skew;
-            replica.hints_bytes_max = plan.hints_bytes_max;
+            replica.hints.bytes_max = plan.hints_bytes_max;
             replica.options.memtable_bytes = plan.disks.memtable_bytes;
             replica.options.log_segment_bytes = plan.disks.log_segment_bytes;
+            replica.options.cache_bytes = plan.disks.cache_bytes;
             assert!(replica.options.memtable_bytes >= options().memtable_bytes);
         }
         let contextual = (0..plan.keys).map(|number| format!("c{number}"));
@@ -177,12 +178,20 @@ impl Run {
         self.broken.extend(breaches);
     }
 
+    /// Machines whose wall clock is far off at the end.
+    fn clocks_off(&self) -> usize {
+        let is_far = |skew: i64| YEAR <= skew.abs();
+        self.world.replicas.iter().filter(|replica| is_far(replica.skew)).count()
+    }
+
     fn met(&self) -> BTreeMap<&'static str, usize> {
         let acknowledged = || self.history.writes().filter(|write| write.acknowledged.is_some());
         let with_siblings =
             self.history.reads().filter(|read| read.state.versions().len() > 1).count();
         let starts: u64 = self.world.replicas.iter().map(|replica| replica.lives).sum();
         let (World { witness, .. }, fates) = (&self.world, self.world.network.fates);
+        let failures = self.world.disk_failures();
+        let count = |failed: u64| usize::try_from(failed).expect("few");
         let puts = self.history.writes().count();
         let retried = acknowledged().filter(|write| write.tries > 1).count();
         let mut met = BTreeMap::from([
@@ -201,6 +210,11 @@ impl Run {
             ("states settled by comparison", witness.compared),
             ("restarts", usize::try_from(starts).expect("few") - self.world.replicas.len()),
             ("disk reads", self.world.disk_reads),
+            ("disk calls that failed with EIO", count(failures.io)),
+            ("disk calls that found no room", count(failures.full)),
+            ("syncs that failed", count(failures.syncs)),
+            ("machines that broke at a disk call", count(failures.crashes)),
+            ("wall clocks off by more than a year", self.clocks_off()),
             ("frames lost", fates.lost),
             ("frames doubled", fates.doubled),
             ("frames overtaken", fates.slow),

@@ -42,6 +42,11 @@ const RETRY_AFTER: Duration = Duration::from_millis(50);
 /// Most operations in flight; a further one is refused as overloaded.
 pub const OPERATIONS_MAX: usize = 1 << 16;
 
+/// The operation that an [`Effect::Ask`] or [`Effect::Mint`] stems from, by the number given there.
+pub const fn operation_of(address: OpId) -> OpId {
+    scene::parts(address).0
+}
+
 /// All operations in flight at one node.
 #[derive(Debug, Default)]
 pub struct Coordinator {

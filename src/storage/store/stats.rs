@@ -192,7 +192,9 @@ impl Store {
     fn unreadable_of(&self, levels: &Levels) -> Vec<UnreadableKeys> {
         let found = lock(&self.bad_blocks.found);
         let mut unreadable = Vec::new();
-        for live in levels.tables() {
+        let is_sound =
+            |live: &&Live| found.is_empty() && live.table.is_ok() && live.meta.holes.is_empty();
+        for live in levels.tables().filter(|live| !is_sound(live)) {
             let file = self.directory.table(live.meta.number);
             let mut push = |offset, keys: &KeyRange| {
                 let KeyRange { first, last } = keys.clone();

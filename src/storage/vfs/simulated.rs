@@ -42,6 +42,19 @@ pub enum Fault {
     Full,
 }
 
+/// How often a disk failed as it was told to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Calls that failed with `EIO`.
+    pub io: u64,
+    /// Calls that found no room, or were told so.
+    pub full: u64,
+    /// Syncs that failed and took what was to be synced with them.
+    pub syncs: u64,
+    /// Crashes at a call.
+    pub crashes: u64,
+}
+
 /// A simulated disk.
 #[derive(Clone)]
 pub struct Disk {
@@ -69,6 +82,7 @@ struct State {
     lies: Option<Lies>,
     syncs: u64,
     failing_sync: Option<u64>,
+    failures: Failures,
     random: ChaCha8Rng,
     observer: Option<Observer>,
 }
@@ -104,6 +118,7 @@ impl Disk {
             lies: None,
             syncs: 0,
             failing_sync: None,
+            failures: Failures::default(),
             random: ChaCha8Rng::seed_from_u64(seed),
             observer: None,
         })
@@ -155,6 +170,11 @@ impl Disk {
     /// From now on files and directories for which `lies` says so are not synced, though the call succeeds.
     pub fn lie_about_syncs(&self, lies: Lies) {
         self.state().lies = Some(lies);
+    }
+
+    /// How often it failed as it was told to, since it is there.
+    pub fn failures(&self) -> Failures {
+        self.state().failures
     }
 
     /// Whether a crash told by [`Disk::crash_at`] happened.
@@ -237,13 +257,22 @@ impl Disk {
             state.observer = Some(observer);
         }
         state.calls += 1;
-        state.crashed |= state.crash_at.is_some_and(|crash| crash <= call);
+        if !state.crashed && state.crash_at.is_some_and(|crash| crash <= call) {
+            state.crashed = true;
+            state.failures.crashes += 1;
+        }
         if state.crashed {
             return Err(io::Error::other("simulated crash"));
         }
         match state.faults.remove(&call) {
-            Some(Fault::Io) => Err(io::Error::other("simulated input/output error")),
-            Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
+            Some(Fault::Io) => {
+                state.failures.io += 1;
+                Err(io::Error::other("simulated input/output error"))
+            }
+            Some(Fault::Full) => {
+                state.failures.full += 1;
+                Err(io::ErrorKind::StorageFull.into())
+            }
             None => Ok(state),
         }
     }
@@ -261,6 +290,7 @@ impl Disk {
             Err(error) if state.crashed => Err(error),
             failed => {
                 lose(&mut state);
+                state.failures.syncs += 1;
                 Err(failed
                     .map_or_else(sync_failure, |()| io::Error::other("simulated sync failure")))
             }
@@ -283,7 +313,8 @@ impl State {
         self.lies.as_ref().is_some_and(|lies| lies(path))
     }
 
-    fn used(&self) -> u64 {
+    fn used(&mut self) -> u64 {
+        self.sweep();
         self.inodes.values().map(Inode::size).sum()
     }
 
@@ -292,7 +323,7 @@ impl State {
         self.inodes.get_mut(&inode).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Forgets files that no name, no unsynced change and no handle refers to.
+    /// Forgets files that no name, no unsynced change and no handle refers to. What is in use is counted after that alone.
     fn sweep(&mut self) {
         let named = self.names.inodes();
         self.inodes.retain(|id, inode| named.contains(id) || inode.is_open());
@@ -313,6 +344,7 @@ impl State {
             lies: self.lies.clone(),
             syncs: 0,
             failing_sync: None,
+            failures: Failures::default(),
             random: ChaCha8Rng::seed_from_u64(seed),
             observer: None,
         })
@@ -342,10 +374,7 @@ impl Vfs for Disk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.enter()?;
-        state.names.rename(from, to)?;
-        state.sweep();
-        Ok(())
+        self.enter()?.names.rename(from, to)
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -361,7 +390,6 @@ impl Vfs for Disk {
         let mut state = self.enter()?;
         state.names.file(path)?;
         state.names.unlink(path);
-        state.sweep();
         Ok(())
     }
 
@@ -383,8 +411,7 @@ impl Vfs for Disk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.enter_sync(|state| state.names.lose(dir))?;
-        if !state.is_lied_about(dir) {
-            state.names.sync(dir);
+        if !state.is_lied_about(dir) && state.names.sync(dir) {
             state.sweep();
         }
         Ok(())
@@ -404,8 +431,11 @@ impl Vfs for Disk {
     }
 
     fn free_space(&self, _: &Path) -> io::Result<u64> {
-        let state = self.enter()?;
-        Ok(state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used())))
+        let mut state = self.enter()?;
+        Ok(match state.capacity {
+            Some(capacity) => capacity.saturating_sub(state.used()),
+            None => u64::MAX,
+        })
     }
 }
 
@@ -430,12 +460,12 @@ impl DiskFile {
     /// Lets the file take up to `bytes` in all, if the disk has them.
     fn admit(&self, state: &mut State, bytes: u64) -> io::Result<()> {
         let more = bytes.saturating_sub(self.inode(state)?.size());
-        match state.capacity {
-            Some(capacity) if more > 0 && capacity < state.used() + more => {
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            Some(_) | None => Ok(()),
+        let Some(capacity) = state.capacity.filter(|_| more > 0) else { return Ok(()) };
+        if capacity < state.used() + more {
+            state.failures.full += 1;
+            return Err(io::ErrorKind::StorageFull.into());
         }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use kvkit::storage::vfs::simulated::Unsynced;
 use kvkit::version::Siblings;
 use kvkit::wire::client::{Change, Get, PutBasis, ReplyBody, RequestBody};
 
-use super::{COMPARED, KEY, SETTLED, Script, check_quorum_unmet, held};
+use super::{COMPARED, KEY, SETTLED, Script, Setup, check_quorum_unmet};
 use crate::network::Node;
 use crate::replica::DIRECTORY;
 
@@ -46,10 +46,10 @@ fn a_restored_volume_is_noticed_and_refilled_and_repeats_no_dot() {
     let mut script = Script::new(2, 2);
     let [a, b, c] = script.owners();
     snapshot_and_write(&mut script, a);
-    let newest = held(&script, a);
+    let newest = script.held(a);
     script.world.roll_back(a);
     script.world.start(a);
-    assert_ne!(held(&script, a), newest, "its disk holds what it held at the snapshot");
+    assert_ne!(script.held(a), newest, "its disk holds what it held at the snapshot");
     script.world.pass(SETTLED);
     assert!(script.world.rolled_back.is_empty() && !script.world.is_running(a), "noticed");
     script.world.start(a);
@@ -59,7 +59,7 @@ fn a_restored_volume_is_noticed_and_refilled_and_repeats_no_dot() {
     assert!(newest.versions().keys().all(is_older), "under an epoch of its own: {later:?}");
     script.world.pass(COMPARED);
     for node in [a, b, c] {
-        assert_eq!(held(&script, node).versions().keys().collect::<Vec<_>>(), [&later]);
+        assert_eq!(script.held(node).versions().keys().collect::<Vec<_>>(), [&later]);
     }
     script.sound();
 }
@@ -161,7 +161,7 @@ fn logged(script: &Script, node: Node, text: &str) -> (PathBuf, u64) {
 /// R3: a salvaged log has a hole before its end; no peer notices.
 #[test]
 fn a_salvaged_log_makes_a_node_that_lost_its_disk() {
-    let mut script = Script::keeping_hints(2, 2, 0);
+    let mut script = Script::with(Setup::new(2, 2).without_hints());
     let [a, b, c] = script.owners();
     script.isolate(c);
     let kept = script.put(a, LOST, PutBasis::Present);
@@ -195,7 +195,7 @@ fn a_salvaged_log_makes_a_node_that_lost_its_disk() {
     script.heal();
     script.world.pass(COMPARED);
     for node in [a, b, c] {
-        assert!(held(&script, node).versions().contains_key(&kept), "n{}", node + 1);
+        assert!(script.held(node).versions().contains_key(&kept), "n{}", node + 1);
     }
     script.sound();
 }

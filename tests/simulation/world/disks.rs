@@ -1,14 +1,18 @@
 //! What the nodes' disk threads do: syncs of the log, flushes, merges, each in its own time.
 
+use std::path::Path;
 use std::time::Duration;
 
 use kvkit::node::Event;
-use kvkit::storage::vfs::simulated::Unsynced;
+use kvkit::storage::vfs::simulated::{Disk, Failures, Unsynced};
 use kvkit::storage::{Job, JobError};
 use rand::Rng;
 
-use super::{Happening, World};
+use super::{Happening, World, nanos};
 use crate::network::Node;
+
+/// How often the workers look by themselves whether there is something to do.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 
 impl World {
     /// What a Core left to do for the disk, and a disk that broke under it.
@@ -17,7 +21,6 @@ impl World {
             self.kill(node, Unsynced::Torn);
             return;
         }
-        let (sync_time, job_time) = (self.sync_time(node), self.disk_time(node) * 3);
         let number = self.replicas[node].lives;
         let Some(life) = &mut self.replicas[node].life else {
             return;
@@ -25,13 +28,20 @@ impl World {
         let upto = life.store.appended();
         let wants_sync = !life.is_syncing && life.store.durable() < upto;
         life.is_syncing |= wants_sync;
-        let wants_job = !life.is_at_job && next_job(&life.store).is_some();
+        let rung = life.store.bell();
+        let is_news = life.heard != Some(rung);
+        let wants_job = !life.is_at_job && is_news && next_job(&life.store).is_some();
         life.is_at_job |= wants_job;
+        if !life.is_at_job {
+            life.heard = Some(rung);
+        }
         if wants_sync {
-            self.at(sync_time, Happening::Synced { node, life: number, upto });
+            let time = self.sync_time(node);
+            self.at(time, Happening::Synced { node, life: number, upto });
         }
         if wants_job {
-            self.at(job_time, Happening::Job { node, life: number });
+            let time = self.disk_time(node) * 3;
+            self.at(time, Happening::Job { node, life: number });
         }
     }
 
@@ -55,7 +65,8 @@ impl World {
         };
         let done = next_job(&store).map_or(Ok(()), |job| store.run(job));
         if let Some(life) = &mut self.replicas[node].life {
-            life.is_at_job = false;
+            // There may be more to do.
+            (life.is_at_job, life.heard) = (false, None);
         }
         match done {
             Ok(()) => self.after_work(node),
@@ -77,15 +88,37 @@ impl World {
         if self.rng.random_bool(0.02) { usual * 50 } else { usual }
     }
 
-    /// What the runtime's workers do now and then: a disk that was full may have space again.
+    /// What the runtime's workers do now and then: a disk that was full may have space again, and what it would not read
+    /// it may read now.
     pub fn look_around(&mut self, node: Node) {
+        let now = self.now;
         if self.is_ailing(node)
-            && let Some(life) = &self.replicas[node].life
+            && let Some(life) = &mut self.replicas[node].life
+            && life.looked + nanos(LOOK_AROUND) <= now
         {
+            (life.looked, life.heard) = (now, None);
             // The store says whether it is full; here nobody waits for the word.
             let _ = life.store.check_space();
             self.after_work(node);
         }
+    }
+
+    /// Whether a machine has a table whose bits may flip.
+    pub fn has_table(&self, node: Node) -> bool {
+        let is_table = |path: &Path| path.extension().is_some_and(|end| end == "sst");
+        let files = self.replicas[node].disk.files();
+        files.iter().any(|(path, length)| is_table(path) && *length > 0)
+    }
+
+    /// How often all disks, those that were wiped too, failed as they were told to.
+    pub fn disk_failures(&self) -> Failures {
+        let disks = self.replicas.iter().map(|replica| &replica.disk).chain(&self.disks_gone);
+        disks.map(Disk::failures).fold(Failures::default(), |sum, more| Failures {
+            io: sum.io + more.io,
+            full: sum.full + more.full,
+            syncs: sum.syncs + more.syncs,
+            crashes: sum.crashes + more.crashes,
+        })
     }
 
     fn sync_time(&mut self, node: Node) -> Duration {

@@ -81,7 +81,8 @@ impl World {
         self.wiped.insert(node);
         // Nothing is left that could be noticed.
         self.rolled_back.remove(&node);
-        self.replicas[node].disk = Disk::new(self.rng.random());
+        let disk = Disk::new(self.rng.random());
+        self.disks_gone.push(std::mem::replace(&mut self.replicas[node].disk, disk));
     }
 
     /// One bit of a table flips; whether there was one.

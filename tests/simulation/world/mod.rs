@@ -1,11 +1,14 @@
 //! A cluster in one thread: machines, network, clients' messages and faults as happenings in one queue, from a seed.
 
 mod disks;
+mod kept;
 mod links;
 mod losses;
 mod pauses;
+mod queue;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use kvkit::cluster::Addresses;
@@ -23,6 +26,9 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crate::network::{Network, Node, Weather};
 use crate::replica::Replica;
 use crate::witness::Witness;
+use queue::Queue;
+
+pub use kept::{DrawerId, Due};
 
 /// Simulated nanoseconds.
 pub type Nanos = u64;
@@ -171,6 +177,8 @@ pub struct World {
     snapshots: BTreeMap<Node, losses::Snapshot>,
     /// Nodes whose disk was put back as it was, and that have not noticed it yet.
     pub rolled_back: BTreeSet<Node>,
+    /// Disks that were wiped.
+    disks_gone: Vec<Disk>,
     /// Nodes whose disk was made to fail: their complaints about it are no surprise.
     pub ailing: BTreeSet<Node>,
     /// How often a node found that it had stood still.
@@ -183,9 +191,11 @@ pub struct World {
     pub events: Vec<u64>,
     /// Processes that stand still, and what waits for them.
     paused: BTreeMap<Node, Vec<Happening>>,
+    /// What scripts keep back.
+    drawers: BTreeMap<kept::DrawerId, kept::Drawer>,
     /// Requests that a node may still reply to.
     open_calls: BTreeSet<(Node, Caller, u64)>,
-    queue: BTreeMap<(Nanos, u64), Happening>,
+    queue: Queue<Happening>,
     next: u64,
     notified: BTreeSet<(Node, Node)>,
     trace: Xxh3Default,
@@ -246,14 +256,16 @@ impl World {
             wiped: BTreeSet::new(),
             snapshots: BTreeMap::new(),
             rolled_back: BTreeSet::new(),
+            disks_gone: Vec::new(),
             ailing: BTreeSet::new(),
             clients_closed: 0,
             layout_changes: 0,
             happened: 0,
             events: vec![0; shape.nodes],
             paused: BTreeMap::new(),
+            drawers: BTreeMap::new(),
             open_calls: BTreeSet::new(),
-            queue: BTreeMap::new(),
+            queue: Queue::default(),
             next: 0,
             notified: BTreeSet::new(),
             trace: Xxh3Default::new(),
@@ -400,17 +412,16 @@ impl World {
     /// Goes on until something reaches the driver, or `until`.
     pub fn run(&mut self, until: Nanos) -> Option<Seen> {
         loop {
-            let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= until);
-            let Some(entry) = entry else {
+            let Some((at, happening)) = self.queue.pop_until(until) else {
                 self.now = self.now.max(until);
                 return None;
             };
-            self.now = entry.key().0;
-            let happening = entry.remove();
+            self.now = at;
             self.trace.update(&self.now.to_le_bytes());
             self.happened += 1;
             assert!(self.happened < HAPPENED_MAX, "the cluster spins");
-            if let Some(seen) = self.happen(happening) {
+            let happening = self.keep(happening);
+            if let Some(seen) = happening.and_then(|happening| self.happen(happening)) {
                 return Some(seen);
             }
         }
@@ -472,7 +483,7 @@ impl World {
                 }
             }
             Happening::Reply { caller, reply } => {
-                self.trace_text(|| format!("{caller:?} {reply:?}"));
+                self.trace_text(format_args!("{caller:?} {reply:?}"));
                 return Some(Seen::Reply { caller, reply });
             }
             Happening::Restart { node, life } => {
@@ -525,7 +536,7 @@ impl World {
     }
 
     fn carry_out(&mut self, node: Node, effect: Effect) {
-        self.trace_text(|| format!("n{} {effect:?}", node + 1));
+        self.trace_text(format_args!("n{} {effect:?}", node + 1));
         let life = self.replicas[node].lives;
         match effect {
             Effect::Reply { caller, reply } => {
@@ -600,23 +611,31 @@ impl World {
     }
 
     fn at(&mut self, after: Duration, happening: Happening) {
-        self.next += 1;
-        self.queue.insert((self.now + nanos(after), self.next), happening);
+        self.queue.push(self.now + nanos(after), happening);
     }
 
     pub fn note(&mut self, text: &str) {
-        self.trace_text(|| text.to_owned());
+        self.trace_text(format_args!("{text}"));
     }
 
     /// The text is made only where somebody wants it.
-    fn trace_text(&mut self, text: impl FnOnce() -> String) {
+    fn trace_text(&mut self, text: fmt::Arguments<'_>) {
         if self.is_traced || self.verbose {
-            let text = text();
-            self.trace.update(text.as_bytes());
-            if self.verbose {
-                eprintln!("{:>12} {text}", self.now);
-            }
+            Hashed(&mut self.trace).write_fmt(text).expect("a hash takes all");
         }
+        if self.verbose {
+            eprintln!("{:>12} {text}", self.now);
+        }
+    }
+}
+
+/// Text on its way into the trace.
+struct Hashed<'a>(&'a mut Xxh3Default);
+
+impl fmt::Write for Hashed<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
     }
 }
 

@@ -122,15 +122,23 @@ impl Names {
         Ok(())
     }
 
-    pub(super) fn sync(&mut self, dir: &Path) {
+    /// Makes the changes of a directory durable; whether a name of a file is gone with it.
+    pub(super) fn sync(&mut self, dir: &Path) -> bool {
         let Self { synced, pending, .. } = self;
+        let mut is_gone = false;
         pending.retain(|pending| {
             let due = pending.dir == dir && !pending.is_lost;
             if due {
+                is_gone |= match &pending.change {
+                    // A file that is made anew takes the name of an older one.
+                    Change::Link(path, _) => synced.contains_key(path),
+                    Change::Unlink(_) | Change::Rename(..) => true,
+                };
                 apply(synced, &pending.change);
             }
             !due
         });
+        is_gone
     }
 
     /// A sync of this directory failed.

@@ -1,0 +1,87 @@
+//! Anti-entropy and refilling: what owners have lost, or hold differently.
+
+use kvkit::wire::client::PutBasis;
+
+use super::{COMPARED, KEY, SETTLED, Script, Setup, check_quorum_unmet, keep_states};
+
+/// What an owner gives of a key is a part of what the other one holds, and both know the same newest version: whoever
+/// compares, the other part must come across too.
+#[test]
+fn owners_settle_a_key_of_which_one_holds_a_part() {
+    for third in 0..3 {
+        let mut script = Script::with(Setup::new(1, 1).without_hints());
+        let owners = script.owners();
+        let behind = owners[third];
+        let other = owners[(third + 1) % 3];
+        script.isolate(behind);
+        script.put(other, "old", PutBasis::Blind);
+        script.world.mend();
+        script.world.pass(SETTLED);
+        script.put(behind, "new", PutBasis::Blind);
+        assert_eq!(script.held(behind).versions().len(), 1, "nothing was repaired yet");
+        script.world.pass(COMPARED);
+        for node in owners {
+            assert_eq!(script.held(node).versions().len(), 2, "n{} of {owners:?}", node + 1);
+        }
+    }
+}
+
+/// R2, with r=2 and w=3: a half-written version that a strict get answered; one of its two holders loses its disk. What
+/// it refills from must be as many owners as a strict get may have relied on, not only as a put leaves out.
+#[test]
+fn an_owner_that_lost_a_half_written_version_refills_from_those_a_get_relied_on() {
+    let mut script = Script::with(Setup::new(2, 3).without_hints());
+    let [x, y, z] = script.owners();
+    let lost = [x, y].map(|from| keep_states(&mut script, from, z, KEY));
+    let body = script.put_body("half", PutBasis::Present);
+    let reply = script.call(x, body);
+    check_quorum_unmet(&reply);
+    let read = script.state(x, None);
+    assert_eq!(read.versions().len(), 1, "two owners hold it: that is enough for a strict get");
+    script.world.wipe(x);
+    script.world.start(x);
+    // Only z, which missed it, is left to give x anything.
+    script.isolate(y);
+    script.world.pass(COMPARED);
+    for node in [x, z] {
+        let reply = script.get(node, None);
+        check_quorum_unmet(&reply);
+    }
+    for drawer in lost {
+        script.world.lose(drawer);
+    }
+    script.heal();
+    script.world.pass(COMPARED);
+    for node in [x, y, z] {
+        assert_eq!(script.held(node).versions(), read.versions(), "n{}", node + 1);
+    }
+    script.sound();
+}
+
+/// R1, in part: an owner whose disk was wiped knows nothing and must not say so, until it has merged what a quorum may
+/// have relied on.
+#[test]
+fn a_wiped_owner_answers_no_strict_get_before_it_is_refilled() {
+    let mut script = Script::with(Setup::new(2, 2).without_hints());
+    let [a, b, c] = script.owners();
+    script.isolate(c);
+    let kept = script.put(a, "kept", PutBasis::Present);
+    script.world.mend();
+    script.world.wipe(a);
+    script.world.start(a);
+    // Only c, which missed the put, is left to give a anything.
+    script.isolate(b);
+    script.world.pass(SETTLED);
+    for node in [a, c] {
+        let reply = script.get(node, None);
+        check_quorum_unmet(&reply);
+    }
+    script.heal();
+    script.world.pass(COMPARED);
+    for node in [a, b, c] {
+        assert!(script.held(node).versions().contains_key(&kept), "n{}", node + 1);
+    }
+    let later = script.put(a, "later", PutBasis::Present);
+    assert_ne!(kept.actor, later.actor, "what was minted before the loss is not known any more");
+    script.sound();
+}
