@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
-use crate::replication::anti_entropy::refill::{self, Refill};
+use crate::replication::anti_entropy::refill::{self, Known, Refill};
 use crate::replication::cut::{CutAnswer, CutQuestion};
 use crate::replication::{Answer, OpId, RangeEntry, RangePage, Request};
 use crate::ring::{Partition, Slot};
@@ -204,9 +204,15 @@ impl Core {
         let may_fetch = self.is_compared();
         let reachable =
             |node| may_fetch && node != me && peers.is_connected(node) && membership.is_up(node);
-        let rate = self.config.repair_rate;
-        let machine = &mut self.refilling.machine;
-        machine.handle(self.now, event, &self.preferences, &reachable, rate, &mut wanted);
+        let is_numbered = |partition| self.cuts.is_numbered(partition);
+        let known = Known {
+            me,
+            preferences: &self.preferences,
+            reachable: &reachable,
+            is_numbered: &is_numbered,
+            rate: self.config.repair_rate,
+        };
+        self.refilling.machine.handle(self.now, event, &known, &mut wanted);
         for wanted in wanted {
             match wanted {
                 refill::Effect::Fetch { source, slots, after } => {
@@ -258,7 +264,11 @@ impl Core {
             Answer::Cut(CutAnswer { numbers, .. })
                 if self.take_source_numbers(partition, &numbers, effects) =>
             {
-                self.ask_page(partition, effects);
+                if self.preferences.of_partition(partition).owns(self.me) {
+                    self.ask_page(partition, effects);
+                } else {
+                    self.page_done(partition, effects);
+                }
             }
             _ => self.page_failed(partition, effects),
         }

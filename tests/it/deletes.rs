@@ -14,14 +14,14 @@ fn tombstones(live: &Live) -> Option<usize> {
 fn deletes_with_an_owner_down_stay_until_it_has_them_and_are_then_forgotten_everywhere()
 -> Result<()> {
     let live = Live::start_with(4, &[("KVNODE_STORAGE__MEMTABLE", "64KiB")])?;
-    let (kept, gone) = (pairs(0..100), pairs(100..500));
+    let (kept, gone) = (pairs(0..1_000), pairs(1_000..11_000));
     live.kvctl(&["import", "-q"]).write_stdin(lines(&kept)).assert().success();
     live.kvctl(&["import", "-q"]).write_stdin(lines(&gone)).assert().success();
     live.ok(&["wait", "converged"]);
     let node = &live.cluster.nodes[2];
     node.kill()?;
     let keys: Vec<&str> = gone.keys().map(String::as_str).collect();
-    for keys in keys.chunks(100) {
+    for keys in keys.chunks(500) {
         let delete: Vec<&str> =
             ["delete", "-w", "2"].into_iter().chain(keys.iter().copied()).collect();
         wait_for("the cluster to route around a killed node", || {

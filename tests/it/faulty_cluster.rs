@@ -30,6 +30,8 @@ pub(crate) struct FaultyNode {
     pub(crate) name: String,
     pub(crate) config: PathBuf,
     pub(crate) data_dir: PathBuf,
+    /// Where other nodes reach it past the network with faults.
+    pub(crate) peer: String,
     pub(crate) client: String,
     http: String,
     log: PathBuf,
@@ -87,7 +89,8 @@ impl FaultyCluster {
         std::fs::write(&config, text)?;
         let log = self.dir.path().join(format!("{name}.log"));
         let (under, variables, child) = (Vec::new(), Vec::new(), None);
-        Ok(FaultyNode { name, config, data_dir, client, http, log, under, variables, child })
+        let peer = peer.to_string();
+        Ok(FaultyNode { name, config, data_dir, peer, client, http, log, under, variables, child })
     }
 
     /// `kvctl` that knows all nodes.

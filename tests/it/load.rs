@@ -192,6 +192,18 @@ fn options(entry: Entry) -> ClientOptions {
     ClientOptions { hosts, socket, timeout: TIMEOUT, agent: "kvkit-test".to_owned() }
 }
 
+/// Asserts that no client saw an error but in the first second behind these moments.
+#[track_caller]
+pub(crate) fn assert_failed_only_behind(moments: &[Moment], failed: Vec<Failed>, again: &str) {
+    const GRACE: Moment = 1_000_000;
+    let is_excused = |failed: &Failed| {
+        // It is excused where it began before that second was over and ended behind the moment itself.
+        moments.iter().any(|at| failed.began <= at + GRACE && *at <= failed.ended)
+    };
+    let others: Vec<Failed> = failed.into_iter().filter(|failed| !is_excused(failed)).collect();
+    assert_none_failed(&others, again);
+}
+
 async fn connected(shared: &Shared, entry: &Entry) -> Client {
     loop {
         let began = shared.now();

@@ -9,6 +9,7 @@ mod exit_codes;
 mod faults_kill;
 mod faults_machine;
 mod faults_net;
+mod faults_outages;
 mod faulty_cluster;
 mod faulty_net;
 mod full_disk;

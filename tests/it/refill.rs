@@ -1,14 +1,15 @@
 //! Data lost with a disk, given back by the other replicas, as users see it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::live::{Live, json, lines, pairs};
-use crate::node_fixture::{Node, Result, ended, wait_for};
+use crate::node_fixture::{Result, ended, wait_for};
 
 /// What is left of a node's disk: who it is.
-fn wipe(node: &Node) -> Result<()> {
+pub(crate) fn wipe(data_dir: &Path) -> Result<()> {
     for lost in ["log", "sst", "manifest"] {
-        std::fs::remove_dir_all(node.data_dir.join(lost))?;
+        std::fs::remove_dir_all(data_dir.join(lost))?;
     }
     Ok(())
 }
@@ -29,7 +30,7 @@ fn a_node_whose_disk_was_wiped_refills_and_answers_for_itself() -> Result<()> {
     live.ok(&["wait", "converged"]);
     let node = &live.cluster.nodes[1];
     node.kill()?;
-    wipe(node)?;
+    wipe(&node.data_dir)?;
     let _back = ended(node.run().spawn()?);
     live.ok(&["wait", "ready"]);
     // It takes writes all the while.
@@ -64,7 +65,7 @@ fn a_wiped_node_without_seeds_says_what_to_do() -> Result<()> {
     let live = Live::start()?;
     let node = &live.cluster.nodes[0];
     node.kill()?;
-    wipe(node)?;
+    wipe(&node.data_dir)?;
     let config = std::fs::read_to_string(node.config())?;
     let without: Vec<&str> = config.lines().filter(|line| !line.starts_with("seeds")).collect();
     let without = without.join("\n");

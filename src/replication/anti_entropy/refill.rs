@@ -8,6 +8,9 @@
 //! ```text
 //! unsound ──▶ page, page, … from owner 1 ──▶ … from owner k ──▶ leaves worked out anew ──▶ sound
 //! ```
+//! A slot that this node does not own holds nothing that counts; but its cut number must be known before a hint is taken,
+//! so that is asked for, and no page.
+//!
 //! With k = 0, or too few sound owners left, a slot stays unsound until they are back or an operator accepts the loss.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +29,22 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// An owner that gives no page for so long is asked again.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// What a node knows beside its unsound slots.
+#[expect(missing_debug_implementations, reason = "two of its fields are questions")]
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// The node.
+    pub me: NodeId,
+    /// Who owns what.
+    pub preferences: &'a Preferences,
+    /// Whether another member is up and connected.
+    pub reachable: &'a dyn Fn(NodeId) -> bool,
+    /// Whether the cut numbers of a partition are known.
+    pub is_numbered: &'a dyn Fn(Partition) -> bool,
+    /// Most bytes to be fetched a second.
+    pub rate: u64,
+}
 
 /// The unsound slots of a node.
 #[derive(Debug, Default)]
@@ -63,7 +82,8 @@ pub enum Event {
 /// What shall happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Ask this owner for a page, and merge it.
+    /// Ask this owner for its cut numbers where they are not known yet, then for a page where this node is an owner too,
+    /// and merge that.
     Fetch {
         /// Whom.
         source: NodeId,
@@ -149,19 +169,17 @@ impl Refill {
         }
     }
 
-    /// Folds one event in; what must happen next is appended to `effects`. At most `rate` bytes a second are fetched.
+    /// Folds one event in; what must happen next is appended to `effects`.
     pub fn handle(
         &mut self,
         now: Time,
         event: Event,
-        preferences: &Preferences,
-        reachable: &impl Fn(NodeId) -> bool,
-        rate: u64,
+        known: &Known<'_>,
         effects: &mut Vec<Effect>,
     ) {
         match event {
             Event::Merged { partition, source, next, bytes } => {
-                let cost = Duration::from_micros(bytes * 1_000_000 / rate.max(1));
+                let cost = Duration::from_micros(bytes * 1_000_000 / known.rate.max(1));
                 self.paid_at = Some(self.paid_at.map_or(now, |at| at.max(now)).after(cost));
                 let Some(unsound) = self.fetching_from(partition, source) else { return };
                 unsound.pause = PAUSE;
@@ -180,7 +198,7 @@ impl Refill {
             }
             Event::Tick => {}
         }
-        self.advance(now, preferences, reachable, effects);
+        self.advance(now, known, effects);
     }
 
     /// When [`Event::Tick`] is wanted.
@@ -201,14 +219,8 @@ impl Refill {
         unsound.fetching.as_ref().is_some_and(is_from).then_some(unsound)
     }
 
-    fn advance(
-        &mut self,
-        now: Time,
-        preferences: &Preferences,
-        reachable: &impl Fn(NodeId) -> bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let needed = sources_needed(preferences.ring());
+    fn advance(&mut self, now: Time, known: &Known<'_>, effects: &mut Vec<Effect>) {
+        let needed = sources_needed(known.preferences.ring());
         for unsound in self.partitions.values_mut() {
             if unsound.fetching.as_ref().is_some_and(|at| SILENCE_MAX <= now.since(at.since)) {
                 unsound.fail(now);
@@ -220,7 +232,13 @@ impl Refill {
             if unsound.is_refilled || unsound.fetching.is_some() || now < unsound.again_at {
                 continue;
             }
-            if needed > 0 && needed <= unsound.merged.len() {
+            let is_owner = known.preferences.of_partition(*partition).owns(known.me);
+            let is_complete = if is_owner {
+                needed > 0 && needed <= unsound.merged.len()
+            } else {
+                (known.is_numbered)(*partition)
+            };
+            if is_complete {
                 unsound.is_refilled = true;
                 effects.push(Effect::Refilled(unsound.slots.iter().copied().map(Slot).collect()));
                 continue;
@@ -228,8 +246,9 @@ impl Refill {
             if PARTITIONS_IN_FLIGHT <= in_flight || self.paid_at.is_some_and(|at| now < at) {
                 continue;
             }
-            let mut owners = preferences.of_partition(*partition).owners();
-            let source = owners.find(|owner| !unsound.merged.contains(owner) && reachable(*owner));
+            let mut owners = known.preferences.of_partition(*partition).owners();
+            let source =
+                owners.find(|owner| !unsound.merged.contains(owner) && (known.reachable)(*owner));
             if let Some(source) = source {
                 unsound.fetching = Some(Fetching { source, since: now });
                 in_flight += 1;
@@ -304,7 +323,9 @@ mod tests {
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
         let reachable = |node| node != ME && !down.contains(&node);
-        refill.handle(now, event, preferences, &reachable, RATE, &mut effects);
+        let (reachable, is_numbered) = (&reachable, &|_| now.monotonic > at(20).monotonic);
+        let known = Known { me: ME, preferences, reachable, is_numbered, rate: RATE };
+        refill.handle(now, event, &known, &mut effects);
         effects
     }
 
@@ -363,6 +384,21 @@ mod tests {
         let failed = Event::Failed { partition: Partition(0), source: C };
         assert_eq!(handle(&mut refill, at(9), failed, &preferences, &[]), []);
         assert!(matches!(handle(&mut refill, at(10), Event::Tick, &preferences, &[])[..], [_]));
+    }
+
+    #[test]
+    fn of_a_slot_that_is_anothers_only_the_cut_number_is_asked_for() {
+        let preferences = preferences(&[ME, B, C], 1, 1, 1);
+        let own = |partition: &Partition| preferences.of_partition(*partition).owners().next();
+        let other = (0..Q).map(Partition).find(|partition| own(partition) == Some(B)).unwrap();
+        let mut refill = Refill::default();
+        let slot = Slot((other.0 * (65_536 / Q)).try_into().unwrap());
+        refill.begin(Q, [slot]);
+        let asked = handle(&mut refill, at(1), Event::Tick, &preferences, &[]);
+        assert!(matches!(asked[..], [Effect::Fetch { source: B, after: None, .. }]), "{asked:?}");
+        let numbered = Event::Merged { partition: other, source: B, next: None, bytes: 0 };
+        let asked = handle(&mut refill, at(21), numbered, &preferences, &[]);
+        assert_eq!(asked, [Effect::Refilled(vec![slot])]);
     }
 
     #[test]

@@ -115,8 +115,9 @@ impl Pair {
                             self.b.set(slot.0, merged);
                         }
                         if self.third_settles {
-                            let leaves = self.a.leaves.clone();
-                            leaves.into_iter().for_each(|(slot, bits)| self.b.set(slot, bits));
+                            for (slot, bits) in self.a.leaves.clone() {
+                                self.b.set(slot, bits);
+                            }
                         }
                         self.repaired.insert(slot.0);
                         events.push(Event::Repaired(node, slot, self.outcome));
