@@ -37,6 +37,8 @@ use super::key_work::{Asker, KeyWork, leaf_bits};
 use super::recount::Recount;
 use super::slot_walk::{SlotWalk, SlotWalks, Stretch};
 
+/// The operation of an answer to what nobody asked; no coordinator's has this number.
+const UNASKED: OpId = OpId(0);
 /// Marks a repair's operation.
 const REPAIR_BIT: u64 = 1 << 62;
 /// How long a peer, or the own store, has for one step.
@@ -121,8 +123,8 @@ pub(super) enum Asked {
     Read(NodeId, Slot, Bytes, Option<Digest>),
     /// A page of a partition that is refilled.
     Page(Partition),
-    /// A state of such a page, which the own side merges.
-    PageMerge(Partition, OpId),
+    /// A state of such a page, which the own side merges; who gave it.
+    PageMerge(Partition, OpId, NodeId),
     /// The cut numbers of a partition that is to be refilled.
     Numbers(Partition),
     /// A step of a cut, of this member.
@@ -558,7 +560,11 @@ impl Core {
         cut: u64,
         effects: &mut Vec<Effect>,
     ) {
-        match (self.anti_entropy.asked.remove(&op).map(|(asked, _)| asked), answer) {
+        let asked = self.anti_entropy.asked.remove(&op).map(|(asked, _)| asked);
+        if let (Some(asked), Answer::Refused(Refusal::Cut { slot, number })) = (&asked, &answer) {
+            self.tell_giver(asked, *slot, *number, effects);
+        }
+        match (asked, answer) {
             (None, _) => {}
             (Some(Asked::Numbers(partition)), answer) => {
                 self.numbers_answered(partition, op, answer, effects);
@@ -574,7 +580,7 @@ impl Core {
             (Some(Asked::Page(partition)), answer) => {
                 self.page_answered(partition, op, answer, effects);
             }
-            (Some(Asked::PageMerge(partition, page)), answer) => {
+            (Some(Asked::PageMerge(partition, page, _)), answer) => {
                 self.page_merged(partition, page, &answer, effects);
             }
             (Some(Asked::Exchange(id, _)), Answer::Compared(compared)) => {
@@ -630,6 +636,21 @@ impl Core {
                 };
                 self.end_repair(peer, slot, outcome, effects);
             }
+        }
+    }
+
+    /// A state that a peer gave came under a lower number than this node's. The peer must hear so, as it does where it
+    /// sends states by itself: else it would give under that number for ever.
+    fn tell_giver(&mut self, asked: &Asked, slot: Slot, number: u64, effects: &mut Vec<Effect>) {
+        let giver = match asked {
+            Asked::Take(peer, ..) | Asked::PageMerge(_, _, peer) => Some(*peer),
+            _ => None,
+        };
+        if let Some(giver) = giver {
+            let (layout, body) =
+                (self.layout.version, Answer::Refused(Refusal::Cut { slot, number }));
+            let envelope = Envelope { layout, op: UNASKED, cut: None, body };
+            self.send(giver, PeerMessage::Answer(envelope), effects);
         }
     }
 

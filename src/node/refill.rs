@@ -162,9 +162,13 @@ impl Core {
         self.mend(&unreadable, effects);
     }
 
-    /// Damage that is a hole of a table by now, and whose slots are marked durably, can be mended.
+    /// Damage that is a hole of a table by now, and whose slots are marked durably, can be mended. Not where it took what
+    /// the node knows of itself: that is in no other replica, and the next start must find it gone.
     fn mend(&mut self, unreadable: &[UnreadableKeys], effects: &mut Vec<Effect>) {
-        for damage in unreadable.iter().filter(|damage| damage.is_lost) {
+        let (first_meta, end) = keys::meta_range();
+        let is_of_meta = |damage: &&UnreadableKeys| first_meta <= damage.last && damage.first < end;
+        let lost = unreadable.iter().filter(|damage| damage.is_lost);
+        for damage in lost.filter(|damage| !is_of_meta(damage)) {
             let keys = KeyRange { first: damage.first.clone(), last: damage.last.clone() };
             if self.store.synced() < self.refilling.marked_at
                 || self.refilling.mending.contains(&keys)
@@ -320,6 +324,7 @@ impl Core {
             return self.page_failed(partition, effects);
         };
         let Some(page) = self.refilling.pages.get_mut(&partition) else { return };
+        let source = page.source;
         page.waiting = entries.len();
         page.next = match entries.last() {
             Some(last) if !complete => Some((last.slot, last.key.clone())),
@@ -337,7 +342,7 @@ impl Core {
             }
             self.figures.counters.repair_bytes += bytes;
             let cut = cuts.get(&slot).copied().unwrap_or(0);
-            let op = self.anti_entropy.op(Asked::PageMerge(partition, op));
+            let op = self.anti_entropy.op(Asked::PageMerge(partition, op, source));
             let asker = Asker::Repair { op, cut };
             let request = Request::Merge { key: key.clone(), state, put: None };
             self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);

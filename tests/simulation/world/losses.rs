@@ -127,6 +127,8 @@ impl World {
             match effect {
                 Effect::Reply { caller: ASKER, reply } => match reply.body {
                     ReplyBody::View(told) => view = Some(told),
+                    // It is stopping.
+                    ReplyBody::Error(_) => {}
                     other => panic!("a view was asked for: {other:?}"),
                 },
                 other => self.carry_out(node, other),
