@@ -135,7 +135,7 @@ pub(super) enum Parked {
     /// This replica's answer to the own anti-entropy.
     Repair { op: OpId, answer: Answer, cut: u64 },
     /// The coordinator's own write.
-    MintDurable { op: OpId },
+    MintDurable { op: OpId, is_sound: bool },
     /// A reply to a client.
     Reply { origin: Origin, body: ReplyBody },
     /// What the register wants done after a state is durable.
@@ -310,7 +310,9 @@ impl Core {
             Parked::Repair { op, answer, cut } => {
                 self.anti_entropy.answered.push_back((op, answer, cut));
             }
-            Parked::MintDurable { op } => self.coordinate(Input::MintDurable { op }),
+            Parked::MintDurable { op, is_sound } => {
+                self.coordinate(Input::MintDurable { op, is_sound });
+            }
             Parked::Reply { origin, body } => self.reply(origin, body, effects),
             Parked::Register(effect) => self.register_effect(effect, effects),
             Parked::Compared => self.comparison_recorded(),

@@ -487,7 +487,7 @@ impl Core {
             }
         }
         let position = position.max(standing.position);
-        self.mint_answered(op, step.answer, position, effects);
+        self.mint_answered(op, &mint.key, step.answer, position, effects);
     }
 
     /// Stores a hint where it is another one than the one that stands.

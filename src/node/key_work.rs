@@ -375,7 +375,9 @@ impl Core {
         let step = replica::mint(&standing.state, mint, local);
         let (answer, appended) = self.append(stored, &mint.key, step, standing, effects);
         match appended {
-            Appended::At(position) => self.mint_answered(op, answer, position, effects),
+            Appended::At(position) => {
+                self.mint_answered(op, &mint.key, answer, position, effects);
+            }
             Appended::Refused(refusal) => self.mint_refused(op, &refusal),
         }
     }
@@ -499,10 +501,11 @@ impl Core {
         self.coordinate(Input::Failed { from: self.me, op, why });
     }
 
-    /// Tells the coordinator what became of a mint, and in time that it is durable.
+    /// Tells the coordinator what became of a mint of `key`, and in time that it is durable.
     pub(super) fn mint_answered(
         &mut self,
         op: OpId,
+        key: &[u8],
         answer: MintAnswer,
         position: LogPosition,
         effects: &mut Vec<Effect>,
@@ -511,7 +514,8 @@ impl Core {
             matches!(answer, MintAnswer::Minted { .. } | MintAnswer::Known { .. });
         self.coordinate(Input::Minted { op, answer });
         if speaks_of_state {
-            self.once_durable(position, Parked::MintDurable { op }, effects);
+            let is_sound = !self.is_unsound(Token::of(key).slot());
+            self.once_durable(position, Parked::MintDurable { op, is_sound }, effects);
         }
     }
 }

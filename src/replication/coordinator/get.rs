@@ -168,7 +168,7 @@ impl Machine for Get {
                 }
             }
             Happening::Timer => reading.hedge(key, scene),
-            Happening::Minted(_) | Happening::MintDurable => Progress::Waiting,
+            Happening::Minted(_) | Happening::MintDurable { .. } => Progress::Waiting,
         }
     }
 

@@ -86,7 +86,7 @@ impl Machine for Inspect {
             Happening::Unreachable(node) => self.hear(node, Err(FailedWhy::Unreachable)),
             Happening::Answered { .. }
             | Happening::Minted(_)
-            | Happening::MintDurable
+            | Happening::MintDurable { .. }
             | Happening::Timer => Progress::Waiting,
         }
     }

@@ -166,6 +166,8 @@ pub enum Input {
     MintDurable {
         /// As given with the mint.
         op: OpId,
+        /// Whether this node held all that it should of the slot: else its word that nothing else stands is none.
+        is_sound: bool,
     },
     /// A question or a mint came to nothing: it could not be sent, the disk failed, the range is corrupt.
     Failed {
@@ -250,7 +252,9 @@ impl Coordinator {
             Input::Minted { op, answer } => {
                 self.drive(view, op, Happening::Minted(answer), effects);
             }
-            Input::MintDurable { op } => self.drive(view, op, Happening::MintDurable, effects),
+            Input::MintDurable { op, is_sound } => {
+                self.drive(view, op, Happening::MintDurable { is_sound }, effects);
+            }
             Input::Failed { from, op, why } => {
                 self.drive(view, op, Happening::Failed { from, why }, effects);
             }

@@ -209,10 +209,10 @@ impl Machine for Put {
             Happening::Begun => self.begin(scene),
             Happening::LayoutChanged => self.start_over(scene),
             Happening::Minted(answer) => writing.minted(wanted, scene, answer),
-            Happening::MintDurable if writing.finished => {
+            Happening::MintDurable { .. } if writing.finished => {
                 writing.linger(wanted, scene, scene.view().me, Standing::Answered)
             }
-            Happening::MintDurable => writing.mint_durable(wanted, scene),
+            Happening::MintDurable { is_sound } => writing.mint_durable(wanted, scene, is_sound),
             Happening::Failed { why, .. } if writing.is_minting_under(scene.came_under()) => {
                 writing.mint_failed(wanted, scene, why)
             }
@@ -536,7 +536,7 @@ impl Writing {
         }
     }
 
-    fn mint_durable(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
+    fn mint_durable(&mut self, wanted: &Wanted, scene: &mut Scene<'_>, is_sound: bool) -> Progress {
         let me = scene.view().me;
         let Phase::Spreading(Spread { minted: Some(version), .. }) = &mut self.phase else {
             return Progress::Waiting;
@@ -546,7 +546,12 @@ impl Writing {
         }
         version.durable = true;
         if version.held_for == self.stands_in_for {
-            self.panel.set(me, Standing::Answered);
+            // It is held; but what may be folded needs the word of owners that know all that stands.
+            let standing = match version.kind {
+                Minting::Foldable if !is_sound => Standing::Failed(FailedWhy::Refilling),
+                Minting::Foldable | Minting::Final => Standing::Answered,
+            };
+            self.panel.set(me, standing);
         }
         self.advance(wanted, scene)
     }

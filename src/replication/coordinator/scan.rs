@@ -119,7 +119,7 @@ impl Machine for Scan {
             Happening::Answered { .. }
             | Happening::Unreachable(_)
             | Happening::Minted(_)
-            | Happening::MintDurable => Progress::Waiting,
+            | Happening::MintDurable { .. } => Progress::Waiting,
         }
     }
 

@@ -46,7 +46,10 @@ pub(super) enum Happening {
     /// Its mint was done, or not.
     Minted(MintAnswer),
     /// Its mint is durable.
-    MintDurable,
+    MintDurable {
+        /// Whether this node held all that it should of the slot.
+        is_sound: bool,
+    },
     /// A question or a mint came to nothing.
     Failed {
         /// At whom.

@@ -64,10 +64,10 @@ impl World {
         self.rolled_back.insert(node);
     }
 
-    /// A node found its disk rolled back: what the runtime does then.
+    /// A node gives its disk up, rolled back or with its own records damaged: what the runtime does then.
     pub(super) fn noticed_rollback(&mut self, node: Node, text: &str) {
-        self.note(&format!("n{} was rolled back: {text}", node + 1));
-        if !self.rolled_back.remove(&node) {
+        self.note(&format!("n{} gives its disk up: {text}", node + 1));
+        if !self.rolled_back.remove(&node) && !self.ailing.contains(&node) {
             self.witness.alarm(format!("n{}, whose disk is as it was: {text}", node + 1));
         }
         self.wipe(node);

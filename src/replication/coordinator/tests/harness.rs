@@ -28,6 +28,8 @@ pub(super) struct Cluster {
     down: BTreeSet<NodeId>,
     /// Who hangs, as all others see it.
     pub(super) silent: BTreeSet<NodeId>,
+    /// Whose slots may hold less than they should.
+    pub(super) unsound: BTreeSet<NodeId>,
     results: BTreeMap<OpId, Result<Outcome, Failure>>,
     operations: u64,
 }
@@ -137,6 +139,7 @@ impl Cluster {
             held: BTreeSet::new(),
             down: BTreeSet::new(),
             silent: BTreeSet::new(),
+            unsound: BTreeSet::new(),
             results: BTreeMap::new(),
             operations: 0,
         }
@@ -290,7 +293,8 @@ impl Cluster {
                 let minted = matches!(answer, MintAnswer::Minted { .. });
                 self.handle(to, Input::Minted { op, answer });
                 if minted {
-                    self.send(to, to, Body::Reply(Input::MintDurable { op }));
+                    let is_sound = !self.unsound.contains(&to);
+                    self.send(to, to, Body::Reply(Input::MintDurable { op, is_sound }));
                 }
             }
         }

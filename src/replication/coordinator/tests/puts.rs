@@ -192,6 +192,20 @@ fn a_fold_is_merged_by_those_who_know_its_first_version() {
     assert_eq!(values(&cluster.converged(&key)), "3");
 }
 
+/// Found by the simulator (seed 983): an owner that refills took its own empty state for one of the max(r, w) answers
+/// that must say what stands.
+#[test]
+fn a_refilling_coordinator_does_not_vouch_for_what_stands() {
+    for holder in ["b", "c"] {
+        let (mut cluster, key) = cluster(1, 2);
+        cluster.node(holder).states.insert(key.clone(), state("d1:1"));
+        cluster.unsound.insert(node("a"));
+        let done = settle(&mut cluster, "a", put(&key, "2", 30));
+        assert_eq!(done.dot, Some(dot("a2")), "with {holder}: it was folded");
+        assert_eq!(values(&cluster.converged(&key)), "2", "with {holder}");
+    }
+}
+
 /// V10: put2's first try hangs on its way to B; put2 and put3 are acknowledged elsewhere and put3 merged at B.
 #[test]
 fn a_put_whose_session_went_on_mints_nothing() {
