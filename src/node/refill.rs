@@ -141,6 +141,11 @@ impl Core {
     /// Looks whether the store found damage since the last time, and whether some can be mended.
     pub(super) fn look_for_damage(&mut self, effects: &mut Vec<Effect>) {
         let unreadable = self.store.unreadable();
+        let (first, end) = keys::meta_range();
+        if unreadable.iter().any(|damage| first <= damage.last && damage.first < end) {
+            // No other replica holds that. The next start finds it gone, and the node begins again.
+            return self.end("the node's own records are damaged".to_owned(), effects);
+        }
         let damaged: BTreeSet<u16> = unreadable
             .iter()
             .filter_map(|damage| keys::slots_between(&damage.first, &damage.last))
@@ -162,13 +167,9 @@ impl Core {
         self.mend(&unreadable, effects);
     }
 
-    /// Damage that is a hole of a table by now, and whose slots are marked durably, can be mended. Not where it took what
-    /// the node knows of itself: that is in no other replica, and the next start must find it gone.
+    /// Damage that is a hole of a table by now, and whose slots are marked durably, can be mended.
     fn mend(&mut self, unreadable: &[UnreadableKeys], effects: &mut Vec<Effect>) {
-        let (first_meta, end) = keys::meta_range();
-        let is_of_meta = |damage: &&UnreadableKeys| first_meta <= damage.last && damage.first < end;
-        let lost = unreadable.iter().filter(|damage| damage.is_lost);
-        for damage in lost.filter(|damage| !is_of_meta(damage)) {
+        for damage in unreadable.iter().filter(|damage| damage.is_lost) {
             let keys = KeyRange { first: damage.first.clone(), last: damage.last.clone() };
             if self.store.synced() < self.refilling.marked_at
                 || self.refilling.mending.contains(&keys)
