@@ -116,7 +116,9 @@ impl Pair {
                         }
                         if self.third_settles {
                             let leaves = self.a.leaves.clone();
-                            leaves.into_iter().for_each(|(slot, bits)| self.b.set(slot, bits));
+                            for (slot, bits) in leaves {
+                                self.b.set(slot, bits);
+                            }
                         }
                         self.repaired.insert(slot.0);
                         events.push(Event::Repaired(node, slot, self.outcome));
