@@ -220,7 +220,21 @@ impl Core {
     /// Wakes the machine where it asked for it.
     pub(super) fn refill_timer(&mut self, effects: &mut Vec<Effect>) {
         if self.refilling.look_at.is_some_and(|at| at <= self.now.monotonic) {
+            self.end_unowned(effects);
             self.refill(refill::Event::Tick, effects);
+        }
+    }
+
+    /// What this node does not own it need not have: nobody asks for it here, and what is given of it is refused.
+    fn end_unowned(&mut self, effects: &mut Vec<Effect>) {
+        if self.refilling.look_at != Some(0) {
+            return;
+        }
+        let is_owned = |slot: &Slot| self.preferences.of_slot(*slot).owns(self.me);
+        let slots = self.refilling.machine.slots();
+        let unowned: Vec<Slot> = slots.filter(|slot| !is_owned(slot)).collect();
+        if !unowned.is_empty() {
+            self.end_refill(&unowned, effects);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Anti-entropy and refilling: what owners have lost, or hold differently.
 
-use kvkit::wire::client::PutBasis;
+use kvkit::wire::client::{PutBasis, ReplyBody, RequestBody};
 
 use super::{COMPARED, KEY, SETTLED, Script, Setup, check_quorum_unmet, keep_states};
 
@@ -83,5 +83,23 @@ fn a_wiped_owner_answers_no_strict_get_before_it_is_refilled() {
     }
     let later = script.put(a, "later", PutBasis::Present);
     assert_ne!(kept.actor, later.actor, "what was minted before the loss is not known any more");
+    script.sound();
+}
+
+/// An owner of some of the ring lost its disk: it refills what it owns, and is done. (It wanted the rest too, which the
+/// others gave and it refused, for ever; until then it compared with nobody.)
+#[test]
+fn an_owner_that_lost_its_disk_refills_what_it_owns_and_is_done() {
+    let mut script = Script::with(Setup { nodes: 5, ..Setup::new(2, 2).without_hints() });
+    let owners = script.owners();
+    script.put(owners[0], "kept", PutBasis::Present);
+    let stranger = (0..5).find(|node| !owners.contains(node)).unwrap();
+    script.world.wipe(stranger);
+    script.world.start(stranger);
+    script.world.pass(COMPARED);
+    match script.call(stranger, RequestBody::RepairStatus) {
+        ReplyBody::Repair(repair) => assert_eq!(repair.unsound, 0, "{repair:?}"),
+        other => panic!("{other:?}"),
+    }
     script.sound();
 }
