@@ -42,7 +42,7 @@ impl Core {
         let origin = Origin::Client { caller, id: request.id };
         let Some(deadline) = self.deadline_of(&request) else {
             self.figures.counters.expired += 1;
-            return;
+            return effects.push(Effect::Dropped { caller });
         };
         if self.phase != Phase::Running {
             return self.reply(origin, not_ready(), effects);

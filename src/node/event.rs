@@ -90,6 +90,11 @@ pub enum Effect {
         /// What.
         reply: client::Reply,
     },
+    /// A request of this caller is dropped unread, past its deadline: no reply will come.
+    Dropped {
+        /// Whose.
+        caller: Caller,
+    },
     /// Send to a peer; where that cannot be, [`Event::PeerUnreachable`] follows.
     Send {
         /// Whom.

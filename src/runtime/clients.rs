@@ -31,8 +31,10 @@ pub(super) struct Replies {
     is_closed: Cell<bool>,
     /// For the writer: replies wait, or the end.
     news: Notify,
-    /// For the reader: there is room again, or the end.
+    /// For the reader: there is room again.
     room: Notify,
+    /// The end.
+    ended: Notify,
 }
 
 impl Replies {
@@ -44,10 +46,11 @@ impl Replies {
     pub(super) fn close(&self) {
         self.is_closed.set(true);
         self.news.notify_one();
-        self.room.notify_one();
+        self.ended.notify_one();
     }
 
-    fn left(&self, replies: usize) {
+    /// So many requests are done with.
+    pub(super) fn left(&self, replies: usize) {
         self.in_flight.set(self.in_flight.get().saturating_sub(replies));
         self.room.notify_one();
     }
@@ -98,7 +101,7 @@ fn refusal(error: &io::Error) -> Reply {
 
 async fn closed(replies: &Replies) {
     while !replies.is_closed.get() {
-        replies.room.notified().await;
+        replies.ended.notified().await;
     }
 }
 
@@ -125,7 +128,7 @@ async fn read_requests<R: AsyncRead + Unpin>(
             }
         }
         replies.in_flight.set(replies.in_flight.get() + arrived);
-        while replies.in_flight.get() >= IN_FLIGHT_MAX && !replies.is_closed.get() {
+        while replies.in_flight.get() >= IN_FLIGHT_MAX {
             replies.room.notified().await;
         }
     }

@@ -356,6 +356,7 @@ impl Drive {
     fn carry_out(&mut self, effect: Effect) -> Result<(), RunError> {
         match effect {
             Effect::Reply { caller, reply } => self.hub.reply(caller, reply),
+            Effect::Dropped { caller } => self.hub.dropped(caller),
             Effect::Send { to, message } => {
                 let link = self.hub.links.borrow().get(&to).cloned();
                 if !link.is_some_and(|link| link.push(message)) {

@@ -143,6 +143,13 @@ impl Hub {
         }
     }
 
+    /// No reply will come to one request of a caller: its place among those in flight is free.
+    pub(super) fn dropped(&self, caller: Caller) {
+        if let Some(Waiter::Connection(replies)) = self.callers.borrow().get(&caller) {
+            replies.left(1);
+        }
+    }
+
     /// Closes every client connection.
     pub(super) fn close_clients(&self) {
         for waiter in self.callers.borrow().values() {

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvkit::wire::client::{Get, Request, RequestBody};
+use kvkit::wire::client::{Get, Reply, Request, RequestBody};
 use kvkit::wire::frame::{self, PREAMBLE};
 use kvkit::wire::handshake::{Hello, PROTOCOL, Role};
 use predicates::prelude::*;
@@ -152,4 +152,35 @@ fn clients_past_the_limit_are_told_to_try_again() -> Result<()> {
         node.kvctl(&["put", "k", "v"]).ok()?.output().ok()?.status.success().then_some(())
     });
     check_served(&node)
+}
+
+/// A reply of the connection, as text: its number is all that matters.
+fn next_reply(stream: &mut TcpStream) -> Result<Reply> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let mut payload = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut payload)?;
+    Ok(kvkit::wire::codec::decode(&payload)?)
+}
+
+/// What is dropped unread has no reply, and must not hold a place among the requests in flight for ever.
+#[test]
+fn a_connection_whose_requests_came_too_late_is_served_afterwards() -> Result<()> {
+    const LATE: u64 = 5_000;
+    let mut node = Alone::founded()?;
+    node.start(&[])?;
+    let mut stream = connected(&node)?;
+    let get = |id, deadline| {
+        let get = Get { key: Bytes::from_static(b"k"), r: None, consistency: None };
+        Request { id, deadline, body: RequestBody::Get(get) }
+    };
+    let mut bytes = Vec::new();
+    for id in 1..=LATE {
+        // The first nanosecond since the machine started.
+        frame::append(&mut bytes, &get(id, 1))?;
+    }
+    frame::append(&mut bytes, &get(LATE + 1, 0))?;
+    stream.write_all(&bytes)?;
+    assert_eq!(next_reply(&mut stream)?.id, LATE + 1);
+    Ok(())
 }

@@ -293,6 +293,7 @@ impl Cluster {
             }
             Effect::Fatal(why) | Effect::RolledBack(why) => panic!("node {node}: {why}"),
             Effect::Peers(_)
+            | Effect::Dropped { .. }
             | Effect::Introduce { .. }
             | Effect::CloseClients
             | Effect::Log(..)

@@ -45,7 +45,7 @@ pub enum Compare {
 pub enum Compared {
     /// The own root.
     Root(TreeHash),
-    /// Hashes or leaves, of each the first [`SHORT_BYTES`], in the order asked for.
+    /// Hashes or leaves, of each the first 8 bytes, in the order asked for.
     Hashes(Bytes),
     /// What differs in a slot.
     Rows {

@@ -577,7 +577,7 @@ impl World {
                     life.peers = peers.into_iter().map(|(id, _)| id).collect();
                 }
             }
-            Effect::Introduce { .. } => {}
+            Effect::Dropped { .. } | Effect::Introduce { .. } => {}
             Effect::CloseClients => {
                 self.note(&format!("n{} closes its clients' connections", node + 1));
                 self.open_calls.retain(|(at, _, _)| *at != node);
