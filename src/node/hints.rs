@@ -73,10 +73,15 @@ impl Hints {
         let (start, end) = keys::hints();
         for entry in store.scan(&start, Some(&end)) {
             let malformed = |source| StartError::Malformed { record: "hint".to_owned(), source };
-            let (key, value) = entry.map_err(|source| StartError::Read {
-                record: "hints".to_owned(),
-                source: source.into(),
-            })?;
+            let (key, value) = match entry {
+                Ok(hint) => hint,
+                // What is lost is lost: mending forgets it, and the owners settle what it was with each other.
+                Err(ReadError::Corrupt { .. }) => continue,
+                Err(source) => {
+                    let record = "hints".to_owned();
+                    return Err(StartError::Read { record, source: source.into() });
+                }
+            };
             let (target, _) = keys::parse_hint(&key).map_err(malformed)?;
             let since = Hint::since_of(&value).map_err(malformed)?;
             hints.bytes += value.len() as u64;

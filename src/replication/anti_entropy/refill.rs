@@ -102,6 +102,8 @@ struct Unsound {
     /// Owners from whom all was merged.
     merged: BTreeSet<NodeId>,
     fetching: Option<Fetching>,
+    /// Owners that gave nothing when they were asked; the others come before them.
+    refused: BTreeSet<NodeId>,
     again_at: Time,
     pause: Duration,
     /// Done; its leaves are being worked out.
@@ -183,6 +185,7 @@ impl Refill {
                 self.paid_at = Some(self.paid_at.map_or(now, |at| at.max(now)).after(cost));
                 let Some(unsound) = self.fetching_from(partition, source) else { return };
                 unsound.pause = PAUSE;
+                unsound.refused.clear();
                 if next.is_some() {
                     unsound.fetching = Some(Fetching { source, since: now });
                     effects.push(Effect::Fetch { source, slots: unsound.range(), after: next });
@@ -246,10 +249,15 @@ impl Refill {
             if PARTITIONS_IN_FLIGHT <= in_flight || self.paid_at.is_some_and(|at| now < at) {
                 continue;
             }
-            let mut owners = known.preferences.of_partition(*partition).owners();
-            let source =
-                owners.find(|owner| !unsound.merged.contains(owner) && (known.reachable)(*owner));
+            let owners = known.preferences.of_partition(*partition).owners();
+            let source = owners
+                .filter(|owner| !unsound.merged.contains(owner) && (known.reachable)(*owner))
+                .min_by_key(|owner| unsound.refused.contains(owner));
             if let Some(source) = source {
+                if unsound.refused.contains(&source) {
+                    // All of them gave nothing: their next round.
+                    unsound.refused.clear();
+                }
                 unsound.fetching = Some(Fetching { source, since: now });
                 in_flight += 1;
                 effects.push(Effect::Fetch { source, slots: unsound.range(), after: None });
@@ -266,6 +274,7 @@ impl Unsound {
             slots: BTreeSet::new(),
             merged: BTreeSet::new(),
             fetching: None,
+            refused: BTreeSet::new(),
             again_at: Time { monotonic: 0, wall: 0 },
             pause: PAUSE,
             is_refilled: false,
@@ -279,7 +288,7 @@ impl Unsound {
     }
 
     fn fail(&mut self, now: Time) {
-        self.fetching = None;
+        self.refused.extend(self.fetching.take().map(|fetching| fetching.source));
         self.again_at = now.after(self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
@@ -399,6 +408,23 @@ mod tests {
         let numbered = Event::Merged { partition: other, source: B, next: None, bytes: 0 };
         let asked = handle(&mut refill, at(21), numbered, &preferences, &[]);
         assert_eq!(asked, [Effect::Refilled(vec![slot])]);
+    }
+
+    /// Found by the simulator (seed 4850): two owners that refilled asked each other first, for ever.
+    #[test]
+    fn an_owner_that_gives_nothing_comes_behind_the_others() {
+        let preferences = preferences(&[ME, B, C], 3, 2, 2);
+        let mut refill = Refill::default();
+        refill.begin(Q, [Slot(0)]);
+        let mut asked = Vec::new();
+        for second in [1, 3, 6] {
+            let effects = handle(&mut refill, at(second), Event::Tick, &preferences, &[]);
+            let [Effect::Fetch { source, .. }] = effects[..] else { panic!("{effects:?}") };
+            asked.push(source);
+            let failed = Event::Failed { partition: Partition(0), source };
+            handle(&mut refill, at(second), failed, &preferences, &[]);
+        }
+        assert!(asked[0] != asked[1] && asked[0] == asked[2], "{asked:?}");
     }
 
     #[test]
