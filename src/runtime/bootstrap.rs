@@ -30,7 +30,7 @@ use crate::node::{self, StartError};
 use crate::node_id::{ClusterId, NodeId};
 use crate::ring::Layout;
 use crate::storage::offline::{DirectoryView, salvaged_segment};
-use crate::storage::vfs::Real;
+use crate::storage::vfs::{Real, Vfs as _};
 use crate::storage::{Identity, Store};
 use crate::wire::client::{Reply, ReplyBody, Request, RequestBody};
 use crate::wire::frame;
@@ -189,8 +189,8 @@ pub(super) fn set_aside(data_dir: &Path) -> Result<(), RunError> {
         .unwrap_or_else(|| damaged.join("lost"));
     let moving =
         damaged.join(format!("{}{MOVING}", place.file_name().unwrap_or_default().display()));
-    let begun = std::fs::create_dir_all(&moving).and_then(|()| sync_dir(&damaged));
-    begun.and_then(|()| sync_dir(data_dir)).map_err(not_set_aside)?;
+    let begun = std::fs::create_dir_all(&moving).and_then(|()| Real.sync_dir(&damaged));
+    begun.and_then(|()| Real.sync_dir(data_dir)).map_err(not_set_aside)?;
     move_parts(data_dir, &moving).map_err(not_set_aside)
 }
 
@@ -220,15 +220,11 @@ fn move_parts(data_dir: &Path, moving: &Path) -> io::Result<()> {
             Ok(()) | Err(_) => {}
         }
     }
-    sync_dir(moving)?;
-    sync_dir(data_dir)?;
+    Real.sync_dir(moving)?;
+    Real.sync_dir(data_dir)?;
     let name = moving.to_string_lossy().trim_end_matches(MOVING).to_owned();
     std::fs::rename(moving, name)?;
-    moving.parent().map_or(Ok(()), sync_dir)
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    std::fs::File::open(dir)?.sync_all()
+    moving.parent().map_or(Ok(()), |damaged| Real.sync_dir(damaged))
 }
 
 const fn not_set_aside(source: io::Error) -> RunError {

@@ -165,10 +165,7 @@ fn a_state_is_held_against_the_cut_as_it_is_appended() {
     let mut script = brisk(3);
     let [x, y, z] = script.owners();
     // The key was forgotten once before: once that is in a table, y must read to know that it holds nothing.
-    script.write(x, KEY, Some("old"), PutBasis::Blind);
-    let seen = script.held(x);
-    script.delete(x, KEY, &seen);
-    script.wait(CUT, "forgotten once", |script| (0..3).all(|node| script.held(node).is_empty()));
+    forget_once(&mut script, x, "old");
     let value = keep_states(&mut script, z, y, KEY);
     script.write(z, KEY, Some("v"), PutBasis::Blind);
     let seen = script.held(z);
@@ -192,6 +189,16 @@ fn a_state_is_held_against_the_cut_as_it_is_appended() {
     assert!(script.held(y).is_empty(), "the value came behind the number that y took");
     script.world.lose(delete);
     check_forgotten(&mut script);
+}
+
+/// Writes the key at `node`, deletes it, and waits until all three nodes have forgotten it; the state that was deleted.
+fn forget_once(script: &mut Script, node: Node, value: &'static str) -> Siblings {
+    script.write(node, KEY, Some(value), PutBasis::Blind);
+    let seen = script.held(node);
+    script.delete(node, KEY, &seen);
+    let is_gone = |script: &Script| (0..3).all(|node| script.held(node).is_empty());
+    script.wait(CUT, "the delete is forgotten", is_gone);
+    seen
 }
 
 /// Whether a node knows of the key without its disk.
@@ -220,11 +227,7 @@ const FILLER: &str = "a hundred bytes of no meaning, so that few of them fill a 
 fn a_refilling_owner_takes_no_state_before_it_has_the_numbers() {
     let mut script = brisk(3);
     let [x, y, z] = script.owners();
-    script.write(x, KEY, Some("v"), PutBasis::Blind);
-    let seen = script.held(x);
-    script.delete(x, KEY, &seen);
-    let is_gone = |script: &Script| [x, y, z].iter().all(|node| script.held(*node).is_empty());
-    script.wait(CUT, "the delete is forgotten", is_gone);
+    let seen = forget_once(&mut script, x, "v");
     script.world.wipe(y);
     let numbers = [x, z].map(|peer| {
         let asks = |question: &CutQuestion| matches!(question, CutQuestion::Numbers { .. });

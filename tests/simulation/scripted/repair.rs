@@ -1,8 +1,10 @@
 //! Anti-entropy and refilling: what owners have lost, or hold differently.
 
+use kvkit::version::Dot;
 use kvkit::wire::client::{PutBasis, ReplyBody, RequestBody};
 
 use super::{COMPARED, KEY, SETTLED, Script, Setup, check_quorum_unmet, keep_states};
+use crate::network::Node;
 
 /// What an owner gives of a key is a part of what the other one holds, and both know the same newest version: whoever
 /// compares, the other part must come across too.
@@ -58,6 +60,20 @@ fn an_owner_that_lost_a_half_written_version_refills_from_those_a_get_relied_on(
     script.sound();
 }
 
+/// These two, cut off from the owner that can give what one of them lost, answer no strict get; once healed, every owner
+/// holds the version that was kept.
+pub(super) fn check_refills(script: &mut Script, cut_off: [Node; 2], kept: &Dot) {
+    for node in cut_off {
+        let reply = script.get(node, None);
+        check_quorum_unmet(&reply);
+    }
+    script.heal();
+    script.world.pass(COMPARED);
+    for node in script.owners() {
+        assert!(script.held(node).versions().contains_key(kept), "n{}", node + 1);
+    }
+}
+
 /// R1, in part: an owner whose disk was wiped knows nothing and must not say so, until it has merged what a quorum may
 /// have relied on.
 #[test]
@@ -72,15 +88,7 @@ fn a_wiped_owner_answers_no_strict_get_before_it_is_refilled() {
     // Only c, which missed the put, is left to give a anything.
     script.isolate(b);
     script.world.pass(SETTLED);
-    for node in [a, c] {
-        let reply = script.get(node, None);
-        check_quorum_unmet(&reply);
-    }
-    script.heal();
-    script.world.pass(COMPARED);
-    for node in [a, b, c] {
-        assert!(script.held(node).versions().contains_key(&kept), "n{}", node + 1);
-    }
+    check_refills(&mut script, [a, c], &kept);
     let later = script.put(a, "later", PutBasis::Present);
     assert_ne!(kept.actor, later.actor, "what was minted before the loss is not known any more");
     script.sound();

@@ -188,14 +188,6 @@ fn a_salvaged_log_makes_a_node_that_lost_its_disk() {
     }
     script.isolate(b);
     script.world.pass(SETTLED);
-    for node in [a, c] {
-        let reply = script.get(node, None);
-        check_quorum_unmet(&reply);
-    }
-    script.heal();
-    script.world.pass(COMPARED);
-    for node in [a, b, c] {
-        assert!(script.held(node).versions().contains_key(&kept), "n{}", node + 1);
-    }
+    super::repair::check_refills(&mut script, [a, c], &kept);
     script.sound();
 }
