@@ -2,13 +2,14 @@
 //!
 //! A [`Client`] knows the layout, sends each request to an owner of its key over one connection a node, and turns to
 //! the next owner when that fails, a put under the same request id (DESIGN §4). `connection` drives one connection,
-//! `pool` keeps one for each node, `route` decides whom to try.
+//! `pool` keeps one for each node, `throttle` paces what a node with too much to do is sent, `route` decides whom to try.
 
 mod connection;
 mod pool;
 mod route;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -12,6 +12,7 @@ use crate::replication::Pace;
 use crate::wire::client::RequestBody;
 
 use super::connection::{Address, Connection, DialError, NoReply};
+use super::throttle::Throttle;
 
 /// How long an address that could not be reached is tried last.
 const SHUN: Duration = Duration::from_millis(500);
@@ -46,6 +47,7 @@ struct Health {
     asked: Option<Instant>,
     /// Whether it is being asked if it is back.
     is_probed: bool,
+    throttle: Throttle,
 }
 
 impl Default for Pool {
@@ -106,6 +108,21 @@ impl Pool {
     /// Notes that `address` said something, or that its connection is gone.
     pub(super) fn heard(&self, address: &Address) {
         self.line(address).health().asked = None;
+    }
+
+    /// Whether `address` is sent a request: one with too much to do is not sent all.
+    pub(super) fn lets_through(&self, address: &Address) -> bool {
+        self.line(address).health().throttle.lets_through(elapsed(self.origin))
+    }
+
+    /// Notes that `address` had too much to do for a request.
+    pub(super) fn refused(&self, address: &Address) {
+        self.line(address).health().throttle.refused(elapsed(self.origin));
+    }
+
+    /// Notes that `address` replied to a request that it took on.
+    pub(super) fn done(&self, address: &Address) {
+        self.line(address).health().throttle.done();
     }
 
     /// Notes how long `address` took for a get.

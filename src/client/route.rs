@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 
 use crate::node_id::NodeId;
 use crate::ring::Token;
-use crate::wire::client::{ErrorCode, Outcome, Reply, ReplyBody, RequestBody};
+use crate::wire::client::{ErrorCode, ErrorReply, Outcome, Reply, ReplyBody, RequestBody};
 
 use super::connection::{Address, NoReply};
 use super::{Client, ClientError, ClusterView, now};
@@ -63,6 +63,8 @@ enum Attempt {
     Replied(Box<Reply>),
     /// It did not leave.
     NotSent(String),
+    /// It did not leave: the node has too much to do.
+    Withheld,
     /// It may have arrived.
     Lost(String),
     /// No reply in time.
@@ -240,21 +242,14 @@ impl<'a> Journey<'a> {
                 self.client.shared.pool.shun(address);
                 return Try::Next(None);
             }
+            Attempt::Withheld => return self.overloaded(withheld(address, self.kind)),
         };
         self.client.note_layout(reply.layout);
         match &reply.body {
             ReplyBody::Error(error) => match error.code {
                 ErrorCode::WrongLayout if names_layout => Try::Replied(reply.body),
                 ErrorCode::WrongLayout => Try::Moved(reply.body),
-                // Where all have too much to do, asking them all makes it more.
-                ErrorCode::Overloaded => {
-                    self.overloads += 1;
-                    if self.overloads < OVERLOADS_MAX {
-                        Try::Next(Some(reply.body))
-                    } else {
-                        Try::Replied(reply.body)
-                    }
-                }
+                ErrorCode::Overloaded => self.overloaded(reply.body),
                 ErrorCode::NotReady | ErrorCode::Corrupt => Try::Next(Some(reply.body)),
                 // Another node may reach those that this one does not; a write that may be under way stays where it is.
                 ErrorCode::QuorumUnmet if error.outcome != Some(Outcome::Unknown) => {
@@ -271,6 +266,12 @@ impl<'a> Journey<'a> {
             },
             _ => Try::Replied(reply.body),
         }
+    }
+
+    /// Where all have too much to do, asking them all makes it more.
+    const fn overloaded(&mut self, reply: ReplyBody) -> Try {
+        self.overloads += 1;
+        if self.overloads < OVERLOADS_MAX { Try::Next(Some(reply)) } else { Try::Replied(reply) }
     }
 
     /// What one node did not apply, an earlier try at another one may have.
@@ -314,10 +315,19 @@ async fn attempt(
         Ok(connection) => connection,
         Err(error) => return Attempt::NotSent(error.to_string()),
     };
+    if !shared.pool.lets_through(address) {
+        return Attempt::Withheld;
+    }
     shared.pool.asked(address);
     match connection.request(body, deadline).await {
         Ok(reply) => {
             shared.pool.heard(address);
+            match &reply.body {
+                ReplyBody::Error(ErrorReply { code: ErrorCode::Overloaded, .. }) => {
+                    shared.pool.refused(address);
+                }
+                _ => shared.pool.done(address),
+            }
             Attempt::Replied(Box::new(reply))
         }
         Err(NoReply::NotSent) => {
@@ -331,6 +341,19 @@ async fn attempt(
         }
         Err(NoReply::Timeout) => Attempt::Late,
     }
+}
+
+/// What a node with too much to do would have replied.
+fn withheld(address: &Address, kind: Kind) -> ReplyBody {
+    ReplyBody::Error(ErrorReply {
+        code: ErrorCode::Overloaded,
+        message: format!("{address} has too much to do, and was not sent this"),
+        needed: 0,
+        acked: Vec::new(),
+        failed: Vec::new(),
+        outcome: (kind == Kind::Write).then_some(Outcome::NotApplied),
+        retry: true,
+    })
 }
 
 impl ClusterView {

@@ -6,7 +6,8 @@
 //! request that has less time left than others take at the moment is refused while it costs next to nothing.
 //!
 //! Only requests that succeed count: a quorum that cannot be met says nothing about load.
-//! Invariant: [`IN_FLIGHT_MIN`] requests are always let in, so a disk that is slow at any load is no overload.
+//! Invariant: [`IN_FLIGHT_MIN`] requests that have the time always have room, so a disk that is slow at any load is no
+//! overload.
 
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use crate::cluster::Time;
 
 /// What a request should take at most on the average.
 const SOON: Duration = Duration::from_millis(100);
-/// Requests that are always let in.
+/// Requests that have room at any load.
 const IN_FLIGHT_MIN: usize = 256;
+/// Requests that are let in however little time they have left: by them it shows how long requests take.
+const ALWAYS: usize = 16;
 /// How long latencies are gathered before the limit changes.
 const WINDOW: Duration = Duration::from_millis(50);
 /// By which share the limit shrinks or grows in a window.
@@ -52,7 +55,7 @@ impl Admission {
     pub(super) fn lets_in(&mut self, in_flight: usize, left: Duration) -> bool {
         let has_room = in_flight < self.limit;
         self.was_full |= !has_room;
-        has_room && (in_flight < IN_FLIGHT_MIN || self.mean.min(SOON) <= left)
+        has_room && (in_flight < ALWAYS || self.mean.min(SOON) <= left)
     }
 
     /// A request succeeded after so long, while `in_flight` others went on.
@@ -144,7 +147,7 @@ mod tests {
         let mut admission = Admission::new(10_000, Time::default());
         admission.done(SOON / 2, 0, Time::default().after(WINDOW));
         assert!(admission.lets_in(IN_FLIGHT_MIN, SOON / 2));
-        assert!(!admission.lets_in(IN_FLIGHT_MIN, SOON / 3));
-        assert!(admission.lets_in(IN_FLIGHT_MIN - 1, SOON / 3), "few are always let in");
+        assert!(!admission.lets_in(ALWAYS, SOON / 3));
+        assert!(admission.lets_in(ALWAYS - 1, SOON / 3), "few are always let in");
     }
 }
