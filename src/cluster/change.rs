@@ -1,12 +1,21 @@
-//! From the layout in force to the next one.
+//! From the layout in force to the next one (DESIGN §8).
 //!
-//! This release changes a cluster in one step and without moving data: a member's name, and the mode. Whatever else two
-//! layouts differ in needs the two steps of a change with `next` (DESIGN §8) and is refused by name.
+//! ```text
+//!                  moves no data: one step
+//!        ┌──────────────────────────────────────────────┐
+//!        │                                               ▼
+//! stable {now} ──moves data──▶ both {now, next} ──new──▶ stable {next}
+//!                                   └───────────abort──▶ stable {now}
+//! ```
+//! Each arrow is a version of its own, so of *new* and *abort* exactly one wins. While a change runs every other one is
+//! refused.
+
+use std::sync::Arc;
 
 use crate::node_id::NodeId;
-use crate::ring::{Layout, LayoutError, Member, Mode};
+use crate::ring::{Layout, LayoutError, Mode, Preferences, Ring};
 
-/// A change that one step makes.
+/// A change of the layout.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Change {
     /// Give a member another name.
@@ -18,6 +27,12 @@ pub enum Change {
     },
     /// Set what requests are by default.
     SetMode(Mode),
+    /// Go over to this ring: in one step where no data moves, else by way of both.
+    To(Box<Ring>),
+    /// End the change that runs: its ring is the only one from now on. For those who saw all that gain data ready.
+    Finish,
+    /// Give up the change that runs.
+    Abort,
 }
 
 /// Why a layout cannot follow on another.
@@ -40,24 +55,49 @@ pub enum ChangeError {
         /// The version proposed.
         proposed: u64,
     },
-    /// A change of this kind needs two steps.
-    #[error("changing {0} in a running cluster comes with a later release")]
-    Later(&'static str),
+    /// The generation rises by recovery alone.
+    #[error("the generation of a layout rises only with a recovery")]
+    Generation,
+    /// One change at a time.
+    #[error("a change is running: wait until it is done, or give it up by `kvctl cluster abort`")]
+    Running,
+    /// Nothing is there to be ended.
+    #[error("no change is running")]
+    NotRunning,
+    /// A change that runs can only be finished or given up.
+    #[error("the change that runs leads to another ring")]
+    Elsewhere,
+    /// The number of partitions changes by itself, and keeps every owner.
+    #[error("the number of partitions changes by itself: it moves no data")]
+    Partitions,
 }
 
 /// The layout that follows on `current` by `change`.
 /// # Errors
 /// [`ChangeError`] where that cannot be, or changes nothing.
 pub fn apply(current: &Layout, change: &Change) -> Result<Layout, ChangeError> {
-    let mut next = current.clone();
-    next.version += 1;
-    match change {
-        Change::Rename { member, name } => {
+    let mut next = Layout { version: current.version + 1, next: None, ..current.clone() };
+    match (change, &current.next) {
+        (Change::Finish, Some(ring)) => next.now = ring.clone(),
+        (Change::Abort, Some(_)) => {}
+        (Change::Finish | Change::Abort, None) => return Err(ChangeError::NotRunning),
+        (Change::Rename { .. } | Change::SetMode(_) | Change::To(_), Some(_)) => {
+            return Err(ChangeError::Running);
+        }
+        (Change::Rename { member, name }, None) => {
             let position = next.now.members.iter().position(|present| present.id == *member);
             let position = position.ok_or(ChangeError::NoMember(*member))?;
             next.now.members[position].name.clone_from(name);
         }
-        Change::SetMode(mode) => next.now.mode = *mode,
+        (Change::SetMode(mode), None) => next.now.mode = *mode,
+        (Change::To(ring), None) => {
+            ring.validate()?;
+            if moves_data(&current.now, ring)? {
+                next.next = Some((**ring).clone());
+            } else {
+                next.now = (**ring).clone();
+            }
+        }
     }
     check(current, &next)?;
     Ok(next)
@@ -70,46 +110,72 @@ pub fn check(current: &Layout, proposed: &Layout) -> Result<(), ChangeError> {
     if proposed.version != current.version + 1 {
         return Err(ChangeError::Version { current: current.version, proposed: proposed.version });
     }
-    proposed.validate()?;
-    let (before, after) = (&current.now, &proposed.now);
-    let members_differ = |same: fn(&Member, &Member) -> bool| {
-        !before.members.iter().zip(&after.members).all(|(before, after)| same(before, after))
-    };
-    let are_others =
-        before.members.len() != after.members.len() || members_differ(|a, b| a.id == b.id);
-    let later = [
-        (current.generation != proposed.generation, "the generation"),
-        (current.next.is_some() || proposed.next.is_some(), "anything in two steps"),
-        (before.q != after.q, "the number of partitions"),
-        ((before.n, before.r, before.w) != (after.n, after.r, after.w), "n, r or w"),
-        (are_others, "the members"),
-        (members_differ(|a, b| a.zone == b.zone), "a zone"),
-        (members_differ(|a, b| a.weight == b.weight), "a weight"),
-        (before.owner != after.owner, "who owns what"),
-    ];
-    if let Some((_, what)) = later.into_iter().find(|(is_changed, _)| *is_changed) {
-        return Err(ChangeError::Later(what));
+    if proposed.generation != current.generation {
+        return Err(ChangeError::Generation);
     }
-    if before == after { Err(ChangeError::Nothing) } else { Ok(()) }
+    proposed.validate()?;
+    match (&current.next, &proposed.next) {
+        (Some(_), Some(_)) => Err(ChangeError::Running),
+        (Some(next), None) if proposed.now == *next || proposed.now == current.now => Ok(()),
+        (Some(_), None) => Err(ChangeError::Elsewhere),
+        (None, Some(_)) if proposed.now != current.now => Err(ChangeError::Running),
+        (None, Some(next)) if moves_data(&current.now, next)? => Ok(()),
+        (None, Some(_)) => Err(ChangeError::Nothing),
+        (None, None) if proposed.now == current.now => Err(ChangeError::Nothing),
+        (None, None) if moves_data(&current.now, &proposed.now)? => Err(ChangeError::Running),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Whether data has to be copied on the way from one ring to the other: where an owner's list is another one, or the
+/// quorums are, by which it is known what an owner holds.
+/// # Errors
+/// [`ChangeError::Partitions`] where the number of partitions changes, and anything of that kind with it.
+pub fn moves_data(before: &Ring, after: &Ring) -> Result<bool, ChangeError> {
+    let quorums = |ring: &Ring| (ring.effective_n(), ring.effective_r(), ring.effective_w());
+    let lists = |ring: &Ring| Preferences::new(Arc::new(ring.clone()));
+    let (old, new) = (lists(before), lists(after));
+    let steps = before.owner.len().max(after.owner.len());
+    let step_of = |lists: &Preferences, step: usize| -> Vec<NodeId> {
+        let partition = step * lists.ring().owner.len() / steps;
+        let walk = lists.iter().nth(partition).expect("a step lies in a partition");
+        walk.owners().collect()
+    };
+    let moves = quorums(before) != quorums(after)
+        || (0..steps).any(|step| step_of(&old, step) != step_of(&new, step));
+    if moves && before.q != after.q { Err(ChangeError::Partitions) } else { Ok(moves) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::{layout, node};
     use super::*;
+    use crate::ring::Weight;
 
     /// A layout 2 that `alter` made of layout 1 is refused with an error that contains `reason`; `""` means it is taken.
     #[track_caller]
     fn check_proposal(alter: fn(&mut Layout), reason: &str) {
-        let current = layout(1, "abcd");
-        let mut proposed = layout(2, "abcd");
+        check_after(&layout(1, "abcd"), alter, reason);
+    }
+
+    /// The same from `current` on.
+    #[track_caller]
+    fn check_after(current: &Layout, alter: fn(&mut Layout), reason: &str) {
+        let mut proposed = Layout { version: current.version + 1, ..current.clone() };
         alter(&mut proposed);
         let answer =
-            check(&current, &proposed).map_or_else(|error| error.to_string(), |()| String::new());
+            check(current, &proposed).map_or_else(|error| error.to_string(), |()| String::new());
         assert!(
             answer.contains(reason) && answer.is_empty() == reason.is_empty(),
             "`{answer}` instead of `{reason}`"
         );
+    }
+
+    /// The layout 2 in which a change to `ring` runs.
+    fn both(ring: Ring) -> Layout {
+        let both = apply(&layout(1, "abcd"), &Change::To(Box::new(ring))).unwrap();
+        assert!(both.next.is_some(), "data moves");
+        both
     }
 
     #[test]
@@ -134,22 +200,64 @@ mod tests {
         assert_eq!(apply(&current, &Change::SetMode(current.now.mode)), Err(ChangeError::Nothing));
         assert!(matches!(rename('b', "a"), Err(ChangeError::Layout(LayoutError::Name(_)))));
         assert!(matches!(rename('b', ""), Err(ChangeError::Layout(LayoutError::Name(_)))));
+        assert_eq!(apply(&current, &Change::Finish), Err(ChangeError::NotRunning));
+        assert_eq!(apply(&current, &Change::Abort), Err(ChangeError::NotRunning));
+        let same = Change::To(Box::new(current.now.clone()));
+        assert_eq!(apply(&current, &same), Err(ChangeError::Nothing));
     }
 
     #[test]
-    fn what_needs_two_steps_is_refused_by_name() {
+    fn a_change_that_moves_data_takes_two_steps_or_is_given_up() {
+        let wider = layout(1, "abcde").now;
+        let both = both(wider.clone());
+        assert_eq!((both.version, &both.now), (2, &layout(1, "abcd").now));
+        let new = apply(&both, &Change::Finish).unwrap();
+        assert_eq!((new.version, &new.now, &new.next), (3, &wider, &None));
+        let given_up = apply(&both, &Change::Abort).unwrap();
+        assert_eq!((given_up.version, &given_up.now, &given_up.next), (3, &both.now, &None));
+        assert_eq!(apply(&both, &Change::SetMode(Mode::Consistent)), Err(ChangeError::Running));
+        check_after(&both, |next| next.now.mode = Mode::Consistent, "a change is running");
+        check_after(
+            &both,
+            |next| (next.now.mode, next.next) = (Mode::Consistent, None),
+            "leads to another ring",
+        );
+    }
+
+    #[test]
+    fn what_moves_data_never_goes_in_one_step() {
         check_proposal(|next| next.now.mode = Mode::Consistent, "");
         check_proposal(|_| {}, "nothing to change");
         check_proposal(|next| next.version = 3, "layout 3 does not follow on layout 1");
-        check_proposal(|next| *next = layout(2, "abcde"), "changing the members");
-        check_proposal(|next| *next = layout(2, "abce"), "changing the members");
-        check_proposal(|next| next.now.n = 4, "changing n, r or w");
-        check_proposal(|next| next.now.w = 2, "changing n, r or w");
-        check_proposal(|next| next.now.members[1].zone = "z".to_owned(), "changing a zone");
-        check_proposal(|next| next.now.members[1].weight.0 = 500, "changing a weight");
-        check_proposal(|next| next.now.owner.swap(0, 1), "changing who owns what");
-        check_proposal(|next| next.generation = 2, "changing the generation");
-        check_proposal(|next| next.next = Some(next.now.clone()), "changing anything in two steps");
+        check_proposal(|next| *next = layout(2, "abcde"), "a change is running");
+        check_proposal(|next| *next = layout(2, "abce"), "a change is running");
+        check_proposal(|next| next.now.n = 4, "a change is running");
+        check_proposal(|next| next.now.w = 2, "a change is running");
+        check_proposal(|next| next.now.owner.swap(0, 1), "a change is running");
+        check_proposal(|next| next.generation = 2, "the generation");
+        check_proposal(|next| next.next = Some(next.now.clone()), "nothing to change");
         check_proposal(|next| next.now.owner[0] = 9, "no owner");
+        check_proposal(
+            |next| (next.next, next.now.mode) = (Some(layout(2, "abcde").now), Mode::Consistent),
+            "a change is running",
+        );
+    }
+
+    #[test]
+    fn what_keeps_every_list_is_one_step() {
+        check_proposal(|next| next.now.members[1].weight = Weight(500), "");
+        let doubled = |ring: &mut Ring| {
+            ring.q *= 2;
+            ring.owner = ring.owner.iter().flat_map(|owner| [*owner, *owner]).collect();
+        };
+        // Of members alone no list changes when their partitions are halved.
+        let alone = layout(1, "a");
+        let mut wider = Layout { version: 2, ..alone.clone() };
+        doubled(&mut wider.now);
+        assert_eq!(check(&alone, &wider), Ok(()));
+        let mut elsewhere = layout(2, "abcd");
+        doubled(&mut elsewhere.now);
+        elsewhere.now.owner.swap(0, 3);
+        assert_eq!(check(&layout(1, "abcd"), &elsewhere), Err(ChangeError::Partitions));
     }
 }

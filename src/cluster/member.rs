@@ -77,6 +77,14 @@ pub struct MemberEntry {
     pub layout: LayoutTag,
     /// How far its commit log is synced; 0 until its disk was compared with what others saw of it.
     pub log_position: u64,
+    /// The version of the layout in which a change runs and by which it holds all that it gains; 0 while it does not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ready: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Why an entry from a peer is not taken.
@@ -123,7 +131,7 @@ impl MemberEntry {
                 return Err(MalformedEntry::Address { id: *id, bytes: address.len() });
             }
         }
-        for value in [self.start.count.0, self.heartbeat, self.log_position] {
+        for value in [self.start.count.0, self.heartbeat, self.log_position, self.ready] {
             if value > COUNTER_MAX {
                 return Err(MalformedEntry::Counter { id: *id, value });
             }

@@ -16,6 +16,7 @@ mod member;
 pub mod membership;
 pub mod register;
 mod sightings;
+pub mod staged;
 pub mod start;
 #[cfg(test)]
 mod testing;

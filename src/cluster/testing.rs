@@ -50,6 +50,7 @@ pub(super) fn entry(name: char, count: u64, heartbeat: u64) -> MemberEntry {
         addresses: Addresses { peer: format!("{name}:7400"), ..Addresses::default() },
         layout: tag(1),
         log_position: 0,
+        ready: 0,
     }
 }
 

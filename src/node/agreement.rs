@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cluster::membership::{self, Health};
 use crate::cluster::register::{self, Outcome, ProposalId};
@@ -10,7 +11,7 @@ use crate::cluster::{LayoutTag, Time, change, start};
 use crate::node_id::NodeId;
 use crate::planted::{self, Bug};
 use crate::replication::{Input, hinted_handoff};
-use crate::ring::{Layout, Preferences};
+use crate::ring::{Layout, Member, Preferences, Ring};
 use crate::storage::{LogPosition, WriteBatch};
 use crate::wire::client::{self, ErrorCode, ReplyBody};
 use crate::wire::peer::PeerMessage;
@@ -26,6 +27,14 @@ use super::replies::error_reply;
 pub(super) struct Proposals {
     by_id: BTreeMap<ProposalId, (Origin, u64)>,
     next: u64,
+}
+
+impl Proposals {
+    /// A number for a proposal.
+    pub(super) const fn next(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
 }
 
 impl Core {
@@ -48,6 +57,7 @@ impl Core {
             self.membership_event(membership::Event::Tick, effects);
             self.dial(effects);
             self.look_for_damage(effects);
+            self.transition_timer(effects);
         }
         if self.is_compared() && self.register.wake_at().is_some_and(|at| at.monotonic <= now) {
             self.register_event(register::Event::Tick, effects);
@@ -184,11 +194,10 @@ impl Core {
         match proposed {
             Err(text) => self.reply(origin, error_reply(ErrorCode::Usage, text), effects),
             Ok(layout) => {
-                let id = ProposalId(self.proposals.next);
-                self.proposals.next += 1;
+                let id = ProposalId(self.proposals.next());
                 self.proposals.by_id.insert(id, (origin, layout.version));
                 let left = deadline.saturating_sub(self.now.monotonic);
-                let deadline = self.now.after(std::time::Duration::from_nanos(left));
+                let deadline = self.now.after(Duration::from_nanos(left));
                 let event = register::Event::Propose {
                     id,
                     expect_version: expect,
@@ -203,6 +212,11 @@ impl Core {
     fn changed(&self, change: &client::Change) -> Result<change::Change, String> {
         match change {
             client::Change::Mode(mode) => Ok(change::Change::SetMode(*mode)),
+            client::Change::Abort => Ok(change::Change::Abort),
+            client::Change::To(ring) => {
+                self.check_gainers_up(ring)?;
+                Ok(change::Change::To(ring.clone()))
+            }
             client::Change::Rename { from, to } => match self.layout.now.named(from) {
                 Some(member) => Ok(change::Change::Rename { member: member.id, name: to.clone() }),
                 None => Err(format!("no member is named `{from}`")),
@@ -245,18 +259,42 @@ impl Core {
     fn take_layout(&mut self, layout: std::sync::Arc<Layout>, effects: &mut Vec<Effect>) {
         effects.push(Effect::Log(Severity::Info, format!("layout {} is in force", layout.version)));
         self.tag = LayoutTag::of(&layout);
-        let before =
-            mem::replace(&mut self.preferences, Preferences::new(layout.now.clone().into()).into());
+        let walks = |ring: &Ring| Arc::new(Preferences::new(ring.clone().into()));
+        let before = mem::replace(&mut self.preferences, walks(&layout.now));
+        self.next_preferences = layout.next.as_ref().map(walks);
         self.note_gains(&before, effects);
-        self.layout = layout;
+        let was = mem::replace(&mut self.layout, layout);
+        if !self.note_place(&was, effects) {
+            self.phase = super::core::Phase::Ended;
+            return;
+        }
+        self.forget_staged(effects);
         let members = members_of(&self.layout);
         let event = membership::Event::LayoutChanged { tag: self.tag, members };
         self.membership_event(event, effects);
         self.coordinate(Input::LayoutChanged);
         self.layout_for_repairs(effects);
-        self.hand_over(hinted_handoff::Event::LayoutChanged, effects);
+        // Who goes waits for no target: what it keeps goes to the owners that are up.
+        let ttl = if self.gives_up_share() { Duration::ZERO } else { self.config.hints.ttl };
+        self.hand_over(hinted_handoff::Event::Ttl(ttl), effects);
+        self.begin_transition(effects);
         self.open_fence(effects);
         self.dial(effects);
+    }
+
+    /// A ring must not give anything to a member that is down.
+    fn check_gainers_up(&self, ring: &Ring) -> Result<(), String> {
+        let owners: std::collections::BTreeSet<u16> = ring.owner.iter().copied().collect();
+        let members = owners.iter().filter_map(|index| ring.members.get(usize::from(*index)));
+        let is_down = |id: NodeId| matches!(self.membership.health(id), Health::Down { .. });
+        let before = &self.layout.now;
+        let gains = |member: &&Member| {
+            before.member(member.id).is_none_or(|known| known.weight < member.weight)
+        };
+        match members.filter(gains).find(|member| is_down(member.id)) {
+            Some(member) => Err(format!("{} is down, and would gain data", member.name)),
+            None => Ok(()),
+        }
     }
 
     /// What this node minted as a stand-in stands in hints, and its data of a key that it gains does not know it: its

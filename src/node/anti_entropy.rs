@@ -13,7 +13,7 @@
 //! operation of a repair := 01:u2 number:u62              a coordinator's has zeros in front, a hint's 1
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -77,6 +77,10 @@ pub(super) enum Purpose {
     Answer(Box<Answering>),
     /// The leaves.
     Recount(Recount),
+    /// Which slots hold anything.
+    Survey { layout: u64, slots: BTreeSet<u16> },
+    /// The keys of a slot that is another's, to be dropped.
+    Drop { layout: u64, keys: Vec<Bytes> },
 }
 
 /// An answer on its way.
@@ -85,6 +89,7 @@ pub(super) struct Answering {
     asker: Asker,
     deadline: u64,
     range: (u64, u64),
+    gives_only: bool,
     comparison: Comparison,
     give: Vec<(Bytes, Siblings)>,
     bytes: usize,
@@ -184,7 +189,10 @@ impl AntiEntropy {
         for walk in self.walks.iter_mut().filter(|walk| walk.holds(slot)) {
             match &mut walk.purpose {
                 Purpose::Recount(recount) => recount.appended(slot, key, bits),
-                Purpose::Rows { .. } | Purpose::Answer(_) => {}
+                Purpose::Rows { .. }
+                | Purpose::Answer(_)
+                | Purpose::Survey { .. }
+                | Purpose::Drop { .. } => {}
             }
         }
     }
@@ -253,7 +261,7 @@ impl Core {
         };
         self.exchange(event, effects);
         if is_reachable {
-            self.refill_from(effects);
+            self.refill_from_all(effects);
         } else {
             self.pages_unreachable(node, effects);
         }
@@ -264,7 +272,7 @@ impl Core {
         let known: Vec<NodeId> = self.anti_entropy.masks.keys().copied().collect();
         self.anti_entropy.masks = masks(self.me, &self.preferences);
         let members = self.anti_entropy.masks.keys().copied();
-        let all: std::collections::BTreeSet<NodeId> = members.chain(known).collect();
+        let all: BTreeSet<NodeId> = members.chain(known).collect();
         for node in all {
             self.compare_with(node, false, effects);
             self.compare_with(node, self.peers.is_connected(node), effects);
@@ -309,7 +317,12 @@ impl Core {
         self.walk(slots, Purpose::Recount(Recount::default()), effects);
     }
 
-    fn walk(&mut self, slots: (Slot, Slot), purpose: Purpose, effects: &mut Vec<Effect>) {
+    pub(super) fn walk(
+        &mut self,
+        slots: (Slot, Slot),
+        purpose: Purpose,
+        effects: &mut Vec<Effect>,
+    ) {
         let token = self.ranges.next_token();
         let (walk, start) = SlotWalk::over(slots, purpose);
         self.anti_entropy.walks.go_on(token, walk, start, effects);
@@ -329,13 +342,14 @@ impl Core {
             Compare::Root(_) if !self.anti_entropy.exchange.gives_way_to(self.now, node) => {
                 Refusal::Overloaded
             }
-            Compare::Rows { slot, range, rows } => {
-                let (slot, range) = (*slot, *range);
+            Compare::Rows { slot, range, rows, gives_only } => {
+                let (slot, range, gives_only) = (*slot, *range, *gives_only);
                 let is_shared =
                     self.anti_entropy.masks.get(&node).is_some_and(|mask| mask.holds(slot));
                 match unpack(rows) {
                     Err(_) => Refusal::NotOwner,
-                    Ok(_) if !is_shared => Refusal::NotOwner,
+                    // Who owned it before gives what it still holds to those who do now.
+                    Ok(_) if !is_shared && !(gives_only && self.owns(slot)) => Refusal::NotOwner,
                     Ok(_) if self.anti_entropy.walks.len() >= WALKS_MAX => Refusal::Overloaded,
                     Ok(rows) => {
                         let comparison = Comparison::new(rows);
@@ -343,6 +357,7 @@ impl Core {
                             asker,
                             deadline,
                             range,
+                            gives_only,
                             comparison,
                             give: Vec::new(),
                             bytes: 0,
@@ -407,6 +422,8 @@ impl Core {
                     recount.seen(slot, key, bits);
                 }
             }
+            Purpose::Survey { slots, .. } => slots.extend(entries.iter().map(|(slot, ..)| slot.0)),
+            Purpose::Drop { keys, .. } => keys.extend(entries.into_iter().map(|(_, key, _)| key)),
         }
         match next {
             Some(next) => self.anti_entropy.walks.go_on(token, walk, next, effects),
@@ -417,14 +434,15 @@ impl Core {
     fn walk_failed(&mut self, walk: SlotWalk<Purpose>, effects: &mut Vec<Effect>) {
         match walk.purpose {
             Purpose::Rows { peer, .. } => {
-                let event = anti_entropy::Event::Repaired(peer, walk.slots.0, Outcome::Failed);
-                self.exchange(event, effects);
+                self.repair_ended(peer, walk.slots.0, Outcome::Failed, effects);
             }
             Purpose::Answer(answering) => {
                 let answer = Answer::Refused(Refusal::Corrupt);
                 self.answer(answering.asker, answer, LogPosition::ZERO, effects);
             }
             Purpose::Recount(_) => self.leaves_are_unknown(walk.slots),
+            Purpose::Survey { layout, .. } => self.survey_failed(walk.slots, layout),
+            Purpose::Drop { .. } => self.slot_dropped(walk.slots.0, false, effects),
         }
     }
 
@@ -454,9 +472,9 @@ impl Core {
                     self.figures.counters.expired += 1;
                     return;
                 }
-                let Answering { asker, comparison, give, complete, .. } = *answering;
+                let Answering { asker, gives_only, comparison, give, complete, .. } = *answering;
                 let want = comparison.finish();
-                if give.is_empty() && want.is_empty() {
+                if give.is_empty() && want.is_empty() && !gives_only {
                     // The leaves differ, or nobody would ask: this side's may be the one that is wrong.
                     self.recount((slot, slot), effects);
                 }
@@ -468,6 +486,8 @@ impl Core {
                 self.answer(asker, answer, self.store.appended(), effects);
             }
             Purpose::Recount(recount) => self.recounted(walk.slots, &recount, effects),
+            Purpose::Survey { layout, slots } => self.surveyed(walk.slots, layout, slots, effects),
+            Purpose::Drop { layout, keys } => self.drop_keys(slot, layout, keys, effects),
         }
     }
 
@@ -511,7 +531,8 @@ impl Core {
         repair.from = last.saturating_add(1);
         let cut = self.cuts.number(slot);
         let op = self.anti_entropy.op_under(Asked::Rows(peer, slot), cut);
-        let question = Compare::Rows { slot, range, rows: pack(&rows) };
+        let gives_only = !self.owns(slot);
+        let question = Compare::Rows { slot, range, rows: pack(&rows), gives_only };
         self.figures.counters.compare_bytes += bytes_of(&question);
         self.ask_peer(peer, op, cut, Request::Compare(question), effects);
     }
@@ -713,7 +734,12 @@ impl Core {
         let request = Request::Read { key: key.clone(), want, consistency };
         let cut = self.cuts.number(slot);
         let asker = Asker::Repair { op, cut };
-        self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
+        let work = if self.owns(slot) {
+            KeyWork::Answer { asker, key, request, deadline }
+        } else {
+            KeyWork::Look { asker, key, request }
+        };
+        self.key_work(work, effects);
     }
 
     /// A key is the same on both sides now, as far as they told each other.
@@ -748,7 +774,23 @@ impl Core {
             | Asked::Merge(node, other)
             | Asked::Read(node, other, ..) => (*node, *other) != (peer, slot),
         });
-        self.exchange(anti_entropy::Event::Repaired(peer, slot, outcome), effects);
+        self.repair_ended(peer, slot, outcome, effects);
+    }
+
+    /// Tells whoever wanted a slot settled with a peer.
+    fn repair_ended(
+        &mut self,
+        peer: NodeId,
+        slot: Slot,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.owns(slot) {
+            self.exchange(anti_entropy::Event::Repaired(peer, slot, outcome), effects);
+        } else {
+            let is_settled = matches!(outcome, Outcome::Moved { .. });
+            self.settled(peer, slot, is_settled, effects);
+        }
     }
 }
 
@@ -760,8 +802,13 @@ impl Answering {
         if row.key < first || last < row.key {
             return;
         }
-        match self.comparison.take(row) {
+        let verdict = match self.gives_only {
+            true => self.comparison.take_from_giver(row),
+            false => self.comparison.take(row),
+        };
+        match verdict {
             Verdict::Same | Verdict::Want => {}
+            Verdict::Give if self.gives_only => {}
             Verdict::Give if GIVE_BYTES_MAX <= self.bytes => self.complete = false,
             Verdict::Give => {
                 self.bytes += usize::try_from(bytes_of_state(&key, &state)).unwrap_or(usize::MAX);

@@ -63,6 +63,12 @@ impl Core {
                 self.start_repair(effects);
                 return self.reply(origin, self.repair_reply(), effects);
             }
+            RequestBody::Stage(staged) => return self.stage(origin, staged.clone(), effects),
+            RequestBody::Staged => return self.reply(origin, self.staged_reply(), effects),
+            RequestBody::Unstage => {
+                self.unstage(effects);
+                return self.reply(origin, self.staged_reply(), effects);
+            }
             RequestBody::RepairStatus => return self.reply(origin, self.repair_reply(), effects),
             RequestBody::AcceptLoss { first, last } => {
                 self.accept_loss((*first, *last), effects);
@@ -199,6 +205,9 @@ impl Core {
             | RequestBody::RepairStart
             | RequestBody::RepairStatus
             | RequestBody::AcceptLoss { .. }
+            | RequestBody::Stage(_)
+            | RequestBody::Staged
+            | RequestBody::Unstage
             | RequestBody::Propose { .. } => {
                 Err(error(ErrorCode::Usage, "only requests about keys are passed on".to_owned()))
             }

@@ -31,7 +31,7 @@ use crate::replication::{
 use crate::ring::{Layout, Preferences};
 use crate::storage::{LogPosition, Store, WriteBatch, WriteError};
 use crate::version::HybridClock;
-use crate::wire::client::ReplyBody;
+use crate::wire::client::{ReplyBody, StagedAt};
 use crate::wire::peer::PeerMessage;
 
 use super::admission::Admission;
@@ -51,11 +51,13 @@ use super::meta;
 use super::parking::Parking;
 use super::peer_rim::Fence;
 use super::peers::Peers;
+use super::purge::Purging;
 use super::ranges::Ranges;
 use super::refill::Refilling;
 use super::replayed::Replayed;
 use super::rollback::Positions;
 use super::start::{StartError, open};
+use super::transition::Transition;
 
 /// First operation numbers are drawn below this; the coordinator wants them below 2^56.
 const FIRST_OP_BITS: u32 = 48;
@@ -73,6 +75,8 @@ pub struct Core {
     pub(super) layout: Arc<Layout>,
     pub(super) tag: LayoutTag,
     pub(super) preferences: Arc<Preferences>,
+    /// The walks of the ring that a change leads to.
+    pub(super) next_preferences: Option<Arc<Preferences>>,
     pub(super) membership: Membership,
     pub(super) register: Register,
     pub(super) proposals: Proposals,
@@ -95,6 +99,8 @@ pub struct Core {
     pub(super) coordinator: Coordinator,
     /// What the coordinator wants done, in order.
     pub(super) wanted: VecDeque<replication::Effect>,
+    /// Whether its part in a change was looked at since it started.
+    pub(super) has_begun: bool,
     /// When it wants a tick.
     pub(super) wakes: BTreeSet<u64>,
     pub(super) calls: Calls,
@@ -103,6 +109,9 @@ pub struct Core {
     pub(super) hints: Hints,
     pub(super) anti_entropy: AntiEntropy,
     pub(super) refilling: Refilling,
+    pub(super) transition: Transition,
+    pub(super) purging: Purging,
+    pub(super) staged: Vec<StagedAt>,
     pub(super) cuts: Cuts,
     pub(super) next_op: u64,
     pub(super) figures: Figures,
@@ -142,6 +151,8 @@ pub(super) enum Parked {
     Register(register::Effect),
     /// That the disk was compared with what others saw of it.
     Compared,
+    /// That all is here that this node gains by this layout.
+    Ready { layout: u64 },
     /// The clean mark.
     CleanMark,
 }
@@ -170,13 +181,16 @@ impl Core {
             addresses: config.addresses.clone(),
             layout: tag,
             log_position: 0,
+            ready: 0,
         };
         let gossip =
             membership::Config { interval: config.gossip_interval, seeds: config.seeds.clone() };
         let register = Register::new(now, me, opened.register, &mut rng);
         let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
         let anti_entropy = AntiEntropy::new(&config, me, &preferences);
+        let next = layout.next.clone().map(|ring| Arc::new(Preferences::new(Arc::new(ring))));
         let refilling = Refilling::open(&store, layout.now.q)?;
+        let transition = Transition::open(&store)?;
         let reachable = |_| Reachability::Unreachable;
         let view = View { me, preferences: &preferences, reachable: &reachable, now };
         let hints = Hints::open(&store, &view, config.hints.ttl, &mut rng)?;
@@ -190,6 +204,7 @@ impl Core {
             layout,
             tag,
             preferences,
+            next_preferences: next,
             membership: Membership::new(gossip, now, entry, &members),
             register,
             proposals: Proposals::default(),
@@ -210,6 +225,7 @@ impl Core {
             fence: Fence::default(),
             coordinator: Coordinator::new(),
             wanted: VecDeque::new(),
+            has_begun: false,
             wakes: BTreeSet::new(),
             calls: Calls::default(),
             admission: Admission::new(config.limits.requests, now),
@@ -217,6 +233,9 @@ impl Core {
             hints,
             anti_entropy,
             refilling,
+            transition,
+            purging: Purging::default(),
+            staged: opened.staged,
             cuts,
             next_op,
             figures: Figures::default(),
@@ -316,6 +335,7 @@ impl Core {
             Parked::Reply { origin, body } => self.reply(origin, body, effects),
             Parked::Register(effect) => self.register_effect(effect, effects),
             Parked::Compared => self.comparison_recorded(),
+            Parked::Ready { layout } => self.ready(layout, effects),
             Parked::CleanMark => {
                 self.phase = Phase::Ended;
                 effects.push(Effect::Stopped);
@@ -469,6 +489,9 @@ impl Core {
     }
 
     fn run_timers(&mut self, effects: &mut Vec<Effect>) {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.begin_transition(effects);
+        }
         self.agreement_timers(effects);
         let due = self.wakes.split_off(&(self.now.monotonic + 1));
         if !mem::replace(&mut self.wakes, due).is_empty() {
@@ -480,6 +503,7 @@ impl Core {
         self.anti_entropy_timer(effects);
         self.refill_timer(effects);
         self.cut_timer(effects);
+        self.purge_timer(effects);
     }
 
     fn ask_to_be_woken(&mut self, effects: &mut Vec<Effect>) {
@@ -493,6 +517,7 @@ impl Core {
             self.hints.wake_at(),
             self.anti_entropy.wake_at(),
             self.refilling.wake_at(),
+            self.purging.wake_at(),
             Some(self.cuts.wake_at()),
         ];
         let next = rest.into_iter().flatten().fold(agreement, u64::min).max(self.now.monotonic + 1);

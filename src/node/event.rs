@@ -142,6 +142,10 @@ pub enum Effect {
     Log(Severity, String),
     /// Everything in flight is finished after [`Event::Stop`], and the clean mark is durable.
     Stopped,
+    /// This node gave all it held away and is no member any more: it ends in good order.
+    Departed,
+    /// This node was removed: it ends, and its directory is of no more use.
+    Removed,
     /// The disk lacks what this node once told others that it holds: nothing is done with it any more. Everything is to
     /// be set aside, and the node begins again as one that lost its disk. Why.
     RolledBack(String),

@@ -41,6 +41,8 @@ pub(super) struct Counters {
     pub(super) recounts: u64,
     pub(super) forgotten: u64,
     pub(super) refilled_slots: u64,
+    pub(super) gained_keys: u64,
+    pub(super) purged_keys: u64,
 }
 
 impl Figures {
@@ -84,6 +86,8 @@ impl Counters {
             recounts,
             forgotten,
             refilled_slots,
+            gained_keys,
+            purged_keys,
             repair_bytes,
             compare_bytes,
             repaired_keys,
@@ -112,6 +116,8 @@ impl Counters {
             ("recounts", recounts),
             ("forgotten", forgotten),
             ("refilled_slots", refilled_slots),
+            ("gained_keys", gained_keys),
+            ("purged_keys", purged_keys),
         ];
         named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
     }

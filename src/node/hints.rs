@@ -251,6 +251,7 @@ impl Core {
                 KeyWork::Answer { .. }
                 | KeyWork::Mint { .. }
                 | KeyWork::Look { .. }
+                | KeyWork::Drop { .. }
                 | KeyWork::Reap { .. } => {
                     unreachable!("owners' work is on data")
                 }
@@ -406,6 +407,8 @@ impl Core {
         let is_own = matches!(asker, Asker::Own { .. });
         match walk.owns(target) && target != self.me && (is_own || !walk.owns(self.me)) {
             false => Err(Refusal::NotOwner),
+            // Who goes keeps nothing for others.
+            true if !is_own && self.gives_up_share() => Err(Refusal::NotOwner),
             true if self.config.hints.bytes_max <= self.hints.bytes => Err(Refusal::DiskFull),
             true => Ok(()),
         }

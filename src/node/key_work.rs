@@ -75,6 +75,8 @@ pub(super) enum KeyWork {
     Look { asker: Asker, key: Bytes, request: Request },
     /// All members named this: it goes where it is unchanged.
     Reap { op: Option<OpId>, item: CutItem },
+    /// A key of another's slot, which its owners hold: it goes while this layout is in force.
+    Drop { key: Bytes, layout: u64 },
 }
 
 /// A write of a stand-in.
@@ -126,7 +128,9 @@ impl KeyWork {
     /// The storage key that it works on.
     fn stored(&self) -> Bytes {
         match self {
-            Self::Answer { key, .. } | Self::Look { key, .. } => keys::data(key),
+            Self::Answer { key, .. } | Self::Look { key, .. } | Self::Drop { key, .. } => {
+                keys::data(key)
+            }
             Self::Reap { item, .. } => keys::data(&item.key),
             Self::Mint { mint, .. } => keys::data(&mint.key),
             Self::Hold { target, key, .. } | Self::Forget { target, key, .. } => {
@@ -238,6 +242,9 @@ impl Core {
                 self.run_request(stored, asker, &key, &request, standing, effects);
             }
             KeyWork::Reap { op, item } => self.run_reap(stored, op, &item, standing, effects),
+            KeyWork::Drop { key, layout } => {
+                self.run_drop(stored, &key, layout, &mut standing.state, effects);
+            }
             KeyWork::Gather(gathering) => {
                 self.gather(gathering, &standing.state, standing.position, effects);
             }
@@ -478,6 +485,9 @@ impl Core {
         match work {
             // It is sent again in a later round.
             KeyWork::Forget { .. } | KeyWork::Reap { op: None, .. } => {}
+            KeyWork::Drop { key, .. } => {
+                self.slot_dropped(Token::of(key).slot(), false, effects);
+            }
             KeyWork::Reap { op: Some(op), .. } => {
                 let asker = Asker::Repair { op: *op, cut: 0 };
                 self.answer(asker, Answer::Refused(refusal.clone()), LogPosition::ZERO, effects);

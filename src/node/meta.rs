@@ -13,6 +13,9 @@
 //! 'm' "address/" node:16     1 peer client http                         where another member listens: bytes behind varint lengths
 //! 'm' "unsound/" block:2     1 slots:u64                                of 64 slots, those whose data may be incomplete here, a bit each
 //! 'm' "cut/" slot:2          1 number:u64                               the slot's cut number
+//! 'm' "gained/" partition:4  1 version:u64 step:u8                       how far a gained partition is in that layout: 0 clear, 1 copied
+//! 'm' "leaving"              1                                          this node gave its share away, and goes when it holds nothing more
+//! 'm' "staged"               1 staged changes, MessagePack with field names
 //! 'm' "due/" slot:2 key      1                                          a key of which a cut may forget something; slot big-endian
 //! ```
 //! The first byte of each value is the version of its format; another one is refused, never guessed at. Every batch
@@ -28,8 +31,9 @@ use crate::cluster::start::Reached;
 use crate::cluster::{Addresses, Incarnation, Sighting, Start};
 use crate::encoding::{DecodeError, Reader, put_bytes};
 use crate::node_id::NodeId;
-use crate::ring::Slot;
+use crate::ring::{Partition, Slot};
 use crate::version::Epoch;
+use crate::wire::client::StagedAt;
 
 use super::keys;
 
@@ -151,6 +155,68 @@ pub(super) fn decode_cut(key: &[u8], value: &[u8]) -> Result<(Slot, u64), Decode
     let number = reader.u64()?;
     reader.finish()?;
     Ok((Slot(u16::from_le_bytes(bytes)), number))
+}
+
+/// How far a partition is that this node gains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gained {
+    /// Nothing left over was held of it when the change began to fill it.
+    Clear,
+    /// All of it is here.
+    Copied,
+}
+
+/// Key of how far a partition is that is gained.
+pub(super) fn gained_key(partition: Partition) -> Bytes {
+    keys::meta(&[&b"gained/"[..], &partition.0.to_le_bytes()].concat())
+}
+
+/// The layout version that it is gained by, and how far it is.
+pub(super) fn encode_gained(version: u64, step: Gained) -> Vec<u8> {
+    let mut value = vec![FORMAT];
+    value.extend_from_slice(&version.to_le_bytes());
+    value.push(match step {
+        Gained::Clear => 0,
+        Gained::Copied => 1,
+    });
+    value
+}
+
+/// Back from [`encode_gained`].
+pub(super) fn decode_gained(value: &[u8]) -> Result<(u64, Gained), DecodeError> {
+    let mut reader = open(value)?;
+    let version = reader.u64()?;
+    let step = match reader.u8()? {
+        0 => Gained::Clear,
+        1 => Gained::Copied,
+        _ => return Err(DecodeError::OutOfRange("step of a gained partition")),
+    };
+    reader.finish()?;
+    Ok((version, step))
+}
+
+/// Key of the mark that this node leaves.
+pub(super) fn leaving_key() -> Bytes {
+    keys::meta(b"leaving")
+}
+
+/// What that holds.
+pub(super) const LEAVING: &[u8] = &[FORMAT];
+
+/// Key of the staged changes.
+pub(super) fn staged_key() -> Bytes {
+    keys::meta(b"staged")
+}
+
+pub(super) fn encode_staged(staged: &[StagedAt]) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    let body = rmp_serde::to_vec_named(staged).expect("staged changes have no map with odd keys");
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+pub(super) fn decode_staged(bytes: &[u8]) -> Result<Vec<StagedAt>, DecodeError> {
+    rmp_serde::from_slice(open(bytes)?.rest()).map_err(|_| DecodeError::OutOfRange("staged"))
 }
 
 /// The first key of the index of what a cut may forget, and the first that is none.

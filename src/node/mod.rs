@@ -24,6 +24,7 @@ mod meta;
 mod parking;
 mod peer_rim;
 mod peers;
+mod purge;
 mod ranges;
 mod recount;
 mod refill;
@@ -31,10 +32,12 @@ mod replayed;
 mod replies;
 mod rollback;
 mod slot_walk;
+mod staging;
 mod start;
 mod status;
 #[cfg(test)]
 mod tests;
+mod transition;
 
 pub use config::{
     CoreConfig, DEADLINE_MAX, DiskSpace, HintLimits, Limits, PAIR_BYTES_MAX, TIMEOUT,

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::cluster::register;
 use crate::cluster::{Time, membership, start};
 use crate::node_id::NodeId;
+use crate::planted::{self, Bug};
 use crate::replication::anti_entropy::Compare;
 use crate::replication::{Answer, Envelope, FailedWhy, Input, Refusal, Request};
 use crate::ring::{Slot, Token};
@@ -119,16 +120,34 @@ impl Core {
     /// Whether a request about `key` may be answered under the layout in force.
     pub(super) fn check_fence(&self, asker: Asker, key: &Bytes) -> Result<(), Refusal> {
         self.check_layout(asker)?;
-        if self.owns(Token::of(key).slot()) { Ok(()) } else { Err(Refusal::NotOwner) }
+        let slot = Token::of(key).slot();
+        if self.owns(slot) {
+            Ok(())
+        } else if !self.gains(slot) {
+            Err(Refusal::NotOwner)
+        } else if self.transition.is_unclear(slot.partition(self.layout.now.q)) {
+            Err(Refusal::Refilling)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether the asker's layout is the one in force.
     pub(super) fn check_layout(&self, asker: Asker) -> Result<(), Refusal> {
         let have = self.layout.version;
         match asker {
-            Asker::Peer { layout, .. } if layout != have => Err(Refusal::Layout { have }),
+            Asker::Peer { layout, .. }
+                if layout != have && !planted::is_on(Bug::StaleLayoutAccepted) =>
+            {
+                Err(Refusal::Layout { have })
+            }
             Asker::Peer { .. } | Asker::Own { .. } | Asker::Repair { .. } => Ok(()),
         }
+    }
+
+    /// Whether this node becomes an owner of `slot` by the change that runs.
+    fn gains(&self, slot: Slot) -> bool {
+        self.next_preferences.as_ref().is_some_and(|next| next.of_slot(slot).owns(self.me))
     }
 
     /// Whether this node is an owner of `slot`.
@@ -192,7 +211,8 @@ impl Core {
         let held = slot.map_or(cut, |slot| self.cuts.number(slot));
         let (op, layout) = (envelope.op, envelope.layout);
         let asker = Asker::Peer { node: from, op, layout, cut, held };
-        match envelope.layout.cmp(&have) {
+        let layout = if planted::is_on(Bug::StaleLayoutAccepted) { have } else { envelope.layout };
+        match layout.cmp(&have) {
             Ordering::Less => {
                 let chosen = register::Message::Chosen(self.layout.clone());
                 self.send(from, PeerMessage::Register(chosen), effects);

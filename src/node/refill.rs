@@ -1,5 +1,5 @@
-//! Refilling unsound slots: what [`Refill`] wants is carried out here, and damage of the store is noticed (DESIGN §5,
-//! §7).
+//! Filling what is lost or gained: what [`Refill`] wants is carried out here, and damage of the store is noticed (DESIGN
+//! §5, §7, §8).
 //!
 //! ```text
 //! a bad block ──merge of its table──▶ a hole ──mended──▶ its slots refilled ──leaves worked out──▶ sound
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
-use crate::replication::anti_entropy::refill::{self, Known, Refill};
+use crate::replication::anti_entropy::refill::{self, Known, Refill, Wants};
 use crate::replication::cut::{CutAnswer, CutQuestion};
 use crate::replication::{Answer, OpId, RangeEntry, RangePage, Request};
 use crate::ring::{Partition, Slot};
@@ -26,8 +26,9 @@ use super::key_work::{Asker, KeyWork};
 use super::start::StartError;
 use super::{keys, meta};
 
-/// Bytes of one page, roughly.
+/// Bytes of one page, roughly: of what was lost, and of what is gained, where whoever gives it serves clients besides.
 const PAGE_BYTES: u32 = 1 << 20;
+const PAGE_BYTES_GAINED: u32 = 256 << 10;
 
 /// How far a node is with what it lost.
 #[derive(Debug, Default)]
@@ -51,6 +52,7 @@ pub(super) struct Refilling {
 #[derive(Debug)]
 struct Page {
     source: NodeId,
+    wants: Wants,
     slots: (Slot, Slot),
     after: Option<(Slot, Bytes)>,
     op: OpId,
@@ -97,6 +99,24 @@ impl Refilling {
     /// When the machine wants a tick.
     pub(super) const fn wake_at(&self) -> Option<u64> {
         self.look_at
+    }
+
+    /// A partition is gained from now on.
+    pub(super) fn gain(
+        &mut self,
+        partition: Partition,
+        slots: (Slot, Slot),
+        from: Option<NodeId>,
+        needed: usize,
+    ) {
+        self.machine.gain(partition, slots, from, needed);
+        self.look_at = Some(0);
+    }
+
+    /// Nothing is gained any more.
+    pub(super) fn forget_gains(&mut self) {
+        self.machine.forget_gains();
+        self.pages.retain(|_, page| page.wants != Wants::Gained);
     }
 
     /// These slots are to be refilled, whatever was under way with them.
@@ -225,8 +245,8 @@ impl Core {
     }
 
     /// An owner can be reached again.
-    pub(super) fn refill_from(&mut self, effects: &mut Vec<Effect>) {
-        if !self.refilling.machine.is_empty() {
+    pub(super) fn refill_from_all(&mut self, effects: &mut Vec<Effect>) {
+        if !self.refilling.machine.is_empty() || !self.refilling.machine.has_gained_all() {
             self.refill(refill::Event::Tick, effects);
         }
     }
@@ -249,11 +269,11 @@ impl Core {
         self.refilling.look_at = self.refilling.machine.wake_at(self.now).map(|at| at.monotonic);
         for wanted in wanted {
             match wanted {
-                refill::Effect::Fetch { source, slots, after } => {
+                refill::Effect::Fetch { source, wants, slots, after } => {
                     let partition = slots.0.partition(self.layout.now.q);
                     let op = self.anti_entropy.op(Asked::Numbers(partition));
                     let (waiting, next, bytes) = (0, None, 0);
-                    let page = Page { source, slots, after, op, waiting, next, bytes };
+                    let page = Page { source, wants, slots, after, op, waiting, next, bytes };
                     self.refilling.pages.insert(partition, page);
                     if self.cuts.is_numbered(partition) {
                         self.ask_page(partition, effects);
@@ -263,6 +283,7 @@ impl Core {
                         self.ask_peer(source, op, 0, body, effects);
                     }
                 }
+                refill::Effect::Gained(partition) => self.gained(partition, effects),
                 refill::Effect::Refilled(slots) => {
                     self.refilling.recounting.extend(slots.iter().map(|slot| slot.0));
                     let in_a_row =
@@ -281,7 +302,11 @@ impl Core {
         page.op = op;
         let (source, slots, after) = (page.source, page.slots, page.after.clone());
         let prefix = Bytes::new();
-        let body = Request::ReadRange { slots, after, prefix, bytes_max: PAGE_BYTES };
+        let bytes_max = match page.wants {
+            Wants::Numbers | Wants::Lost => PAGE_BYTES,
+            Wants::Gained => PAGE_BYTES_GAINED,
+        };
+        let body = Request::ReadRange { slots, after, prefix, bytes_max };
         self.ask_peer(source, op, 0, body, effects);
     }
 
@@ -300,10 +325,9 @@ impl Core {
             Answer::Cut(CutAnswer { numbers, .. })
                 if self.take_source_numbers(partition, &numbers, effects) =>
             {
-                if self.preferences.of_partition(partition).owns(self.me) {
-                    self.ask_page(partition, effects);
-                } else {
-                    self.page_done(partition, effects);
+                match self.refilling.pages.get(&partition).map(|page| page.wants) {
+                    Some(Wants::Lost | Wants::Gained) => self.ask_page(partition, effects),
+                    Some(Wants::Numbers) | None => self.page_done(partition, effects),
                 }
             }
             _ => self.page_failed(partition, effects),
@@ -325,7 +349,7 @@ impl Core {
             return self.page_failed(partition, effects);
         };
         let Some(page) = self.refilling.pages.get_mut(&partition) else { return };
-        let source = page.source;
+        let (source, wants) = (page.source, page.wants);
         page.waiting = entries.len();
         page.next = match entries.last() {
             Some(last) if !complete => Some((last.slot, last.key.clone())),
@@ -341,7 +365,10 @@ impl Core {
             if let Some(page) = self.refilling.pages.get_mut(&partition) {
                 page.bytes += bytes;
             }
-            self.figures.counters.repair_bytes += bytes;
+            match wants {
+                Wants::Numbers | Wants::Lost => self.figures.counters.repair_bytes += bytes,
+                Wants::Gained => self.transition.bytes += bytes,
+            }
             let cut = cuts.get(&slot).copied().unwrap_or(0);
             let op = self.anti_entropy.op(Asked::PageMerge(partition, op, source));
             let asker = Asker::Repair { op, cut };
@@ -365,7 +392,10 @@ impl Core {
         if !matches!(answer, Answer::Merged(_)) {
             return self.page_failed(partition, effects);
         }
-        self.figures.counters.repaired_keys += 1;
+        match page.wants {
+            Wants::Numbers | Wants::Lost => self.figures.counters.repaired_keys += 1,
+            Wants::Gained => self.figures.counters.gained_keys += 1,
+        }
         page.waiting -= 1;
         if page.waiting == 0 {
             self.page_done(partition, effects);

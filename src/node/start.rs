@@ -25,7 +25,9 @@ use crate::storage::offline::DirectoryView;
 use crate::storage::{ReadError, Store, SyncError, WriteBatch, WriteError};
 
 use crate::version::Epoch;
+use crate::wire::client::StagedAt;
 
+use super::core::members_of;
 use super::keys;
 use super::lineage::Lineage;
 use super::meta::{self, ActorRecord};
@@ -89,6 +91,7 @@ pub(super) struct Opened {
     /// How far others were seen to get.
     pub(super) sightings: BTreeMap<NodeId, Sighting>,
     pub(super) addresses: BTreeMap<NodeId, Addresses>,
+    pub(super) staged: Vec<StagedAt>,
 }
 
 /// Makes the empty store of `identity` a member of a new cluster: writes layout 1 and all that a first start reads,
@@ -107,16 +110,7 @@ pub fn found(
     if read(store, "register", &meta::register_key(), meta::decode_register)?.is_some() {
         return Err(StartError::AlreadyFounded);
     }
-    let mut batch = WriteBatch::new();
-    batch.put(meta::register_key(), meta::encode_register(&RegisterState::new(layout.into())));
-    batch.put(meta::start_key(), meta::encode_start(Start::default()));
-    batch.put(meta::clean_key(), meta::encode_clean(Incarnation::default()));
-    let record = ActorRecord { epoch: epoch_of(identity), floor: 0 };
-    batch.put(meta::actor_key(), meta::encode_actor(record));
-    for (node, addresses) in addresses {
-        batch.put(meta::address_key(*node), meta::encode_addresses(addresses));
-    }
-    write_durably(store, batch)
+    write_durably(store, first_records(identity, layout, addresses))
 }
 
 /// Whether the store holds a member's records.
@@ -144,7 +138,7 @@ pub fn begin_again(
     layout: Layout,
     last: Incarnation,
 ) -> Result<(), StartError> {
-    if layout.now.member(identity.node).is_none() {
+    if !is_member(&layout, identity.node) {
         return Err(StartError::NotAMember(identity.node));
     }
     if is_founded(store)? {
@@ -155,12 +149,61 @@ pub fn begin_again(
     batch.put(meta::register_key(), meta::encode_register(&register));
     let count = Incarnation(last.0 + STARTS_UNSEEN);
     batch.put(meta::start_key(), meta::encode_start(Start { count, nonce: 0 }));
+    mark_all_unsound(&mut batch);
+    write_durably(store, batch)
+}
+
+/// Makes the empty store of a node that joins a member's by the change that runs: it numbers the slots by the others' cuts
+/// and copies what it gains.
+/// # Errors
+/// As [`begin_again`].
+pub fn join(
+    store: &Store,
+    identity: &Identity,
+    layout: Layout,
+    addresses: &BTreeMap<NodeId, Addresses>,
+) -> Result<(), StartError> {
+    if !is_member(&layout, identity.node) {
+        return Err(StartError::NotAMember(identity.node));
+    }
+    if is_founded(store)? {
+        return Err(StartError::AlreadyFounded);
+    }
+    let mut batch = first_records(identity, layout, addresses);
+    mark_all_unsound(&mut batch);
+    write_durably(store, batch)
+}
+
+/// Whether `node` is a member of either ring.
+fn is_member(layout: &Layout, node: NodeId) -> bool {
+    let rings = [Some(&layout.now), layout.next.as_ref()];
+    rings.into_iter().flatten().any(|ring| ring.member(node).is_some())
+}
+
+/// What the first start of a new directory reads.
+fn first_records(
+    identity: &Identity,
+    layout: Layout,
+    addresses: &BTreeMap<NodeId, Addresses>,
+) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    batch.put(meta::register_key(), meta::encode_register(&RegisterState::new(layout.into())));
+    batch.put(meta::start_key(), meta::encode_start(Start::default()));
+    batch.put(meta::clean_key(), meta::encode_clean(Incarnation::default()));
+    let record = ActorRecord { epoch: epoch_of(identity), floor: 0 };
+    batch.put(meta::actor_key(), meta::encode_actor(record));
+    for (node, addresses) in addresses {
+        batch.put(meta::address_key(*node), meta::encode_addresses(addresses));
+    }
+    batch
+}
+
+fn mark_all_unsound(batch: &mut WriteBatch) {
     let all: Vec<Slot> = (0..=u16::MAX).map(Slot).collect();
     for block in all.chunks(meta::UNSOUND_SLOTS.into()) {
         let (key, value) = meta::encode_unsound(block[0], block.iter().copied());
         batch.put(key, value);
     }
-    write_durably(store, batch)
 }
 
 /// Where other members listen for nodes, by the records that can be read: a node that gives up its data finds them so.
@@ -217,7 +260,7 @@ pub(super) fn open(
     let me = identity.node;
     let register = read(store, "register", &meta::register_key(), meta::decode_register)?
         .ok_or(StartError::NotFounded)?;
-    if register.chosen.now.member(me).is_none() {
+    if !is_member(&register.chosen, me) {
         return Err(StartError::NotAMember(me));
     }
     let last = read(store, "start", &meta::start_key(), meta::decode_start)?.unwrap_or_default();
@@ -251,7 +294,8 @@ pub(super) fn open(
 
     let (mut others, mut sightings, mut addresses) =
         (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    for node in register.chosen.now.members.iter().map(|member| member.id) {
+    let staged = read(store, "staged", &meta::staged_key(), meta::decode_staged)?;
+    for node in members_of(&register.chosen) {
         let key = meta::other_start_key(node);
         others.extend(
             read(store, "start of a member", &key, meta::decode_start)?.map(|start| (node, start)),
@@ -262,7 +306,8 @@ pub(super) fn open(
         let address = read(store, "address of a member", &key, meta::decode_addresses)?;
         addresses.extend(address.map(|address| (node, address)));
     }
-    Ok(Opened { register, start, recovered, lineage, others, sightings, addresses })
+    let staged = staged.unwrap_or_default();
+    Ok(Opened { register, start, recovered, lineage, others, sightings, addresses, staged })
 }
 
 /// The epoch in `IDENTITY`; a node's first one counts 1.

@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crate::cluster::membership::Health;
 use crate::cluster::{Addresses, Time};
 use crate::node_id::NodeId;
+use crate::ring::Member;
 use crate::ring::Slot;
 use crate::wire::client::{
     ErrorCode, Info, LayoutReply, MemberHealth, MemberView, RepairPair, RepairReply, Reply,
@@ -45,13 +46,15 @@ impl Core {
     }
 
     pub(super) fn view_reply(&self) -> ReplyBody {
-        let members = self.layout.now.members.iter();
+        let mut members: Vec<&Member> = self.layout.now.members.iter().collect();
+        let joining = self.layout.next.iter().flat_map(|ring| &ring.members);
+        members.extend(joining.filter(|member| self.layout.now.member(member.id).is_none()));
         ReplyBody::View(View {
             node: self.me,
             cluster: self.config.identity.cluster,
             cluster_name: self.config.identity.cluster_name.clone(),
             layout: (*self.layout).clone(),
-            members: members.map(|member| self.member_view(member.id)).collect(),
+            members: members.into_iter().map(|member| self.member_view(member.id)).collect(),
             alarms: self.figures.alarms(),
         })
     }
@@ -84,6 +87,7 @@ impl Core {
             epoch: self.lineage.actor().epoch.counter,
             actor: Some(self.lineage.actor()),
             is_settled: self.lineage.is_settled(),
+            moving: self.moving(),
         }))
     }
 

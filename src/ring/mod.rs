@@ -22,7 +22,7 @@ pub use export::ReadLayoutError;
 pub use layout::{
     Layout, LayoutError, LayoutHash, MEMBERS_MAX, Member, Mode, NAME_BYTES_MAX, Ring,
 };
-pub use movement::Movement;
+pub use movement::{Movement, gains};
 pub use preference::{Preferences, Walk};
 pub use solver::{Placement, Shortfall, place};
 pub use token::{PARTITIONS_MAX, Partition, SLOTS, Slot, Token};

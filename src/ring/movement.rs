@@ -6,7 +6,7 @@ use crate::node_id::NodeId;
 
 use super::shares::fair_shares;
 use super::zones::Zones;
-use super::{Preferences, Ring, SLOTS};
+use super::{Partition, Preferences, Ring, SLOTS};
 
 /// What moves between two rings, counted in slots (a slot's n replicas count n times).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +67,23 @@ impl Movement {
     }
 }
 
+/// What `node` gains on the way to a ring of as many partitions: each partition, and the owner whose place it takes there
+/// (the i-th owner gained takes that of the i-th lost one; none where more are gained than lost).
+pub fn gains(
+    before: &Preferences,
+    after: &Preferences,
+    node: NodeId,
+) -> BTreeMap<Partition, Option<NodeId>> {
+    let walks = before.iter().zip(after.iter()).zip(0..);
+    let gained = walks.filter_map(|((old, new), partition)| {
+        let mut gained = new.owners().filter(|owner| !old.owns(*owner));
+        let place = gained.position(|owner| owner == node)?;
+        let mut lost = old.owners().filter(|owner| !new.owns(*owner));
+        Some((Partition(partition), lost.nth(place)))
+    });
+    gained.collect()
+}
+
 /// Slots of which each member holds a replica.
 fn held_slots(preferences: &Preferences) -> BTreeMap<NodeId, usize> {
     let mut held = BTreeMap::new();
@@ -122,6 +139,10 @@ mod tests {
         assert_eq!((movement.gained_by(node(4)), movement.gained_by(node(1))), (2 * quarter, 0));
         assert!((movement.share() - 0.25).abs() < 1e-9);
         assert_eq!(Movement::least(&before, after.ring()), 2 * quarter);
+        let of_joiner =
+            BTreeMap::from([(Partition(2), Some(node(1))), (Partition(3), Some(node(2)))]);
+        assert_eq!(gains(&before, &after, node(4)), of_joiner);
+        assert_eq!(gains(&before, &after, node(1)), BTreeMap::new());
     }
 
     #[test]

@@ -60,6 +60,7 @@ struct Drive {
     wake: u64,
     is_stopped: bool,
     is_rolled_back: bool,
+    is_removed: bool,
 }
 
 /// Runs the node in `options.data_dir` until it is told to stop.
@@ -129,6 +130,7 @@ async fn live(
         wake: 0,
         is_stopped: false,
         is_rolled_back: false,
+        is_removed: false,
     };
     let ended = drive.run(news, signals, &options.reload).await;
     let _ = std::fs::remove_file(dir.join(listen::ADMIN_SOCKET));
@@ -142,6 +144,9 @@ async fn live(
         Some(Ended::Drained) => {
             drive.disk.stop();
             store.close().map_err(|failed| RunError::Fatal(failed.to_string()))?;
+            if drive.is_removed {
+                return Err(RunError::Removed { dir: dir.clone() });
+            }
             Ok(Life::Ended(Ended::Drained))
         }
         Some(ended @ (Ended::Interrupted | Ended::Terminated)) => Ok(Life::Ended(ended)),
@@ -299,7 +304,7 @@ impl Drive {
             if self.is_rolled_back {
                 return Ok(None);
             }
-            if self.is_stopped {
+            if self.is_stopped || self.is_removed {
                 self.say_goodbye().await;
                 return Ok(Some(Ended::Drained));
             }
@@ -379,7 +384,8 @@ impl Drive {
                 Severity::Warn => tracing::warn!("{text}"),
                 Severity::Error => tracing::error!("{text}"),
             },
-            Effect::Stopped => self.is_stopped = true,
+            Effect::Stopped | Effect::Departed => self.is_stopped = true,
+            Effect::Removed => self.is_removed = true,
             Effect::RolledBack(why) => {
                 tracing::error!("{why}; all it holds is set aside, and this node begins again");
                 self.is_rolled_back = true;

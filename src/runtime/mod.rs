@@ -157,6 +157,12 @@ pub enum RunError {
         /// For people.
         reason: String,
     },
+    /// The members removed this node.
+    #[error("this node is no member any more: {} must be wiped before it can join anew", .dir.display())]
+    Removed {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A thread, a signal handler or the like could not be had.
     #[error("cannot {what}")]
     System {

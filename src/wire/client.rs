@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::staged::Staged;
 use crate::node_id::{ClusterId, NodeId};
 use crate::replication::{Consistency, Guarantee, Level, RangeEntry};
-use crate::ring::{Layout, Mode, Partition, Slot};
+use crate::ring::{Layout, Mode, Partition, Ring, Slot};
 use crate::version::{Actor, Dot, RequestId, Siblings, VectorClock};
 
 /// A request. Many may be in flight on a connection; replies come in any order.
@@ -54,7 +55,13 @@ pub enum RequestBody {
         /// The last.
         last: Slot,
     },
-    /// Propose the next layout: one-step changes only.
+    /// Keep this as a part of the next plan.
+    Stage(StagedAt),
+    /// What is staged at this node.
+    Staged,
+    /// Forget all that is staged at this node.
+    Unstage,
+    /// Propose the next layout.
     Propose {
         /// The version it was planned against.
         expect: u64,
@@ -125,7 +132,18 @@ pub struct Scan {
     pub bytes_max: u32,
 }
 
-/// A one-step change of the layout.
+/// A staged change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedAt {
+    /// The layout version that it was staged against: it is forgotten with that.
+    pub layout: u64,
+    /// When it was staged, by the clock of who did it, microseconds since 1970: the last word about a subject counts.
+    pub stamp: u64,
+    /// What.
+    pub change: Staged,
+}
+
+/// A change of the layout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Change {
     /// Give a member another name.
@@ -137,6 +155,10 @@ pub enum Change {
     },
     /// Set the default mode.
     Mode(Mode),
+    /// Go over to this ring.
+    To(Box<Ring>),
+    /// Give up the change that runs.
+    Abort,
 }
 
 /// A reply.
@@ -173,6 +195,8 @@ pub enum ReplyBody {
     Leaves(Vec<u64>),
     /// To `RepairStart` and `RepairStatus`.
     Repair(RepairReply),
+    /// To `Stage`, `Staged` and `Unstage`: what is staged there now.
+    Staged(Vec<StagedAt>),
     /// To `Propose`: the version that was chosen.
     Chosen {
         /// The new version.
@@ -276,7 +300,7 @@ pub struct View {
     pub cluster_name: String,
     /// The layout in force.
     pub layout: Layout,
-    /// All members, in the layout's order.
+    /// All members, in the layout's order; those that a change that runs adds come last.
     pub members: Vec<MemberView>,
     /// What an operator should know.
     pub alarms: Vec<String>,
@@ -357,6 +381,22 @@ pub struct Info {
     /// Whether that is settled: until a majority recorded this start, the first write begins another epoch.
     #[serde(default)]
     pub is_settled: bool,
+    /// How far this node is with data that moves.
+    #[serde(default)]
+    pub moving: Moving,
+}
+
+/// How far a node is with the data that a change of the layout moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    /// Partitions that it gains by the change that runs.
+    pub gains: u32,
+    /// Of those so many are there.
+    pub gained: u32,
+    /// Bytes that came so far.
+    pub bytes: u64,
+    /// Partitions that are another's by the layout, and of which it may still hold data.
+    pub left_over: u32,
 }
 
 /// How far a node's repairs are.

@@ -164,6 +164,7 @@ fn exit(error: &RunError) -> Exit {
             | RefusalCode::OldIncarnation
             | RefusalCode::Overloaded => Exit::Protocol,
         },
+        RunError::Removed { .. } => Exit::NotAuthorised,
         RunError::Fatal(_) => Exit::Io,
     }
 }

@@ -109,6 +109,8 @@ pub enum Event {
     },
     /// The commit log is synced up to here, and others shall know.
     LogSynced(u64),
+    /// This node holds all that it gains by the change that runs since this version.
+    Ready(u64),
 }
 
 /// What should happen next.
@@ -227,8 +229,9 @@ impl Membership {
                     peer.is_cut_off = true;
                 }
             }
+            Event::Ready(version) => self.me.ready = version,
             Event::LayoutChanged { tag, members } => {
-                self.me.layout = tag;
+                (self.me.layout, self.me.ready) = (tag, 0);
                 self.set_members(&members);
             }
             Event::LogSynced(position) => {

@@ -37,6 +37,9 @@ pub enum Compare {
         range: (u64, u64),
         /// Packed.
         rows: Bytes,
+        /// Whether the asker is no owner, and only gives: it is told no states.
+        #[serde(default, skip_serializing_if = "is_false")]
+        gives_only: bool,
     },
 }
 
@@ -56,6 +59,11 @@ pub enum Compared {
         /// Whether that is all; else the asker compares once more when it has merged these.
         complete: bool,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Compare {

@@ -7,6 +7,7 @@
 
 mod exchange;
 mod message;
+pub mod purge;
 pub mod refill;
 mod rows;
 #[cfg(test)]

@@ -1,17 +1,24 @@
-//! Refilling: what was lost with a disk, a table or a log is brought back from the other owners (DESIGN §7).
+//! Filling: data that an owner lacks comes from the other owners, because it was lost with a disk, a table or a log
+//! (DESIGN §7), or because a change of the layout makes this node an owner (§8).
 //!
-//! A slot whose data may be incomplete is *unsound*: it takes writes, and answers no read. It is sound again once every
+//! A slot whose data was *lost* in part is *unsound*: it takes writes, and answers no read. It is sound again once every
 //! state, tombstones too, of enough sound owners was merged: k = min(max(r, N − w + 1), N − 1), so that whatever a
-//! quorum may know through this node is here again. Slots are refilled a partition at a time, page by page, from one
-//! owner after the other.
+//! quorum may know through this node is here again. A partition that is *gained* answers with what it has: a quorum of the
+//! ring that goes is asked besides. It is there once all of the owner whose place this node takes was merged, or of
+//! k = max(r, N − w + 1) owners of the ring that goes. Both are filled a partition at a time, page by page, from one owner
+//! after the other.
 //!
 //! ```text
-//! unsound ──▶ page, page, … from owner 1 ──▶ … from owner k ──▶ leaves worked out anew ──▶ sound
+//! lost   ──▶ page, page, … from owner 1 ──▶ … from owner k ──▶ leaves worked out anew ──▶ sound
+//! gained ──▶ page, page, … from the owner that loses it, or from k owners ──▶ there
 //! ```
 //! A slot that this node does not own holds nothing that counts; but its cut number must be known before a hint is taken,
-//! so that is asked for, and no page.
+//! or a state of a partition that it gains, so that is asked for, and no page.
 //!
 //! With k = 0, or too few sound owners left, a slot stays unsound until they are back or an operator accepts the loss.
+//!
+//! Pace: what was lost comes at a rate. What is gained comes as fast as it is given, but an owner that takes its time
+//! over a page, because it serves others, is left alone for as long again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -29,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// An owner that gives no page for so long is asked again.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A page of what is gained that took longer is followed by a pause as long.
+const PAGE_SLOW: Duration = Duration::from_millis(50);
 
 /// What a node knows beside its unsound slots.
 #[expect(missing_debug_implementations, reason = "two of its fields are questions")]
@@ -46,10 +55,11 @@ pub struct Known<'a> {
     pub rate: u64,
 }
 
-/// The unsound slots of a node.
+/// What a node lacks.
 #[derive(Debug, Default)]
 pub struct Refill {
     partitions: BTreeMap<Partition, Unsound>,
+    gains: BTreeMap<Partition, Gain>,
     /// When what was moved is paid for.
     paid_at: Option<Time>,
 }
@@ -82,11 +92,13 @@ pub enum Event {
 /// What shall happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Ask this owner for its cut numbers where they are not known yet, then for a page where this node is an owner too,
-    /// and merge that.
+    /// Ask this owner for its cut numbers where they are not known yet, then for a page where states are wanted, and merge
+    /// that.
     Fetch {
         /// Whom.
         source: NodeId,
+        /// What of it.
+        wants: Wants,
         /// First and last slot.
         slots: (Slot, Slot),
         /// Behind what it begins.
@@ -94,11 +106,45 @@ pub enum Effect {
     },
     /// These slots have all that they can get: work their leaves out and let them be sound.
     Refilled(Vec<Slot>),
+    /// This partition has all that it needs by the change that runs.
+    Gained(Partition),
+}
+
+/// What is wanted of an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// Its cut numbers: the slots are another's.
+    Numbers,
+    /// Its states, too, because they were lost here.
+    Lost,
+    /// Its states, too, because this node becomes an owner.
+    Gained,
 }
 
 #[derive(Debug)]
 struct Unsound {
     slots: BTreeSet<u16>,
+    filling: Filling,
+    /// Done; its leaves are being worked out.
+    is_refilled: bool,
+}
+
+/// A partition that is gained.
+#[derive(Debug)]
+struct Gain {
+    slots: (Slot, Slot),
+    /// The owner whose place this node takes: all that it holds is enough.
+    from: Option<NodeId>,
+    /// How many owners are enough otherwise.
+    needed: usize,
+    filling: Filling,
+    /// Where the present owner goes on, after a pause.
+    next: Option<(NodeId, (Slot, Bytes))>,
+}
+
+/// How far the owners have given.
+#[derive(Debug)]
+struct Filling {
     /// Owners from whom all was merged.
     merged: BTreeSet<NodeId>,
     fetching: Option<Fetching>,
@@ -106,8 +152,6 @@ struct Unsound {
     refused: BTreeSet<NodeId>,
     again_at: Time,
     pause: Duration,
-    /// Done; its leaves are being worked out.
-    is_refilled: bool,
 }
 
 #[derive(Debug)]
@@ -128,10 +172,36 @@ impl Refill {
         for slot in slots {
             let unsound = self.partitions.entry(slot.partition(q)).or_insert_with(Unsound::new);
             unsound.slots.insert(slot.0);
-            unsound.merged.clear();
-            unsound.fetching = None;
+            unsound.filling.merged.clear();
+            unsound.filling.fetching = None;
             unsound.is_refilled = false;
+            // What came of a partition that is gained may be lost with it.
+            if let Some(gain) = self.gains.get_mut(&slot.partition(q)) {
+                (gain.filling, gain.next) = (Filling::new(), None);
+            }
         }
+    }
+
+    /// This partition is gained from now on: all of `from` is enough, or of so many owners.
+    pub fn gain(
+        &mut self,
+        partition: Partition,
+        slots: (Slot, Slot),
+        from: Option<NodeId>,
+        needed: usize,
+    ) {
+        let gain = Gain { slots, from, needed, filling: Filling::new(), next: None };
+        self.gains.insert(partition, gain);
+    }
+
+    /// Nothing is gained any more; whether it came.
+    pub fn forget_gains(&mut self) {
+        self.gains.clear();
+    }
+
+    /// Whether everything that is gained has come.
+    pub fn has_gained_all(&self) -> bool {
+        self.gains.is_empty()
     }
 
     /// Whether `slot`, of a ring of `q` partitions, is unsound.
@@ -181,22 +251,11 @@ impl Refill {
     ) {
         match event {
             Event::Merged { partition, source, next, bytes } => {
-                let cost = Duration::from_micros(bytes * 1_000_000 / known.rate.max(1));
-                self.paid_at = Some(self.paid_at.map_or(now, |at| at.max(now)).after(cost));
-                let Some(unsound) = self.fetching_from(partition, source) else { return };
-                unsound.pause = PAUSE;
-                unsound.refused.clear();
-                if next.is_some() {
-                    unsound.fetching = Some(Fetching { source, since: now });
-                    effects.push(Effect::Fetch { source, slots: unsound.range(), after: next });
-                } else {
-                    unsound.merged.insert(source);
-                    unsound.fetching = None;
-                }
+                self.merged(now, (partition, source), next, bytes, known.rate, effects);
             }
             Event::Failed { partition, source } => {
-                if let Some(unsound) = self.fetching_from(partition, source) {
-                    unsound.fail(now);
+                if let Some(filling) = self.fetching_from(partition, source) {
+                    filling.fail(now);
                 }
             }
             Event::Tick => {}
@@ -207,37 +266,85 @@ impl Refill {
     /// When [`Event::Tick`] is wanted.
     pub fn wake_at(&self, now: Time) -> Option<Time> {
         let open = self.partitions.values().filter(|unsound| !unsound.is_refilled);
-        let next = open.map(|unsound| match &unsound.fetching {
-            Some(fetching) => fetching.since.after(SILENCE_MAX),
-            None => unsound.again_at,
-        });
-        let next = next.min()?;
+        let lost = open.map(|unsound| unsound.filling.wake_at()).min();
         // What waits for the rate, or for an owner that cannot be reached, is looked at again before long.
-        Some(next.max(self.paid_at.unwrap_or(now)).max(now.after(PAUSE / 5)))
+        let lost = lost.map(|next| next.max(self.paid_at.unwrap_or(now)).max(now.after(PAUSE / 5)));
+        let gained = self.gains.values().map(|gain| gain.filling.wake_at()).min();
+        lost.into_iter().chain(gained.map(|next| next.max(now.after(PAGE_SLOW)))).min()
     }
 
-    fn fetching_from(&mut self, partition: Partition, source: NodeId) -> Option<&mut Unsound> {
-        let unsound = self.partitions.get_mut(&partition)?;
+    fn merged(
+        &mut self,
+        now: Time,
+        (partition, source): (Partition, NodeId),
+        next: Option<(Slot, Bytes)>,
+        bytes: u64,
+        rate: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(filling) = self.fetching_from(partition, source) else { return };
+        let took =
+            filling.fetching.take().map_or(Duration::ZERO, |fetching| now.since(fetching.since));
+        filling.pause = PAUSE;
+        filling.refused.clear();
+        if next.is_none() {
+            filling.merged.insert(source);
+        }
+        if let Some(unsound) = self.partitions.get_mut(&partition) {
+            let cost = Duration::from_micros(bytes * 1_000_000 / rate.max(1));
+            self.paid_at = Some(self.paid_at.map_or(now, |at| at.max(now)).after(cost));
+            if next.is_some() {
+                let slots = unsound.range();
+                unsound.filling.fetching = Some(Fetching { source, since: now });
+                effects.push(Effect::Fetch { source, wants: Wants::Lost, slots, after: next });
+            }
+        } else if let Some(gain) = self.gains.get_mut(&partition) {
+            if PAGE_SLOW < took {
+                gain.filling.again_at = now.after(took.min(PAUSE_MAX));
+            }
+            gain.next = next.map(|next| (source, next));
+        }
+    }
+
+    /// The filling of `partition`, if `source` is asked for it. What is lost comes before what is gained.
+    fn fetching_from(&mut self, partition: Partition, source: NodeId) -> Option<&mut Filling> {
+        let filling = match self.partitions.get_mut(&partition) {
+            Some(unsound) => &mut unsound.filling,
+            None => &mut self.gains.get_mut(&partition)?.filling,
+        };
         let is_from = |fetching: &Fetching| fetching.source == source;
-        unsound.fetching.as_ref().is_some_and(is_from).then_some(unsound)
+        filling.fetching.as_ref().is_some_and(is_from).then_some(filling)
     }
 
     fn advance(&mut self, now: Time, known: &Known<'_>, effects: &mut Vec<Effect>) {
-        let needed = sources_needed(known.preferences.ring());
-        for unsound in self.partitions.values_mut() {
-            if unsound.fetching.as_ref().is_some_and(|at| SILENCE_MAX <= now.since(at.since)) {
-                unsound.fail(now);
+        let lost = self.partitions.values_mut().map(|unsound| &mut unsound.filling);
+        for filling in lost.chain(self.gains.values_mut().map(|gain| &mut gain.filling)) {
+            if filling.fetching.as_ref().is_some_and(|at| SILENCE_MAX <= now.since(at.since)) {
+                filling.fail(now);
             }
         }
-        let is_fetching = |unsound: &&Unsound| unsound.fetching.is_some();
-        let mut in_flight = self.partitions.values().filter(is_fetching).count();
+        let fillings = self.partitions.values().map(|unsound| &unsound.filling);
+        let fillings = fillings.chain(self.gains.values().map(|gain| &gain.filling));
+        let mut in_flight = fillings.filter(|filling| filling.fetching.is_some()).count();
+        self.advance_lost(now, known, &mut in_flight, effects);
+        self.advance_gains(now, known, &mut in_flight, effects);
+    }
+
+    fn advance_lost(
+        &mut self,
+        now: Time,
+        known: &Known<'_>,
+        in_flight: &mut usize,
+        effects: &mut Vec<Effect>,
+    ) {
+        let needed = sources_needed(known.preferences.ring());
         for (partition, unsound) in &mut self.partitions {
-            if unsound.is_refilled || unsound.fetching.is_some() || now < unsound.again_at {
+            if unsound.is_refilled || !unsound.filling.is_idle(now) {
                 continue;
             }
             let is_owner = known.preferences.of_partition(*partition).owns(known.me);
             let is_complete = if is_owner {
-                needed > 0 && needed <= unsound.merged.len()
+                needed > 0 && needed <= unsound.filling.merged.len()
             } else {
                 (known.is_numbered)(*partition)
             };
@@ -246,45 +353,111 @@ impl Refill {
                 effects.push(Effect::Refilled(unsound.slots.iter().copied().map(Slot).collect()));
                 continue;
             }
-            if PARTITIONS_IN_FLIGHT <= in_flight || self.paid_at.is_some_and(|at| now < at) {
+            if PARTITIONS_IN_FLIGHT <= *in_flight || self.paid_at.is_some_and(|at| now < at) {
                 continue;
             }
-            let owners = known.preferences.of_partition(*partition).owners();
-            let source = owners
-                .filter(|owner| !unsound.merged.contains(owner) && (known.reachable)(*owner))
-                .min_by_key(|owner| unsound.refused.contains(owner));
-            if let Some(source) = source {
-                if unsound.refused.contains(&source) {
-                    // All of them gave nothing: their next round.
-                    unsound.refused.clear();
-                }
-                unsound.fetching = Some(Fetching { source, since: now });
-                in_flight += 1;
-                effects.push(Effect::Fetch { source, slots: unsound.range(), after: None });
+            if let Some(source) = unsound.filling.next_source(*partition, known, None) {
+                let wants = if is_owner { Wants::Lost } else { Wants::Numbers };
+                unsound.filling.fetching = Some(Fetching { source, since: now });
+                *in_flight += 1;
+                let slots = unsound.range();
+                effects.push(Effect::Fetch { source, wants, slots, after: None });
             } else {
-                unsound.again_at = now.after(PAUSE);
+                unsound.filling.again_at = now.after(PAUSE);
             }
         }
+    }
+
+    fn advance_gains(
+        &mut self,
+        now: Time,
+        known: &Known<'_>,
+        in_flight: &mut usize,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Self { partitions, gains, .. } = self;
+        gains.retain(|partition, gain| {
+            if partitions.contains_key(partition) || !gain.filling.is_idle(now) {
+                return true;
+            }
+            let merged = &gain.filling.merged;
+            if gain.needed <= merged.len() || gain.from.is_some_and(|from| merged.contains(&from)) {
+                effects.push(Effect::Gained(*partition));
+                return false;
+            }
+            if PARTITIONS_IN_FLIGHT <= *in_flight {
+                return true;
+            }
+            let going_on = gain.next.take().filter(|(source, _)| (known.reachable)(*source));
+            let next = match going_on {
+                Some((source, after)) => Some((source, Some(after))),
+                None => {
+                    let source = gain.filling.next_source(*partition, known, gain.from);
+                    source.map(|source| (source, None))
+                }
+            };
+            let Some((source, after)) = next else {
+                gain.filling.again_at = now.after(PAUSE);
+                return true;
+            };
+            gain.filling.fetching = Some(Fetching { source, since: now });
+            *in_flight += 1;
+            effects.push(Effect::Fetch { source, wants: Wants::Gained, slots: gain.slots, after });
+            true
+        });
     }
 }
 
 impl Unsound {
     const fn new() -> Self {
-        Self {
-            slots: BTreeSet::new(),
-            merged: BTreeSet::new(),
-            fetching: None,
-            refused: BTreeSet::new(),
-            again_at: Time { monotonic: 0, wall: 0 },
-            pause: PAUSE,
-            is_refilled: false,
-        }
+        Self { slots: BTreeSet::new(), filling: Filling::new(), is_refilled: false }
     }
 
     fn range(&self) -> (Slot, Slot) {
         let ends = (self.slots.first(), self.slots.last());
         let slot = |end: Option<&u16>| Slot(end.copied().unwrap_or_default());
         (slot(ends.0), slot(ends.1))
+    }
+}
+
+impl Filling {
+    const fn new() -> Self {
+        Self {
+            merged: BTreeSet::new(),
+            fetching: None,
+            refused: BTreeSet::new(),
+            again_at: Time { monotonic: 0, wall: 0 },
+            pause: PAUSE,
+        }
+    }
+
+    fn is_idle(&self, now: Time) -> bool {
+        self.fetching.is_none() && self.again_at <= now
+    }
+
+    fn wake_at(&self) -> Time {
+        match &self.fetching {
+            Some(fetching) => fetching.since.after(SILENCE_MAX),
+            None => self.again_at,
+        }
+    }
+
+    /// The owner that gives next, `first` before the others, and those that gave nothing behind them.
+    fn next_source(
+        &mut self,
+        partition: Partition,
+        known: &Known<'_>,
+        first: Option<NodeId>,
+    ) -> Option<NodeId> {
+        let owners = known.preferences.of_partition(partition).owners();
+        let source = owners
+            .filter(|owner| !self.merged.contains(owner) && (known.reachable)(*owner))
+            .min_by_key(|owner| (self.refused.contains(owner), Some(*owner) != first))?;
+        if self.refused.contains(&source) {
+            // All of them gave nothing: their next round.
+            self.refused.clear();
+        }
+        Some(source)
     }
 
     fn fail(&mut self, now: Time) {

@@ -88,6 +88,18 @@ impl Comparison {
         }
     }
 
+    /// Takes one own key, where the other side gives whatever is not the same here.
+    pub fn take_from_giver(&mut self, own: Row) -> Verdict {
+        match self.theirs.remove(&own.key) {
+            None => Verdict::Give,
+            Some(theirs) if theirs.digest == own.digest => Verdict::Same,
+            Some(_) => {
+                self.want.push(own.key);
+                Verdict::Want
+            }
+        }
+    }
+
     /// The keys that the other side shall give: those taken as such, and those that the own side lacks.
     pub fn finish(mut self) -> Vec<u64> {
         self.want.extend(self.theirs.into_keys());
