@@ -99,9 +99,7 @@ pub enum Refusal {
         ours: u64,
     },
     /// It wants to join.
-    #[error(
-        "node {node} is no member, and joining a running cluster comes with a later release: found the cluster with all its members"
-    )]
+    #[error("node {node} is no member yet: a layout with it has to be committed first")]
     Joining {
         /// The id.
         node: NodeId,
@@ -145,9 +143,7 @@ pub fn check(hello: &Hello, known: &Known<'_>) -> Result<(), Refusal> {
 /// Whether the peer has a place in `layout`.
 fn check_layout(hello: &Hello, layout: &Layout) -> Result<(), Refusal> {
     let (node, ours) = (hello.node, layout.version);
-    let rings = [Some(&layout.now), layout.next.as_ref()];
-    let is_member = rings.into_iter().flatten().any(|ring| ring.member(node).is_some());
-    match (is_member, hello.layout) {
+    match (layout.member(node).is_some(), hello.layout) {
         (_, Some(tag)) if tag.generation != layout.generation => {
             Err(Refusal::Generation { theirs: tag.generation, ours: layout.generation })
         }

@@ -365,7 +365,7 @@ impl Core {
 
     /// The name of a member, or its id.
     pub(super) fn name_of(&self, node: NodeId) -> String {
-        self.layout.now.member(node).map_or_else(|| node.to_string(), |member| member.name.clone())
+        self.layout.member(node).map_or_else(|| node.to_string(), |member| member.name.clone())
     }
 }
 

@@ -48,6 +48,6 @@ pub use handshake::WelcomeError;
 pub use meta::{member_names, register_key};
 pub use replayed::Replayed;
 pub use start::{
-    StartError, addresses_in, addresses_on_record, begin_again, found, is_founded, keep_addresses,
-    seen_of,
+    StartError, addresses_in, addresses_on_record, begin_again, found, is_founded, join,
+    keep_addresses, seen_of,
 };

@@ -308,7 +308,7 @@ impl Core {
         start: crate::cluster::Start,
         effects: &mut Vec<Effect>,
     ) {
-        if self.layout.now.member(from).is_none() {
+        if self.layout.member(from).is_none() {
             return;
         }
         let start::Answer { persist: (node, on_record), reply } =

@@ -138,7 +138,7 @@ pub fn begin_again(
     layout: Layout,
     last: Incarnation,
 ) -> Result<(), StartError> {
-    if !is_member(&layout, identity.node) {
+    if layout.member(identity.node).is_none() {
         return Err(StartError::NotAMember(identity.node));
     }
     if is_founded(store)? {
@@ -163,7 +163,7 @@ pub fn join(
     layout: Layout,
     addresses: &BTreeMap<NodeId, Addresses>,
 ) -> Result<(), StartError> {
-    if !is_member(&layout, identity.node) {
+    if layout.member(identity.node).is_none() {
         return Err(StartError::NotAMember(identity.node));
     }
     if is_founded(store)? {
@@ -172,12 +172,6 @@ pub fn join(
     let mut batch = first_records(identity, layout, addresses);
     mark_all_unsound(&mut batch);
     write_durably(store, batch)
-}
-
-/// Whether `node` is a member of either ring.
-fn is_member(layout: &Layout, node: NodeId) -> bool {
-    let rings = [Some(&layout.now), layout.next.as_ref()];
-    rings.into_iter().flatten().any(|ring| ring.member(node).is_some())
 }
 
 /// What the first start of a new directory reads.
@@ -260,7 +254,7 @@ pub(super) fn open(
     let me = identity.node;
     let register = read(store, "register", &meta::register_key(), meta::decode_register)?
         .ok_or(StartError::NotFounded)?;
-    if !is_member(&register.chosen, me) {
+    if register.chosen.member(me).is_none() {
         return Err(StartError::NotAMember(me));
     }
     let last = read(store, "start", &meta::start_key(), meta::decode_start)?.unwrap_or_default();

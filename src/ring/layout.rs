@@ -251,6 +251,10 @@ impl Layout {
         };
         layout.validate().map(|()| layout)
     }
+    /// The member with this id, of the ring in force or of that which a change leads to.
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.now.member(id).or_else(|| self.next.as_ref()?.member(id))
+    }
     /// The hash over the canonical bytes.
     pub fn hash(&self) -> LayoutHash {
         LayoutHash(sha1_prefix(&self.canonical_bytes()))

@@ -22,8 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 
 use crate::cluster::{Addresses, Incarnation};
 use crate::node::{self, StartError};
@@ -32,12 +30,9 @@ use crate::ring::Layout;
 use crate::storage::offline::{DirectoryView, salvaged_segment};
 use crate::storage::vfs::{Real, Vfs as _};
 use crate::storage::{Identity, Store};
-use crate::wire::client::{Reply, ReplyBody, Request, RequestBody};
-use crate::wire::frame;
-use crate::wire::handshake::{Hello, PROTOCOL, Role, Welcome};
 
-use super::handshake::{self, HANDSHAKE_MAX, HandshakeError};
-use super::{Options, RunError, clock};
+use super::handshake::HandshakeError;
+use super::{Options, RunError, asking};
 
 /// Pause between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -116,37 +111,10 @@ fn latest(layouts: &BTreeMap<NodeId, Layout>, me: NodeId) -> Option<Layout> {
 }
 
 async fn ask(options: &Options, me: NodeId, seed: &str) -> Result<Told, HandshakeError> {
-    tokio::time::timeout(HANDSHAKE_MAX, ask_at(options, me, seed))
-        .await
-        .map_err(|_| HandshakeError::Timeout)?
-}
-
-async fn ask_at(options: &Options, me: NodeId, seed: &str) -> Result<Told, HandshakeError> {
-    let (reader, mut writer) = TcpStream::connect(seed).await?.into_split();
-    let hello = Hello {
-        protocol_min: PROTOCOL.0,
-        protocol_max: PROTOCOL.1,
-        features: Vec::new(),
-        role: Role::Client { agent: format!("kvnode {}", options.name) },
-        sent: clock::now().monotonic,
-    };
-    let (welcome, frames) = handshake::greet(reader, &mut writer, &hello).await?;
-    let node = match welcome {
-        Welcome::Accepted { node, .. } => node,
-        Welcome::Refused { reason, .. } => return Err(HandshakeError::Garbage(reason)),
-    };
-    let mut outgoing = frame::outgoing(writer, options.frame_bytes_max);
-    outgoing.send(Request { id: 1, deadline: 0, body: RequestBody::View }).await?;
-    let mut incoming = frame::incoming::<_, Reply>(frames, options.frame_bytes_max);
-    match incoming.next().await {
-        Some(Ok(Reply { body: ReplyBody::View(view), .. })) => {
-            let own = view.members.iter().find(|member| member.node == me);
-            let start = own.map_or(0, |member| member.incarnation);
-            Ok(Told { node, cluster: view.cluster, layout: view.layout, start })
-        }
-        Some(Ok(_)) | None => Err(HandshakeError::Garbage("no layout".to_owned())),
-        Some(Err(error)) => Err(error.into()),
-    }
+    let (node, view) = asking::view(options, seed).await?;
+    let own = view.members.iter().find(|member| member.node == me);
+    let start = own.map_or(0, |member| member.incarnation);
+    Ok(Told { node, cluster: view.cluster, layout: view.layout, start })
 }
 
 /// Whether the node's own records are damaged, and with them what it promised.

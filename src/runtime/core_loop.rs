@@ -27,7 +27,7 @@ use super::hub::{Hub, Phase};
 use super::link::{self, Link};
 use super::listen::{self, Door};
 use super::signals::{Signals, Wish};
-use super::{Ended, Options, RunError, bootstrap, clock, http, takeover};
+use super::{Ended, Options, RunError, bootstrap, clock, http, joining, takeover};
 
 /// Longest time for the last replies to leave once everything is done.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -88,6 +88,12 @@ async fn live(
     others: &BTreeMap<NodeId, Addresses>,
 ) -> Result<Life, RunError> {
     let dir = &options.data_dir;
+    if joining::is_wanted(options) {
+        tokio::select! {
+            joined = joining::join(options) => joined?,
+            () = signals.stop() => return Ok(Life::Ended(Ended::Drained)),
+        }
+    }
     let (identity, _lock) = take(options).await?;
     bootstrap::finish_setting_aside(dir)?;
     if let Some(others) = bootstrap::set_salvaged_aside(dir)? {

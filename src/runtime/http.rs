@@ -104,7 +104,7 @@ fn status(view: &View, info: &Info) -> Response<Full<Bytes>> {
         .members
         .iter()
         .map(|member| {
-            let name = view.layout.now.member(member.node).map(|known| known.name.clone());
+            let name = view.layout.member(member.node).map(|known| known.name.clone());
             json!({"node": member.node, "name": name, "state": member.health,
                 "reachable": member.reachable, "since": member.since, "layout": member.layout,
                 "peer": member.peer, "client": member.client, "http": member.http})

@@ -12,6 +12,7 @@
 //! leaves with one write for each connection. Nothing waits for room: a client past its limit is not read, a peer whose
 //! queue is full is unreachable.
 
+mod asking;
 mod bootstrap;
 mod clients;
 mod clock;
@@ -20,6 +21,7 @@ mod disk;
 mod handshake;
 mod http;
 mod hub;
+mod joining;
 mod link;
 mod listen;
 mod peers;
@@ -46,6 +48,8 @@ pub struct Options {
     pub cluster: String,
     /// Peer addresses to find members at.
     pub seeds: Vec<String>,
+    /// As what it joins, where its directory is empty.
+    pub joining: Joining,
     /// Where peers are taken.
     pub listen_peer: String,
     /// Where clients are taken.
@@ -77,6 +81,17 @@ pub struct Options {
     /// Called at SIGHUP: reads the configuration again, applies what it can, tells the log about the rest, and returns what
     /// the running node shall keep to; nothing where the configuration is bad.
     pub reload: Box<dyn Fn() -> Option<HintLimits>>,
+}
+
+/// As what a node wants to join.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// Its failure zone.
+    pub zone: String,
+    /// Its share.
+    pub weight: crate::ring::Weight,
+    /// Whether an operator commits it; else it does so itself.
+    pub is_staged: bool,
 }
 
 /// How a node ended in good order.

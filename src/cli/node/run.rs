@@ -9,7 +9,7 @@ use super::inspect;
 use super::logging::{self, FilterHandle};
 use crate::cli::{Exit, Failure};
 use crate::node::{HintLimits, StartError};
-use crate::runtime::{self, Ended, Options, RunError};
+use crate::runtime::{self, Ended, Joining, Options, RunError};
 use crate::storage::{IdentityError, LockError, OpenError};
 use crate::wire::handshake::RefusalCode;
 
@@ -53,6 +53,11 @@ fn options(config: Config, args: ConfigArgs, handle: FilterHandle) -> Options {
         name: config.name,
         cluster: config.cluster,
         seeds: config.seeds,
+        joining: Joining {
+            zone: config.zone,
+            weight: config.founding.weight,
+            is_staged: config.is_staged,
+        },
         listen_peer: config.listen_peer,
         listen_client: config.listen_client,
         listen_http: config.listen_http,

@@ -74,12 +74,11 @@ pub(crate) const KEYS: &[Key] = &[
     key("node.data_dir", Form::Text, "", "where this node keeps everything"),
     key("node.cluster", Form::Text, "kv", "the cluster's name"),
     key("node.seeds", Form::List, "", "peers to ask first, host:port"),
-    later(
+    key(
         "node.join",
         Form::Choice(&["auto", "staged"]),
         "auto",
         "or \"staged\": wait for kvctl cluster commit",
-        "joining a cluster",
     ),
     key("listen.peer", Form::Address, "127.0.0.1:7400", "other nodes"),
     key("listen.client", Form::Address, "127.0.0.1:7401", "kvctl and the client library"),

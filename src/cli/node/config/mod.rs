@@ -28,6 +28,8 @@ pub struct Config {
     pub name: String,
     /// Its failure zone.
     pub zone: String,
+    /// Whether an operator commits it when it joins.
+    pub is_staged: bool,
     /// Where it keeps everything.
     pub data_dir: PathBuf,
     /// The cluster's name.
@@ -156,6 +158,7 @@ impl Config {
         Self {
             name: fields.text("node.name"),
             zone: fields.text("node.zone"),
+            is_staged: fields.text("node.join") == "staged",
             data_dir: fields.text("node.data_dir").into(),
             cluster: fields.text("node.cluster"),
             seeds: fields.addresses("node.seeds"),
