@@ -225,7 +225,7 @@ mod tests {
         check_refused(
             empty,
             None,
-            "node 7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a is no member, and joining",
+            "node 7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a is no member yet",
         );
     }
 

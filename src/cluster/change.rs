@@ -61,6 +61,9 @@ pub enum ChangeError {
     /// One change at a time.
     #[error("a change is running: wait until it is done, or give it up by `kvctl cluster abort`")]
     Running,
+    /// While data moves the ring in force stays.
+    #[error("a change that moves data takes two steps, and the ring in force stays in between")]
+    TwoSteps,
     /// Nothing is there to be ended.
     #[error("no change is running")]
     NotRunning,
@@ -118,11 +121,11 @@ pub fn check(current: &Layout, proposed: &Layout) -> Result<(), ChangeError> {
         (Some(_), Some(_)) => Err(ChangeError::Running),
         (Some(next), None) if proposed.now == *next || proposed.now == current.now => Ok(()),
         (Some(_), None) => Err(ChangeError::Elsewhere),
-        (None, Some(_)) if proposed.now != current.now => Err(ChangeError::Running),
+        (None, Some(_)) if proposed.now != current.now => Err(ChangeError::TwoSteps),
         (None, Some(next)) if moves_data(&current.now, next)? => Ok(()),
         (None, Some(_)) => Err(ChangeError::Nothing),
         (None, None) if proposed.now == current.now => Err(ChangeError::Nothing),
-        (None, None) if moves_data(&current.now, &proposed.now)? => Err(ChangeError::Running),
+        (None, None) if moves_data(&current.now, &proposed.now)? => Err(ChangeError::TwoSteps),
         (None, None) => Ok(()),
     }
 }
@@ -229,17 +232,17 @@ mod tests {
         check_proposal(|next| next.now.mode = Mode::Consistent, "");
         check_proposal(|_| {}, "nothing to change");
         check_proposal(|next| next.version = 3, "layout 3 does not follow on layout 1");
-        check_proposal(|next| *next = layout(2, "abcde"), "a change is running");
-        check_proposal(|next| *next = layout(2, "abce"), "a change is running");
-        check_proposal(|next| next.now.n = 4, "a change is running");
-        check_proposal(|next| next.now.w = 2, "a change is running");
-        check_proposal(|next| next.now.owner.swap(0, 1), "a change is running");
+        check_proposal(|next| *next = layout(2, "abcde"), "takes two steps");
+        check_proposal(|next| *next = layout(2, "abce"), "takes two steps");
+        check_proposal(|next| next.now.n = 4, "takes two steps");
+        check_proposal(|next| next.now.w = 2, "takes two steps");
+        check_proposal(|next| next.now.owner.swap(0, 1), "takes two steps");
         check_proposal(|next| next.generation = 2, "the generation");
         check_proposal(|next| next.next = Some(next.now.clone()), "nothing to change");
         check_proposal(|next| next.now.owner[0] = 9, "no owner");
         check_proposal(
             |next| (next.next, next.now.mode) = (Some(layout(2, "abcde").now), Mode::Consistent),
-            "a change is running",
+            "takes two steps",
         );
     }
 

@@ -292,6 +292,7 @@ impl Cluster {
                 self.post(after, node, Event::Tick);
             }
             Effect::Fatal(why) | Effect::RolledBack(why) => panic!("node {node}: {why}"),
+            Effect::Departed | Effect::Removed => panic!("node {node} is no member any more"),
             Effect::Peers(_)
             | Effect::Dropped { .. }
             | Effect::Introduce { .. }
