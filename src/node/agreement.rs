@@ -16,7 +16,7 @@ use crate::wire::client::{self, ErrorCode, ReplyBody};
 use crate::wire::peer::PeerMessage;
 
 use super::calls::Origin;
-use super::core::{Core, Parked, members_of};
+use super::core::{Core, Parked, members_of, next_preferences};
 use super::event::{Effect, Severity};
 use super::meta;
 use super::replies::error_reply;
@@ -247,6 +247,7 @@ impl Core {
         self.tag = LayoutTag::of(&layout);
         let before =
             mem::replace(&mut self.preferences, Preferences::new(layout.now.clone().into()).into());
+        self.next_preferences = next_preferences(&layout);
         self.note_gains(&before, effects);
         self.layout = layout;
         let members = members_of(&self.layout);

@@ -73,6 +73,8 @@ pub struct Core {
     pub(super) layout: Arc<Layout>,
     pub(super) tag: LayoutTag,
     pub(super) preferences: Arc<Preferences>,
+    /// The walks of the ring that a running change leads to.
+    pub(super) next_preferences: Option<Arc<Preferences>>,
     pub(super) membership: Membership,
     pub(super) register: Register,
     pub(super) proposals: Proposals,
@@ -175,10 +177,11 @@ impl Core {
             membership::Config { interval: config.gossip_interval, seeds: config.seeds.clone() };
         let register = Register::new(now, me, opened.register, &mut rng);
         let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
+        let next_preferences = next_preferences(&layout);
         let anti_entropy = AntiEntropy::new(&config, me, &preferences);
         let refilling = Refilling::open(&store, layout.now.q)?;
         let reachable = |_| Reachability::Unreachable;
-        let view = View { me, preferences: &preferences, reachable: &reachable, now };
+        let view = View { me, preferences: &preferences, next: None, reachable: &reachable, now };
         let hints = Hints::open(&store, &view, config.hints.ttl, &mut rng)?;
         let cuts = Cuts::open(&store, now, config.gossip_interval)?;
         let next_op = rng.random_range(0..1 << FIRST_OP_BITS);
@@ -190,6 +193,7 @@ impl Core {
             layout,
             tag,
             preferences,
+            next_preferences,
             membership: Membership::new(gossip, now, entry, &members),
             register,
             proposals: Proposals::default(),
@@ -329,6 +333,7 @@ impl Core {
         let view = View {
             me: self.me,
             preferences: &self.preferences,
+            next: self.next_preferences.as_deref(),
             reachable: &reachable,
             now: self.now,
         };
@@ -540,6 +545,11 @@ pub(super) fn reachability<'a>(
         (_, true) if peers.is_silent(node, now) => Reachability::Silent,
         (_, true) => Reachability::Up,
     }
+}
+
+/// The walks of the ring that the layout is on its way to.
+pub(super) fn next_preferences(layout: &Layout) -> Option<Arc<Preferences>> {
+    layout.next.as_ref().map(|next| Arc::new(Preferences::new(Arc::new(next.clone()))))
 }
 
 /// The members of both rings.

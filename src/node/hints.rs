@@ -291,6 +291,7 @@ impl Core {
         let view = View {
             me: self.me,
             preferences: &self.preferences,
+            next: None,
             reachable: &reachable,
             now: self.now,
         };
