@@ -222,11 +222,7 @@ mod tests {
             "wrong cluster: c-0000000000000002 instead of c-0000000000000001",
         );
         let empty = Hello { layout: None, ..hello('z', 1, 1) };
-        check_refused(
-            empty,
-            None,
-            "node 7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a is no member yet",
-        );
+        check_refused(empty, None, "node 7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a is no member yet");
     }
 
     #[test]

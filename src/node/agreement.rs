@@ -17,7 +17,7 @@ use crate::wire::client::{self, ErrorCode, ReplyBody};
 use crate::wire::peer::PeerMessage;
 
 use super::calls::Origin;
-use super::core::{Core, Parked, members_of};
+use super::core::{Core, Parked, members_of, next_preferences};
 use super::event::{Effect, Severity};
 use super::meta;
 use super::replies::error_reply;
@@ -259,9 +259,9 @@ impl Core {
     fn take_layout(&mut self, layout: std::sync::Arc<Layout>, effects: &mut Vec<Effect>) {
         effects.push(Effect::Log(Severity::Info, format!("layout {} is in force", layout.version)));
         self.tag = LayoutTag::of(&layout);
-        let walks = |ring: &Ring| Arc::new(Preferences::new(ring.clone().into()));
-        let before = mem::replace(&mut self.preferences, walks(&layout.now));
-        self.next_preferences = layout.next.as_ref().map(walks);
+        let present = Arc::new(Preferences::new(layout.now.clone().into()));
+        let before = mem::replace(&mut self.preferences, present);
+        self.next_preferences = next_preferences(&layout);
         self.note_gains(&before, effects);
         let was = mem::replace(&mut self.layout, layout);
         if !self.note_place(&was, effects) {

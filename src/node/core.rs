@@ -75,7 +75,7 @@ pub struct Core {
     pub(super) layout: Arc<Layout>,
     pub(super) tag: LayoutTag,
     pub(super) preferences: Arc<Preferences>,
-    /// The walks of the ring that a change leads to.
+    /// The walks of the ring that a running change leads to.
     pub(super) next_preferences: Option<Arc<Preferences>>,
     pub(super) membership: Membership,
     pub(super) register: Register,
@@ -187,12 +187,12 @@ impl Core {
             membership::Config { interval: config.gossip_interval, seeds: config.seeds.clone() };
         let register = Register::new(now, me, opened.register, &mut rng);
         let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
+        let next_preferences = next_preferences(&layout);
         let anti_entropy = AntiEntropy::new(&config, me, &preferences);
-        let next = layout.next.clone().map(|ring| Arc::new(Preferences::new(Arc::new(ring))));
         let refilling = Refilling::open(&store, layout.now.q)?;
         let transition = Transition::open(&store)?;
         let reachable = |_| Reachability::Unreachable;
-        let view = View { me, preferences: &preferences, reachable: &reachable, now };
+        let view = View { me, preferences: &preferences, next: None, reachable: &reachable, now };
         let hints = Hints::open(&store, &view, config.hints.ttl, &mut rng)?;
         let cuts = Cuts::open(&store, now, config.gossip_interval)?;
         let next_op = rng.random_range(0..1 << FIRST_OP_BITS);
@@ -204,7 +204,7 @@ impl Core {
             layout,
             tag,
             preferences,
-            next_preferences: next,
+            next_preferences,
             membership: Membership::new(gossip, now, entry, &members),
             register,
             proposals: Proposals::default(),
@@ -349,6 +349,7 @@ impl Core {
         let view = View {
             me: self.me,
             preferences: &self.preferences,
+            next: self.next_preferences.as_deref(),
             reachable: &reachable,
             now: self.now,
         };
@@ -565,6 +566,11 @@ pub(super) fn reachability<'a>(
         (_, true) if peers.is_silent(node, now) => Reachability::Silent,
         (_, true) => Reachability::Up,
     }
+}
+
+/// The walks of the ring that the layout is on its way to.
+pub(super) fn next_preferences(layout: &Layout) -> Option<Arc<Preferences>> {
+    layout.next.as_ref().map(|next| Arc::new(Preferences::new(Arc::new(next.clone()))))
 }
 
 /// The members of both rings.

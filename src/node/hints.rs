@@ -292,6 +292,7 @@ impl Core {
         let view = View {
             me: self.me,
             preferences: &self.preferences,
+            next: None,
             reachable: &reachable,
             now: self.now,
         };

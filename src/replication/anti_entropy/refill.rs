@@ -533,7 +533,8 @@ mod tests {
         refill.begin(Q, [Slot(3), Slot(9)]);
         assert!(refill.is_unsound(Q, Slot(3)) && !refill.is_unsound(Q, Slot(4)));
         let asked = handle(&mut refill, at(1), Event::Tick, &preferences, &[]);
-        let [Effect::Fetch { source: first, slots, after: None, wants: Wants::Lost }] = &asked[..] else {
+        let [Effect::Fetch { source: first, slots, after: None, wants: Wants::Lost }] = &asked[..]
+        else {
             panic!("{asked:?}")
         };
         assert_eq!(*slots, (Slot(3), Slot(9)));

@@ -1,20 +1,35 @@
 //! The owners of a key and who stands in for them, and what became of asking each.
 //!
-//! An owner that cannot be asked, or that failed, may be stood in for by the next member of the walk that can be reached
-//! and owns nothing of the key (sloppy quorum; Dynamo §4.6). The two have one voice: an owner and its stand-in count
-//! once.
+//! While a change of the layout runs, owners sit in one or both of two sets, and are counted in each. Those who sit in the
+//! second set only *gain* the key.
+//!
+//! An owner by the ring in force that cannot be asked, or that failed, may be stood in for by the next member of the walk
+//! that can be reached and owns nothing of the key (sloppy quorum; Dynamo §4.6). The two have one voice: an owner and its
+//! stand-in count once. And who stands in has one part: it sits as nothing else, or its answer to one question would
+//! count as one to the other.
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
+use crate::replication::quorum::Tally;
 use crate::replication::{FailedWhy, Reachability, View};
+use crate::ring::Slot;
 
 /// One round of questions to the owners of a key.
 #[derive(Clone, Debug)]
 pub(super) struct Panel {
-    /// This node first where it is an owner, then in preference order.
-    seats: Vec<(NodeId, Standing)>,
+    /// This node first where it is an owner, then in preference order; those who gain the key last.
+    seats: Vec<Seat>,
     /// In the order in which they were asked.
     stand_ins: Vec<StandIn>,
+}
+
+/// An owner's seat.
+#[derive(Clone, Copy, Debug)]
+struct Seat {
+    node: NodeId,
+    /// What its word counts in each set: 0 or 1.
+    counts: Tally,
+    standing: Standing,
 }
 
 /// A member that stands in for an owner.
@@ -41,35 +56,61 @@ pub(super) enum Standing {
 }
 
 impl Panel {
-    /// The owners, none of them asked.
-    pub(super) fn new(view: &View<'_>, owners: impl Iterator<Item = NodeId>) -> Self {
-        let mut seats: Vec<_> = owners.map(|owner| (owner, Standing::Idle)).collect();
-        seats.sort_by_key(|(owner, _)| *owner != view.me);
+    /// The owners of `slot` by the ring in force, none of them asked.
+    pub(super) fn of_now(view: &View<'_>, slot: Slot) -> Self {
+        let owners = view.preferences.of_slot(slot).owners();
+        let counts = Tally { now: 1, next: 0 };
+        let seat = |node| Seat { node, counts, standing: Standing::Idle };
+        let mut seats: Vec<_> = owners.map(seat).collect();
+        seats.sort_by_key(|seat| seat.node != view.me);
         Self { seats, stand_ins: Vec::new() }
     }
 
-    /// The owners in the order they are asked.
-    pub(super) fn owners(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.seats.iter().map(|(owner, _)| *owner)
+    /// The owners of `slot` by either ring, none of them asked.
+    pub(super) fn of_both(view: &View<'_>, slot: Slot) -> Self {
+        let mut panel = Self::of_now(view, slot);
+        let gained = Tally { now: 0, next: 1 };
+        for node in view.next.iter().flat_map(|next| next.of_slot(slot).owners()) {
+            match panel.seats.iter_mut().find(|seat| seat.node == node) {
+                Some(seat) => seat.counts.next = 1,
+                None => {
+                    panel.seats.push(Seat { node, counts: gained, standing: Standing::Idle });
+                }
+            }
+        }
+        panel
     }
 
     /// Owners that stand so.
     pub(super) fn standing(&self, wanted: Standing) -> impl Iterator<Item = NodeId> + '_ {
-        self.seats.iter().filter(move |(_, standing)| *standing == wanted).map(|(owner, _)| *owner)
+        self.seats.iter().filter(move |seat| seat.standing == wanted).map(|seat| seat.node)
+    }
+
+    /// Whether `node` sits here as an owner by the ring in force.
+    pub(super) fn owns_now(&self, node: NodeId) -> bool {
+        self.seats.iter().any(|seat| seat.node == node && seat.is_of_now())
+    }
+
+    /// How many owners there are of whom it holds, for themselves or for one who stands in for them.
+    pub(super) fn count(&self, holds: impl Fn(NodeId, Standing) -> bool) -> Tally {
+        let has = |seat: &&Seat| {
+            holds(seat.node, seat.standing)
+                || self.stand_ins.iter().any(|stand_in| {
+                    stand_in.owner == seat.node && holds(stand_in.node, stand_in.standing)
+                })
+        };
+        self.seats.iter().filter(has).map(|seat| seat.counts).sum()
     }
 
     /// For how many owners they themselves, or their stand-ins, answered.
-    pub(super) fn answered(&self) -> usize {
-        let has = |(owner, standing): &&(NodeId, Standing)| {
-            *standing == Standing::Answered
-                || self.is_stood_in(*owner, |stands| stands == Standing::Answered)
-        };
-        self.seats.iter().filter(has).count()
+    pub(super) fn answered(&self) -> Tally {
+        self.count(|_, standing| standing == Standing::Answered)
     }
 
     /// Notes how an owner or a stand-in stands now; false when it is neither.
     pub(super) fn set(&mut self, node: NodeId, standing: Standing) -> bool {
-        let owner = self.seats.iter_mut().find(|(seat, _)| *seat == node).map(|seat| &mut seat.1);
+        let owner = self.seats.iter_mut().find(|seat| seat.node == node);
+        let owner = owner.map(|seat| &mut seat.standing);
         let stand_in = self.stand_ins.iter_mut().find(|stand_in| stand_in.node == node);
         let place = owner.or(stand_in.map(|stand_in| &mut stand_in.standing));
         place.map(|place| *place = standing).is_some()
@@ -77,25 +118,27 @@ impl Panel {
 
     /// Whether an owner or a stand-in was asked and may still answer.
     pub(super) fn is_pending(&self, node: NodeId) -> bool {
-        let owner =
-            self.seats.iter().any(|(seat, standing)| *seat == node && standing.is_pending());
+        let owner = self.seats.iter().any(|seat| seat.node == node && seat.standing.is_pending());
         owner || self.stand_ins.iter().any(|seat| seat.node == node && seat.standing.is_pending())
     }
 
     /// Seats `node` as the stand-in of `owner`.
     pub(super) fn seat(&mut self, node: NodeId, owner: NodeId, standing: Standing) {
+        self.seats.retain(|seat| seat.node != node);
         self.stand_ins.push(StandIn { node, owner, standing });
     }
 
-    /// Seats the next member of `fallbacks` that can be asked as the stand-in of each owner that needs one: that cannot
-    /// be asked, has failed or gone silent, and whose stand-in so far, if any, has failed too. Returns the new pairs, stand-in first.
+    /// Seats the next member of `fallbacks` that can be asked as the stand-in of each owner by the ring in force that
+    /// needs one: that cannot be asked, has failed or gone silent, and whose stand-in so far, if any, has failed too. One
+    /// who gains the key and was asked as such is passed over. Returns the new pairs, stand-in first.
     pub(super) fn seat_stand_ins(
         &mut self,
         view: &View<'_>,
         mut fallbacks: impl Iterator<Item = NodeId>,
     ) -> Vec<(NodeId, NodeId)> {
         let mut seated = Vec::new();
-        for (owner, standing) in self.seats.clone() {
+        let owners = self.seats.clone().into_iter().filter(Seat::is_of_now);
+        for Seat { node: owner, counts: _, standing } in owners {
             let is_absent = match standing {
                 Standing::Idle | Standing::Asked => view.reachability(owner) != Reachability::Up,
                 Standing::Failed(_) => true,
@@ -107,19 +150,21 @@ impl Panel {
             let next = fallbacks.find(|node| {
                 view.reachability(*node) == Reachability::Up
                     && self.stand_ins.iter().all(|stand_in| stand_in.node != *node)
+                    && self.is_unasked(*node)
             });
             let Some(node) = next else { break };
-            self.stand_ins.push(StandIn { node, owner, standing: Standing::Asked });
+            self.seat(node, owner, Standing::Asked);
             seated.push((node, owner));
         }
         seated
     }
 
-    /// Owners and stand-ins that were asked and may still answer.
-    pub(super) fn pending(&self) -> impl Iterator<Item = NodeId> + '_ {
+    /// Owners by the ring in force, and stand-ins, that were asked and may still answer.
+    pub(super) fn pending_of_now(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let owners = self.seats.iter().filter(|seat| seat.is_of_now());
+        let owners = owners.map(|seat| (seat.node, seat.standing));
         let stand_ins = self.stand_ins.iter().map(|seat| (seat.node, seat.standing));
-        let all = self.seats.iter().copied().chain(stand_ins);
-        all.filter(|(_, standing)| standing.is_pending()).map(|(node, _)| node)
+        owners.chain(stand_ins).filter(|(_, standing)| standing.is_pending()).map(|(node, _)| node)
     }
 
     /// For whom `node` stands in.
@@ -133,56 +178,72 @@ impl Panel {
         answered.map(|seat| (seat.owner, seat.node)).collect()
     }
 
-    /// Owners that will not answer, by the present view.
-    pub(super) fn absent(&self, view: &View<'_>) -> Vec<NodeId> {
-        let is_absent = |(owner, standing): &&(NodeId, Standing)| match standing {
-            Standing::Idle => !view.can_ask(*owner),
+    /// Owners by the ring in force that will not answer, by the present view.
+    pub(super) fn absent_of_now(&self, view: &View<'_>) -> Vec<NodeId> {
+        let is_absent = |seat: &&Seat| match seat.standing {
+            Standing::Idle => !view.can_ask(seat.node),
             Standing::Failed(_) => true,
             Standing::Asked | Standing::Behind | Standing::Answered => false,
         };
-        self.seats.iter().filter(is_absent).map(|(owner, _)| *owner).collect()
+        let owners = self.seats.iter().filter(|seat| seat.is_of_now());
+        owners.filter(is_absent).map(|seat| seat.node).collect()
     }
 
     fn is_stood_in(&self, owner: NodeId, so: impl Fn(Standing) -> bool) -> bool {
         self.stand_ins.iter().any(|stand_in| stand_in.owner == owner && so(stand_in.standing))
     }
 
-    /// The next owner that can be asked and was not; a silent one after the others.
-    pub(super) fn next_idle(&self, view: &View<'_>) -> Option<NodeId> {
-        let is_up = |owner: &NodeId| view.reachability(*owner) == Reachability::Up;
-        let mut idle = self.standing(Standing::Idle).filter(|owner| view.can_ask(*owner));
-        self.standing(Standing::Idle).find(is_up).or_else(|| idle.next())
+    fn is_unasked(&self, node: NodeId) -> bool {
+        self.seats.iter().all(|seat| seat.node != node || seat.standing == Standing::Idle)
+    }
+
+    /// Of the owners that can be asked and were not, the first that is of most use where so many are missing; a silent one
+    /// after the others.
+    pub(super) fn next_idle(&self, view: &View<'_>, missing: Tally) -> Option<NodeId> {
+        let idle = self.seats.iter().filter(|seat| seat.standing == Standing::Idle);
+        let useful = idle.filter(|seat| 0 < seat.counts.use_for(missing));
+        let askable = useful.filter(|seat| view.can_ask(seat.node));
+        let next = askable.min_by_key(|seat| {
+            let is_silent = view.reachability(seat.node) != Reachability::Up;
+            (is_silent, std::cmp::Reverse(seat.counts.use_for(missing)))
+        });
+        next.map(|seat| seat.node)
+    }
+
+    /// For how many owners they or their stand-ins answered, or were asked and have not been found wanting.
+    pub(super) fn coming(&self) -> Tally {
+        self.count(|_, standing| matches!(standing, Standing::Asked | Standing::Answered))
     }
 
     /// For how many owners they or their stand-ins have answered or still may, by the present view.
-    pub(super) fn possible(&self, view: &View<'_>) -> usize {
-        self.expected(|owner| view.can_ask(owner), |_| true)
+    pub(super) fn possible(&self, view: &View<'_>) -> Tally {
+        self.count(|node, standing| match standing {
+            Standing::Idle => view.can_ask(node),
+            Standing::Asked | Standing::Behind | Standing::Answered => true,
+            Standing::Failed(_) => false,
+        })
     }
 
-    /// The same without the owners that have gone silent.
-    pub(super) fn likely(&self, view: &View<'_>) -> usize {
-        let is_up = |owner| view.reachability(owner) == Reachability::Up;
-        self.expected(is_up, is_up)
+    /// The same without those that have gone silent.
+    pub(super) fn likely(&self, view: &View<'_>) -> Tally {
+        self.count(|node, standing| match standing {
+            Standing::Idle | Standing::Asked => view.reachability(node) == Reachability::Up,
+            Standing::Behind | Standing::Answered => true,
+            Standing::Failed(_) => false,
+        })
     }
 
-    fn expected(&self, idle: impl Fn(NodeId) -> bool, asked: impl Fn(NodeId) -> bool) -> usize {
-        let may = |(owner, standing): &&(NodeId, Standing)| {
-            let for_itself = match standing {
-                Standing::Idle => idle(*owner),
-                Standing::Asked => asked(*owner),
-                Standing::Behind | Standing::Answered => true,
-                Standing::Failed(_) => false,
-            };
-            for_itself || self.is_stood_in(*owner, |standing| !standing.has_failed())
-        };
-        self.seats.iter().filter(may).count()
-    }
-
-    /// Who did not answer, and why. Not listed: who was not needed, and, before the deadline, who may still answer.
-    pub(super) fn failures(&self, view: &View<'_>, deadline: Time) -> Vec<(NodeId, FailedWhy)> {
+    /// Who of the sets of whom something is needed did not answer, and why. Not listed: who was not needed, and, before
+    /// the deadline, who may still answer.
+    pub(super) fn failures(
+        &self,
+        view: &View<'_>,
+        deadline: Time,
+        needed: Tally,
+    ) -> Vec<(NodeId, FailedWhy)> {
         let late = deadline <= view.now;
-        let why = |owner, standing| match standing {
-            Standing::Idle => match view.reachability(owner) {
+        let why = |seat: &Seat| match seat.standing {
+            Standing::Idle => match view.reachability(seat.node) {
                 Reachability::Up | Reachability::Silent => None,
                 Reachability::Down => Some(FailedWhy::Down),
                 Reachability::Unreachable => Some(FailedWhy::Unreachable),
@@ -192,8 +253,14 @@ impl Panel {
             Standing::Answered => None,
             Standing::Failed(why) => Some(why),
         };
-        let seats = self.seats.iter();
-        seats.filter_map(|(owner, standing)| Some((*owner, why(*owner, *standing)?))).collect()
+        let seats = self.seats.iter().filter(|seat| 0 < seat.counts.use_for(needed));
+        seats.filter_map(|seat| Some((seat.node, why(seat)?))).collect()
+    }
+}
+
+impl Seat {
+    const fn is_of_now(&self) -> bool {
+        0 < self.counts.now
     }
 }
 

@@ -7,6 +7,7 @@
 //! owner b  k1    k3|               page ends behind k3
 //! merged   k1 k2 k3|               k2 is missing at b: repaired
 //! ```
+//! While a change of the layout runs, a scan goes by the ring in force alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
-use crate::replication::quorum::Terms;
+use crate::replication::quorum::{Rings, Tally, Terms};
 use crate::replication::{
     Answer, Consistency, FailedWhy, Failure, FailureKind, Level, Outcome, RangeEntry, RangePage,
     Refusal, Request, Scanned,
@@ -48,7 +49,7 @@ pub(super) struct Scan {
 
 #[derive(Debug)]
 struct Reading {
-    needed: usize,
+    needed: Tally,
     panel: Panel,
     pages: BTreeMap<NodeId, RangePage>,
 }
@@ -69,21 +70,21 @@ impl Scan {
 
     fn begin(&mut self, scene: &mut Scene<'_>) -> Progress {
         let view = scene.view();
-        let ring = view.preferences.ring();
-        let terms = match Terms::of_get(ring, self.wanted.r, Some(Consistency::Sloppy)) {
+        let rings = Rings { next: None, ..view.rings() };
+        let terms = match Terms::of_get(rings, self.wanted.r, Some(Consistency::Sloppy)) {
             Ok(terms) => terms,
             Err(text) => {
                 return Progress::Finished(Err(Failure::refused(FailureKind::Usage(text), None)));
             }
         };
-        let panel = Panel::new(&view, view.preferences.of_slot(self.wanted.slots.0).owners());
-        let reading =
-            self.reading.insert(Reading { needed: terms.r, panel, pages: BTreeMap::new() });
+        let panel = Panel::of_now(&view, self.wanted.slots.0);
+        let needed = terms.get_answers();
+        let reading = self.reading.insert(Reading { needed, panel, pages: BTreeMap::new() });
         scene.next_round();
-        if reading.panel.possible(&view) < reading.needed {
+        if !reading.panel.possible(&view).meets(reading.needed) {
             return reading.unmet(scene);
         }
-        for _ in 0..reading.needed {
+        for _ in 0..reading.needed.now {
             reading.ask_next(&self.wanted, scene);
         }
         scene.wake_after(HEDGE_PAGE_AFTER);
@@ -131,7 +132,7 @@ impl Machine for Scan {
 
 impl Reading {
     fn ask_next(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) {
-        if let Some(owner) = self.panel.next_idle(&scene.view()) {
+        if let Some(owner) = self.panel.next_idle(&scene.view(), self.needed) {
             self.ask(wanted, scene, owner);
         }
     }
@@ -152,7 +153,7 @@ impl Reading {
     fn heard(&mut self, scene: &mut Scene<'_>, from: NodeId, page: RangePage) -> Progress {
         self.panel.set(from, Standing::Answered);
         self.pages.insert(from, page);
-        if self.pages.len() < self.needed {
+        if self.pages.len() < self.needed.now {
             return Progress::Waiting;
         }
         let merged = merge(&self.pages);
@@ -181,7 +182,7 @@ impl Reading {
     ) -> Progress {
         self.panel.set(from, Standing::Failed(why));
         self.ask_next(wanted, scene);
-        if self.panel.possible(&scene.view()) < self.needed {
+        if !self.panel.possible(&scene.view()).meets(self.needed) {
             return self.unmet(scene);
         }
         Progress::Waiting
@@ -192,7 +193,7 @@ impl Reading {
         for owner in behind {
             self.ask(wanted, scene, owner);
         }
-        for _ in self.pages.len()..self.needed {
+        for _ in self.pages.len()..self.needed.now {
             self.ask_next(wanted, scene);
         }
         scene.wake_after(HEDGE_PAGE_AFTER);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
+use crate::replication::quorum::Tally;
 use crate::replication::{
     Answer, FailedWhy, Failure, FailureKind, Mint, MintAnswer, OpId, Outcome, Pace, Request, View,
     WriteOutcome,
@@ -179,13 +180,13 @@ impl<'a> Scene<'a> {
     pub(super) fn unmet(
         &self,
         panel: &Panel,
-        needed: usize,
+        needed: Tally,
         acked: Vec<NodeId>,
         outcome: Option<WriteOutcome>,
     ) -> Failure {
-        let failed = panel.failures(&self.view, self.deadline);
+        let failed = panel.failures(&self.view, self.deadline, needed);
         let kind = FailureKind::of_failures(&failed);
-        Failure { kind, needed: count(needed), acked, failed, outcome, retry: true }
+        Failure { kind, needed: count(needed.now), acked, failed, outcome, retry: true }
     }
 
     fn fresh_round(&mut self) -> u8 {

@@ -98,6 +98,7 @@ impl Scene {
             let view = View {
                 me: node("h"),
                 preferences: &self.preferences,
+                next: None,
                 reachable: &reachable,
                 now: self.now,
             };
@@ -347,7 +348,8 @@ fn check(members: &str, up: &str, w: u8, waited: Duration, expected: &plan::Plan
         if is_up { Reachability::Up } else { Reachability::Unreachable }
     };
     let now = Time::default().after(2 * TTL);
-    let view = View { me: node("h"), preferences: &preferences, reachable: &reachable, now };
+    let view =
+        View { me: node("h"), preferences: &preferences, next: None, reachable: &reachable, now };
     let since = now.wall - u64::try_from(waited.as_micros()).unwrap();
     let hint = Hint { w, since, state: state("a1:x") };
     let target = (node("t"), reachable(node("t")) == Reachability::Up);

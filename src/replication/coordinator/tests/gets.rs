@@ -270,7 +270,7 @@ fn a_peer_that_is_silent_while_others_answer_is_asked_last() {
 #[test]
 fn who_stands_in_for_a_silent_owner_answers_for_it() {
     let mut cluster = Cluster::of(4, (3, 2, 2));
-    let key = key_in_order_before(&cluster.preferences, "d");
+    let key = key_in_order_before(&cluster.preferences, "d", |_| true);
     cluster.silent.extend([node("b"), node("c")]);
     let op = cluster.hold("ab ac").begin("a", get(&key, None, Sloppy));
     cluster.run();

@@ -21,11 +21,13 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Cluster {
     pub(super) preferences: Preferences,
+    /// The ring that a change leads to, while one runs.
+    pub(super) next: Option<Preferences>,
     pub(super) now: Time,
     pub(super) queue: Vec<Message>,
     nodes: Vec<Node>,
     held: BTreeSet<(NodeId, NodeId)>,
-    down: BTreeSet<NodeId>,
+    pub(super) down: BTreeSet<NodeId>,
     /// Who hangs, as all others see it.
     pub(super) silent: BTreeSet<NodeId>,
     /// Whose slots may hold less than they should.
@@ -66,24 +68,32 @@ pub(super) fn key_in_order(preferences: &Preferences) -> Bytes {
     keys.into_iter().find(in_order).unwrap()
 }
 
-/// As [`key_in_order`], where `next` is the first fallback.
-pub(super) fn key_in_order_before(preferences: &Preferences, next: &str) -> Bytes {
+/// As [`key_in_order`], where `next` is the first fallback, and that is such a key.
+pub(super) fn key_in_order_before(
+    preferences: &Preferences,
+    next: &str,
+    is_such: impl Fn(&Bytes) -> bool,
+) -> Bytes {
     let keys = (0..).map(|number| Bytes::from(format!("key{number}")));
     let mut in_order = keys.into_iter().filter(|key| {
         let walk = preferences.of_slot(Token::of(key).slot());
-        walk.owners().is_sorted() && walk.fallbacks().next() == Some(node(next))
+        walk.owners().is_sorted() && walk.fallbacks().next() == Some(node(next)) && is_such(key)
     });
     in_order.next().unwrap()
 }
 
-pub(super) fn preferences(nodes: usize, (n, r, w): (u8, u8, u8)) -> Preferences {
-    let member = |name: &str| Member {
-        id: node(name),
-        name: name.to_owned(),
+/// The names of all nodes that there can be.
+const NAMES: &str = "abcde";
+
+/// The ring of the members named, a letter each.
+pub(super) fn preferences(names: &str, (n, r, w): (u8, u8, u8)) -> Preferences {
+    let member = |name: char| Member {
+        id: node(&name.to_string()),
+        name: name.to_string(),
         zone: String::new(),
         weight: Weight::ONE,
     };
-    let members = ["a", "b", "c", "d", "e"].into_iter().take(nodes).map(member).collect();
+    let members = names.chars().map(member).collect();
     let layout = Layout::found(64, n, r, w, Mode::Available, members).unwrap();
     Preferences::new(Arc::new(layout.now))
 }
@@ -120,11 +130,25 @@ impl Cluster {
     }
 
     pub(super) fn of(nodes: usize, quorum: (u8, u8, u8)) -> Self {
+        let names = &NAMES[..nodes];
+        Self::with(names, preferences(names, quorum), None)
+    }
+
+    /// A change under way from one set of members to another. Where they are as many as n they own every key.
+    pub(super) fn changing(
+        (now, quorum): (&str, (u8, u8, u8)),
+        (next, quorum_next): (&str, (u8, u8, u8)),
+    ) -> Self {
+        let next = preferences(next, quorum_next);
+        Self::with(NAMES, preferences(now, quorum), Some(next))
+    }
+
+    fn with(names: &str, preferences: Preferences, next: Option<Preferences>) -> Self {
         let now = Time { monotonic: 100_000_000_000, wall: 1_800_000_000_000_000 };
         let born = Time::default();
-        let new_node = |name: &str| Node {
-            id: node(name),
-            actor: actor(name),
+        let new_node = |name: char| Node {
+            id: node(&name.to_string()),
+            actor: actor(&name.to_string()),
             states: BTreeMap::new(),
             hints: BTreeMap::new(),
             memory: RequestMemory::new(born),
@@ -132,10 +156,11 @@ impl Cluster {
             coordinator: Coordinator::new(),
         };
         Self {
-            preferences: preferences(nodes, quorum),
+            preferences,
+            next,
             now,
             queue: Vec::new(),
-            nodes: ["a", "b", "c", "d", "e"].into_iter().take(nodes).map(new_node).collect(),
+            nodes: names.chars().map(new_node).collect(),
             held: BTreeSet::new(),
             down: BTreeSet::new(),
             silent: BTreeSet::new(),
@@ -209,6 +234,23 @@ impl Cluster {
             self.node(name).memory = RequestMemory::new(self.now);
         }
         self
+    }
+
+    /// Another layout is in force, and everybody knows.
+    pub(super) fn take(&mut self, now: Preferences, next: Option<Preferences>) -> &mut Self {
+        (self.preferences, self.next) = (now, next);
+        for id in self.names() {
+            self.handle(id, Input::LayoutChanged);
+        }
+        self
+    }
+
+    /// To whom `from` is sending a merge.
+    pub(super) fn merging(&self, from: &str) -> Vec<NodeId> {
+        let is_merge =
+            |body: &Body| matches!(body, Body::Ask { request: Request::Merge { .. }, .. });
+        let sent = self.queue.iter().filter(|message| message.from == node(from));
+        sent.filter(|message| is_merge(&message.body)).map(|message| message.to).collect()
     }
 
     pub(super) fn is_down(&self, name: &str) -> bool {
@@ -311,8 +353,13 @@ impl Cluster {
             (false, true) => Reachability::Silent,
             (false, false) => Reachability::Up,
         };
-        let view =
-            View { me: at, preferences: &self.preferences, reachable: &reachable, now: self.now };
+        let view = View {
+            me: at,
+            preferences: &self.preferences,
+            next: self.next.as_ref(),
+            reachable: &reachable,
+            now: self.now,
+        };
         let node = self.nodes.iter_mut().find(|node| node.id == at).unwrap();
         node.coordinator.handle(&view, input, &mut effects);
         for effect in effects {

@@ -18,32 +18,55 @@ const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// A cluster whose messages are lost, doubled, delayed and overtaken, and whose nodes stop and start.
 struct Chaos {
     cluster: Cluster,
+    n: u8,
     random: ChaCha8Rng,
     loss: f64,
     key: Bytes,
 }
 
+/// What strict requests may rely on.
+#[derive(Default)]
+struct Witness {
+    /// What strict gets returned.
+    seen: Siblings,
+    /// What was acknowledged.
+    acknowledged: Vec<Dot>,
+    /// How many strict gets have been held against it.
+    answered: u64,
+}
+
 impl Chaos {
     fn new(seed: u64, quorum: impl Fn(u8, u8, u8) -> bool) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let (n, r, w) = loop {
-            let n = random.random_range(2..=5);
-            let (r, w) = (random.random_range(1..=n), random.random_range(1..=n));
-            if quorum(n, r, w) {
-                break (n, r, w);
+        let n = random.random_range(2..=5);
+        let (n, r, w) = any_quorum(&mut random, n, quorum);
+        Self::of(random, Cluster::new(n, r, w), n)
+    }
+
+    /// A change between any two sets of owners, each of any quorum that is such a one.
+    fn changing(seed: u64, quorum: impl Fn(u8, u8, u8) -> bool) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut any_ring = || {
+            let mut names = NAMES.to_vec();
+            for _ in 0..random.random_range(0..4) {
+                names.remove(random.random_range(0..names.len()));
             }
+            let n = u8::try_from(names.len()).unwrap();
+            (names.concat(), any_quorum(&mut random, n, &quorum))
         };
-        let cluster = Cluster::new(n, r, w);
+        let (now, next) = (any_ring(), any_ring());
+        let cluster = Cluster::changing((&now.0, now.1), (&next.0, next.1));
+        let n = now.1.0;
+        Self::of(random, cluster, n)
+    }
+
+    fn of(mut random: ChaCha8Rng, cluster: Cluster, n: u8) -> Self {
         let key = key_in_order(&cluster.preferences);
-        Self { cluster, loss: random.random_range(0.0..0.1), random, key }
+        Self { cluster, n, loss: random.random_range(0.0..0.1), random, key }
     }
 
     fn nodes(&self) -> usize {
         self.cluster.names().len()
-    }
-
-    fn n(&self) -> u8 {
-        u8::try_from(self.nodes()).unwrap()
     }
 
     fn any_node(&mut self) -> &'static str {
@@ -101,12 +124,54 @@ impl Chaos {
         self.cluster.deliver(place);
     }
 
+    /// Puts or gets at any node, whoever is up. What strict gets answer is held against what is known.
+    fn do_anything(&mut self, counter: u64, witness: &mut Witness, replay: &str) {
+        self.change_who_is_up();
+        let at = self.any_node_up();
+        if self.random.random_bool(0.4) {
+            let basis = any_basis(&mut self.random, &witness.seen);
+            let operation = put_on(&self.key, &counter.to_string(), counter, basis);
+            let op = self.cluster.begin(at, operation);
+            if self.random.random_bool(0.5) {
+                (0..self.random.random_range(0..8)).for_each(|_| self.step());
+                return;
+            }
+            if let Ok(Outcome::Done(done)) = self.finish(op) {
+                witness.acknowledged.extend(done.dot);
+            }
+            return;
+        }
+        let level = self.random.random_range(0..=self.n);
+        let level = (0 < level).then_some(Level::Count(level));
+        let is_strict = self.random.random_bool(0.7);
+        let consistency = if is_strict { Consistency::Strict } else { Consistency::Sloppy };
+        let op = self.cluster.begin(at, get(&self.key, level, consistency));
+        let Ok(Outcome::Got(got)) = self.finish(op) else { return };
+        if is_strict || got.guarantee == Guarantee::Strict {
+            assert_eq!(got.guarantee, Guarantee::Strict, "{replay}");
+            witness.check(&got.state, replay);
+        }
+    }
+
     /// Everyone is up and hears all that is still on the way.
     fn settle(&mut self) {
         NAMES.into_iter().take(self.nodes()).for_each(|name| {
             self.cluster.start(name);
         });
         self.cluster.run();
+    }
+}
+
+impl Witness {
+    /// A strict get returned this.
+    fn check(&mut self, state: &Siblings, replay: &str) {
+        let lost = replica::is_uncovered(&self.seen, state);
+        assert!(!lost, "{:?} was seen, then {state:?}; {replay}", self.seen);
+        for dot in &self.acknowledged {
+            assert!(state.clock().covers(*dot), "{dot:?} was acknowledged; {replay}");
+        }
+        self.seen.merge(state, &mut Vec::new());
+        self.answered += 1;
     }
 }
 
@@ -209,50 +274,51 @@ fn strict_gets_never_go_back() {
     let mut answered = 0;
     for seed in 0..SEEDS {
         let mut chaos = Chaos::new(seed, |n, r, w| n < r + w);
-        let (mut seen, mut acknowledged) = (Siblings::new(), Vec::new());
+        let mut witness = Witness::default();
         for counter in 1..=20 {
-            chaos.change_who_is_up();
-            let at = chaos.any_node_up();
-            if chaos.random.random_bool(0.4) {
-                let operation = put_on(
-                    &chaos.key,
-                    &counter.to_string(),
-                    counter,
-                    any_basis(&mut chaos.random, &seen),
-                );
-                let op = chaos.cluster.begin(at, operation);
-                if chaos.random.random_bool(0.5) {
-                    (0..chaos.random.random_range(0..8)).for_each(|_| chaos.step());
-                    continue;
-                }
-                if let Ok(Outcome::Done(done)) = chaos.finish(op) {
-                    acknowledged.extend(done.dot);
-                }
-                continue;
-            }
-            let level = chaos.random.random_range(0..=chaos.n());
-            let level = (0 < level).then_some(Level::Count(level));
-            let consistency = if chaos.random.random_bool(0.7) {
-                Consistency::Strict
-            } else {
-                Consistency::Sloppy
-            };
-            let op = chaos.cluster.begin(at, get(&chaos.key, level, consistency));
-            let Ok(Outcome::Got(got)) = chaos.finish(op) else { continue };
-            if consistency == Consistency::Strict || got.guarantee == Guarantee::Strict {
-                assert_eq!(got.guarantee, Guarantee::Strict, "replay with seed {seed}");
-                let lost = replica::is_uncovered(&seen, &got.state);
-                assert!(!lost, "{seen:?} was seen, then {:?}; replay with seed {seed}", got.state);
-                for dot in &acknowledged {
-                    let covered = got.state.clock().covers(*dot);
-                    assert!(covered, "{dot:?} was acknowledged; replay with seed {seed}");
-                }
-                seen.merge(&got.state, &mut Vec::new());
-                answered += 1;
-            }
+            chaos.do_anything(counter, &mut witness, &format!("replay with seed {seed}"));
         }
+        answered += witness.answered;
     }
     assert!(SEEDS < answered, "{answered} gets are too few to show anything");
+}
+
+/// The same while a change runs, and whichever ring it ends in. All of the key was written while it ran: nothing need be
+/// copied.
+#[test]
+fn strict_gets_never_go_back_while_a_change_runs_nor_after_it() {
+    let mut answered = 0;
+    for seed in 0..SEEDS {
+        let mut chaos = Chaos::changing(seed, |n, r, w| n < r + w);
+        let mut witness = Witness::default();
+        for counter in 1..=15 {
+            chaos.do_anything(counter, &mut witness, &format!("replay with seed {seed}"));
+        }
+        let next = chaos.cluster.next.take().unwrap();
+        let ring =
+            if chaos.random.random_bool(0.5) { next } else { chaos.cluster.preferences.clone() };
+        chaos.n = ring.ring().n;
+        chaos.cluster.take(ring, None);
+        for counter in 16..=20 {
+            chaos.do_anything(counter, &mut witness, &format!("ended; replay with seed {seed}"));
+        }
+        answered += witness.answered;
+    }
+    assert!(SEEDS < answered, "{answered} gets are too few to show anything");
+}
+
+/// Of n owners such r and w that it is such a quorum.
+fn any_quorum(
+    random: &mut ChaCha8Rng,
+    n: u8,
+    is_such: impl Fn(u8, u8, u8) -> bool,
+) -> (u8, u8, u8) {
+    loop {
+        let (r, w) = (random.random_range(1..=n), random.random_range(1..=n));
+        if is_such(n, r, w) {
+            return (n, r, w);
+        }
+    }
 }
 
 fn any_basis(random: &mut ChaCha8Rng, seen: &Siblings) -> PutBasis {

@@ -6,29 +6,32 @@
 //! ```
 //! A strict get answers only with what N−r+1 owners hold durably, else a later one that meets none of them would go
 //! back. A sloppy one tries the same where its label can gain by it, but is content with what it reached.
+//!
+//! While a change of the layout runs a strict get wants both, answers and holders, in each of the key's two sets of
+//! owners; a sloppy one asks those of the ring in force.
+
+mod asking;
+mod found;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cluster::Time;
 use crate::node_id::NodeId;
-use crate::replication::quorum::Terms;
+use crate::replication::quorum::{Tally, Terms};
 use crate::replication::{
-    Answer, Consistency, FailedWhy, Failure, FailureKind, Got, Level, Outcome, Reachability,
-    ReadWant, Refusal, Request,
+    Answer, Consistency, FailedWhy, Failure, FailureKind, Got, Level, Outcome, ReadWant, Refusal,
+    Request,
 };
-use crate::version::{Digest, Siblings};
+use crate::ring::{Slot, Token};
+use crate::version::Siblings;
 
 use super::RETRY_AFTER;
 use super::panel::{Panel, Standing};
 use super::scene::{Happening, Machine, Progress, Scene, count};
-
-/// When a hedge that could not be paid for is thought of again.
-const HEDGE_AGAIN_AFTER: Duration = Duration::from_millis(10);
-/// Shortest pause between two looks at who is slow.
-const HEDGE_PAUSE_MIN: Duration = Duration::from_millis(1);
+use asking::Asked;
+use found::{Found, Heard};
 
 /// What the client wants.
 #[derive(Debug)]
@@ -49,6 +52,7 @@ pub(super) struct Get {
 
 #[derive(Debug)]
 struct Reading {
+    slot: Slot,
     terms: Terms,
     panel: Panel,
     /// Who may stand in for an owner, nearest first; nobody in a strict get.
@@ -63,20 +67,6 @@ struct Reading {
     /// Whether all other owners are compared, too, once the reply is there.
     compares_all: bool,
     phase: Phase,
-}
-
-/// When somebody was asked, and when another one is asked too.
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    at: Time,
-    hedged: Option<Time>,
-}
-
-/// What an owner said.
-#[derive(Debug)]
-enum Heard {
-    State(Siblings),
-    Digest { digest: Digest, absent: bool },
 }
 
 #[derive(Debug)]
@@ -94,39 +84,26 @@ enum Phase {
     },
 }
 
-/// What enough owners hold between them.
-#[derive(Debug)]
-struct Found {
-    merged: Siblings,
-    answered: Vec<NodeId>,
-    absent: usize,
-    /// Owners whose state is part of `merged`: an owner that takes the merge afterwards told nothing of its own.
-    owners_heard: usize,
-    holders: BTreeSet<NodeId>,
-    stale: Vec<NodeId>,
-}
-
 impl Get {
     pub(super) const fn new(wanted: Wanted) -> Self {
         Self { wanted, reading: None }
     }
 
     fn begin(&mut self, scene: &mut Scene<'_>) -> Progress {
-        let preferences = scene.view().preferences;
+        let view = scene.view();
         let Wanted { key, r, consistency, compares_all } = &self.wanted;
-        let terms = match Terms::of_get(preferences.ring(), *r, *consistency) {
+        let terms = match Terms::of_get(view.rings(), *r, *consistency) {
             Ok(terms) => terms,
             Err(text) => {
                 return Progress::Finished(Err(Failure::refused(FailureKind::Usage(text), None)));
             }
         };
-        let walk = preferences.of_slot(crate::ring::Token::of(key).slot());
-        let panel = Panel::new(&scene.view(), walk.owners());
-        let fallbacks =
-            if terms.takes_stand_ins() { walk.fallbacks().collect() } else { Vec::new() };
+        let slot = Token::of(key).slot();
+        let fallbacks = if terms.takes_stand_ins() { view.fallbacks(slot) } else { Vec::new() };
         let reading = Reading {
+            slot,
             terms,
-            panel,
+            panel: Panel::of_both(&view, slot),
             fallbacks,
             heard: BTreeMap::new(),
             asked_state: BTreeSet::new(),
@@ -137,12 +114,11 @@ impl Get {
         };
         let reading = self.reading.insert(reading);
         scene.next_round();
-        if reading.possible(scene) < terms.get_answers() {
+        if !reading.possible(scene).meets(terms.get_answers()) {
             return reading.unmet(scene);
         }
-        for _ in 0..terms.get_answers() {
+        for _ in 0..reading.ask_missing(key, scene) {
             scene.pace().asked();
-            reading.ask_next(key, scene);
         }
         reading.wake_to_hedge(scene);
         Progress::Waiting
@@ -188,105 +164,6 @@ impl Machine for Get {
 }
 
 impl Reading {
-    /// Asks the next owner, for its state while no other was asked for one that may still come.
-    fn ask_next(&mut self, key: &Bytes, scene: &mut Scene<'_>) {
-        let has_state = self.states().next().is_some() || self.state_comes();
-        self.ask_next_for(key, scene, if has_state { ReadWant::Digest } else { ReadWant::State });
-    }
-
-    fn ask_next_for(&mut self, key: &Bytes, scene: &mut Scene<'_>, want: ReadWant) {
-        if let Some(owner) = self.panel.next_idle(&scene.view()) {
-            self.panel.set(owner, Standing::Asked);
-            self.ask(key, scene, owner, want);
-        } else if self.panel.likely(&scene.view()) < self.terms.get_answers() {
-            let fallbacks = self.fallbacks.iter().copied();
-            for (node, _) in self.panel.seat_stand_ins(&scene.view(), fallbacks) {
-                self.asked_state.insert(node);
-                self.note_asked(scene, node);
-                scene.ask(node, Request::ReadHeld { key: key.clone() });
-            }
-        }
-    }
-
-    /// For how many owners an answer is there or may come, theirs or a stand-in's that could be asked.
-    fn possible(&self, scene: &Scene<'_>) -> usize {
-        let mut panel = self.panel.clone();
-        panel.seat_stand_ins(&scene.view(), self.fallbacks.iter().copied());
-        panel.possible(&scene.view())
-    }
-
-    /// Asks another owner for its state where the one that was to tell it is silent; returns whether that owner was not
-    /// asked anything before.
-    fn ask_another_state(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> bool {
-        if self.states().next().is_some() {
-            return false;
-        }
-        let told_digest = self.heard.keys().find(|owner| !self.asked_state.contains(owner));
-        let told_digest = told_digest.copied();
-        match told_digest {
-            Some(owner) => self.ask(key, scene, owner, ReadWant::State),
-            None => self.ask_next_for(key, scene, ReadWant::State),
-        }
-        told_digest.is_none()
-    }
-
-    fn ask(&mut self, key: &Bytes, scene: &mut Scene<'_>, owner: NodeId, want: ReadWant) {
-        if want == ReadWant::State {
-            self.asked_state.insert(owner);
-        }
-        self.note_asked(scene, owner);
-        let consistency = self.terms.consistency;
-        scene.ask(owner, Request::Read { key: key.clone(), want, consistency });
-    }
-
-    fn note_asked(&mut self, scene: &mut Scene<'_>, node: NodeId) {
-        let at = scene.view().now;
-        let hedged = Some(at.after(scene.pace().patience(&node)));
-        self.asked.insert(node, Asked { at, hedged });
-    }
-
-    /// Asks to be woken when the first of those asked has taken long enough.
-    fn wake_to_hedge(&self, scene: &mut Scene<'_>) {
-        let behind = self.panel.standing(Standing::Behind).next().map(|_| RETRY_AFTER);
-        let now = scene.view().now;
-        let slow = self.asked.values().filter_map(|asked| asked.hedged).map(|at| at.since(now));
-        if let Some(first) = slow.chain(behind).min() {
-            scene.wake_after(first.max(HEDGE_PAUSE_MIN));
-        }
-    }
-
-    /// How many of those asked have taken longer than they usually do, and may each be hedged by another question. One
-    /// that has gone silent is not hedged but replaced: that costs nothing extra.
-    fn overdue(&mut self, scene: &mut Scene<'_>) -> usize {
-        let view = scene.view();
-        let mut overdue = 0;
-        for (node, asked) in &mut self.asked {
-            if asked.hedged.is_none_or(|at| view.now < at) {
-                continue;
-            }
-            let is_silent = view.reachability(*node) != Reachability::Up;
-            if is_silent || scene.pace().take_extra() {
-                asked.hedged = None;
-                overdue += 1;
-            } else {
-                asked.hedged = Some(view.now.after(HEDGE_AGAIN_AFTER));
-            }
-        }
-        overdue
-    }
-
-    fn states(&self) -> impl Iterator<Item = &Siblings> {
-        self.heard.values().filter_map(|heard| match heard {
-            Heard::State(state) => Some(state),
-            Heard::Digest { .. } => None,
-        })
-    }
-
-    /// Whether a state was asked for that may still come.
-    fn state_comes(&self) -> bool {
-        self.asked_state.iter().any(|asked| self.is_pending(*asked))
-    }
-
     fn is_pending(&self, node: NodeId) -> bool {
         match &self.phase {
             Phase::Reading | Phase::Answered { .. } => {
@@ -307,7 +184,7 @@ impl Reading {
     ) -> Progress {
         if let Some(asked) = self.asked.remove(&from) {
             let now = scene.view().now;
-            let at = std::time::Duration::from_nanos(now.monotonic);
+            let at = Duration::from_nanos(now.monotonic);
             scene.pace().heard(from, now.since(asked.at), at);
         }
         match answer {
@@ -383,7 +260,7 @@ impl Reading {
     /// Goes on once enough owners are known; else asks for the states behind digests that no state explains.
     fn advance(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> Progress {
         let found = self.found();
-        if self.terms.get_answers() <= found.answered.len() {
+        if self.known(&found).meets(self.terms.get_answers()) {
             return self.conclude(key, scene, found);
         }
         let unexplained: Vec<NodeId> = self
@@ -401,43 +278,29 @@ impl Reading {
         for owner in unexplained.into_iter().take(begin_with) {
             self.ask(key, scene, owner, ReadWant::State);
         }
-        if self.possible(scene) < self.terms.get_answers() {
+        if !self.possible(scene).meets(self.terms.get_answers()) {
             return self.unmet(scene);
         }
         Progress::Waiting
     }
 
-    /// What the owners hold whose state is known: told, or explained by its digest.
     fn found(&self) -> Found {
-        let mut merged = Siblings::new();
-        let mut known = BTreeSet::new();
-        for state in self.states() {
-            // Two values under one dot are noticed, and reported, where they are appended.
-            merged.merge(state, &mut Vec::new());
-            known.insert(state.digest());
-        }
-        let mut found = Found {
-            answered: Vec::new(),
-            absent: 0,
-            owners_heard: 0,
-            holders: BTreeSet::new(),
-            stale: Vec::new(),
-            merged,
-        };
-        let digest = found.merged.digest();
-        for (owner, heard) in self.heard.iter().filter(|(_, heard)| known.contains(&heard.digest()))
-        {
-            found.answered.push(*owner);
-            found.absent += usize::from(heard.is_absent());
-            // A stand-in answers for an owner; it is no holder, and never repaired.
-            match (self.speaks_as_owner(*owner), heard.digest() == digest) {
-                (false, _) => {}
-                (true, true) => drop(found.holders.insert(*owner)),
-                (true, false) => found.stale.push(*owner),
-            }
-        }
-        found.owners_heard = found.holders.len() + found.stale.len();
-        found
+        Found::of(&self.heard, |node| self.speaks_as_owner(node))
+    }
+
+    /// For how many owners the state is known, theirs or a stand-in's.
+    fn known(&self, found: &Found) -> Tally {
+        self.panel.count(|node, _| found.answered.contains(&node))
+    }
+
+    /// How many owners hold the merge.
+    fn held(&self, found: &Found) -> Tally {
+        self.panel.count(|node, _| found.holders.contains(&node))
+    }
+
+    /// How many owners' states are part of the merge.
+    fn owners_heard(&self, found: &Found) -> Tally {
+        self.panel.count(|node, _| found.owners_heard.contains(&node))
     }
 
     /// Whether what this node said counts as an owner's word: no stand-in's, and no owner's that may lack what it held.
@@ -448,9 +311,9 @@ impl Reading {
     fn conclude(&mut self, key: &Bytes, scene: &mut Scene<'_>, found: Found) -> Progress {
         let must_hold = match self.terms.consistency {
             Consistency::Strict => true,
-            Consistency::Sloppy => self.terms.can_be_strict(found.owners_heard),
+            Consistency::Sloppy => self.terms.can_be_strict(self.owners_heard(&found)),
         };
-        if !must_hold || self.terms.holders() <= found.holders.len() {
+        if !must_hold || self.held(&found).meets(self.terms.holders()) {
             for owner in &found.stale {
                 scene.ask_aside(*owner, repair(key, &found.merged));
             }
@@ -464,7 +327,7 @@ impl Reading {
             return self.finish(found);
         }
         scene.next_round();
-        let mut panel = Panel::new(&scene.view(), self.panel.owners());
+        let mut panel = Panel::of_both(&scene.view(), self.slot);
         for holder in &found.holders {
             panel.set(*holder, Standing::Answered);
         }
@@ -489,8 +352,8 @@ impl Reading {
     fn write_on(&mut self, scene: &mut Scene<'_>) -> Progress {
         let Phase::WritingBack { found, panel } = &self.phase else { return Progress::Waiting };
         let wanted = self.terms.holders();
-        let held = wanted <= found.holders.len();
-        if !held && wanted <= panel.possible(&scene.view()) {
+        let held = panel.answered().meets(wanted);
+        if !held && panel.possible(&scene.view()).meets(wanted) {
             return Progress::Waiting;
         }
         if !held && self.terms.consistency == Consistency::Strict {
@@ -499,7 +362,7 @@ impl Reading {
         Progress::Finished(Ok(Outcome::Got(self.got(found))))
     }
 
-    /// Asks one more owner for each that is silent, as far as there are any.
+    /// Asks another owner for each that is silent, as far as there are any.
     fn hedge(&mut self, key: &Bytes, scene: &mut Scene<'_>) -> Progress {
         match &mut self.phase {
             Phase::Answered { .. } => return Progress::Waiting,
@@ -509,20 +372,17 @@ impl Reading {
                     self.panel.set(owner, Standing::Asked);
                     self.ask(key, scene, owner, ReadWant::State);
                 }
-                let mut overdue = self.overdue(scene);
-                if overdue > 0 && self.ask_another_state(key, scene) {
-                    overdue -= 1;
-                }
-                let missing = self.terms.get_answers().saturating_sub(self.found().answered.len());
-                for _ in 0..missing.min(overdue) {
-                    self.ask_next(key, scene);
-                }
+                self.hedge_overdue(scene);
+                self.ask_another_state(key, scene);
+                self.ask_missing(key, scene);
                 self.wake_to_hedge(scene);
                 return Progress::Waiting;
             }
             Phase::WritingBack { found, panel } => {
                 let behind = panel.standing(Standing::Behind).collect::<Vec<_>>();
-                for owner in behind.into_iter().chain(panel.next_idle(&scene.view())) {
+                // All that were asked have been silent for a while.
+                let missing = panel.answered().short_of(self.terms.holders());
+                for owner in behind.into_iter().chain(panel.next_idle(&scene.view(), missing)) {
                     panel.set(owner, Standing::Asked);
                     scene.ask(owner, repair(key, &found.merged));
                 }
@@ -537,7 +397,7 @@ impl Reading {
             Phase::Reading => {
                 self.heard.remove(&from);
                 self.panel.set(from, Standing::Behind);
-                self.ask_next(key, scene);
+                self.ask_missing(key, scene);
                 self.wake_to_hedge(scene);
             }
             Phase::WritingBack { panel, .. } => {
@@ -561,12 +421,15 @@ impl Reading {
             Phase::Reading => {
                 self.heard.remove(&from);
                 self.panel.set(from, Standing::Failed(why));
-                self.ask_next(key, scene);
+                self.ask_missing(key, scene);
                 self.advance(key, scene)
             }
             Phase::WritingBack { found, panel } => {
                 panel.set(from, Standing::Failed(why));
-                if let Some(owner) = panel.next_idle(&scene.view()) {
+                let wanted = self.terms.holders();
+                while let Some(owner) =
+                    panel.next_idle(&scene.view(), panel.coming().short_of(wanted))
+                {
                     panel.set(owner, Standing::Asked);
                     scene.ask(owner, repair(key, &found.merged));
                 }
@@ -604,9 +467,9 @@ impl Reading {
             answered: found.answered.clone(),
             stand_ins: self.panel.stood_in(),
             absent: count(found.absent),
-            needed: count(self.terms.get_answers()),
+            needed: count(self.terms.get_answers().now),
             stale: found.stale.clone(),
-            guarantee: self.terms.of_answer(found.owners_heard, found.holders.len()),
+            guarantee: self.terms.of_answer(self.owners_heard(found), self.held(found)),
         }
     }
 
@@ -620,22 +483,6 @@ impl Reading {
             Phase::WritingBack { panel, .. } => (self.terms.holders(), panel),
         };
         scene.unmet(panel, needed, panel.standing(Standing::Answered).collect(), None)
-    }
-}
-
-impl Heard {
-    fn digest(&self) -> Digest {
-        match self {
-            Self::State(state) => state.digest(),
-            Self::Digest { digest, .. } => *digest,
-        }
-    }
-
-    fn is_absent(&self) -> bool {
-        match self {
-            Self::State(state) => !state.has_value(),
-            Self::Digest { absent, .. } => *absent,
-        }
     }
 }
 

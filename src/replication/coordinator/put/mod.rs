@@ -18,50 +18,32 @@
 //! A retry is recalled first: where any of max(R, W) owners knows it, it is done already, and the merged state is sent
 //! instead of a new version. Where none does and their memory reaches back to the first try, it is an ordinary put;
 //! where it does not, the put is written beside what is there.
+//!
+//! While a change of the layout runs a put goes to the owners by either ring. A strict one needs its quorum in each of the
+//! two sets, a sloppy one in that of the ring in force; owners by that ring alone coordinate.
+
+mod asking;
+mod spread;
+mod wanted;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::node_id::NodeId;
 use crate::planted::{self, Bug};
-use crate::replication::quorum::Terms;
+use crate::replication::quorum::{Tally, Terms};
 use crate::replication::{
-    Acknowledgement, Answer, Consistency, Done, FailedWhy, Failure, FailureKind, Known, Level,
-    Mint, MintAnswer, MintKind, Outcome, PutBasis, PutTag, Reachability, Refusal, Request,
-    WriteOutcome,
+    Answer, Done, FailedWhy, Failure, FailureKind, Mint, MintAnswer, MintKind, Outcome, PutBasis,
+    Refusal, Request, WriteOutcome,
 };
 use crate::ring::Token;
-use crate::version::{Basis, Content, Dot, MintError, RequestId, Siblings, VectorClock};
+use crate::version::{Basis, MintError, Siblings};
 
 use super::panel::{Panel, Standing};
 use super::scene::{Happening, Machine, Progress, Scene, count};
 use super::{HeldFor, RETRY_AFTER};
-
-/// When a put looks whether owners have gone silent that others may stand in for.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
-
-/// What the client wants.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) key: Bytes,
-    pub(super) content: Content,
-    pub(super) basis: PutBasis,
-    pub(super) w: Option<Level>,
-    pub(super) r: Option<Level>,
-    pub(super) consistency: Option<Consistency>,
-    pub(super) request: RequestId,
-    pub(super) age: Duration,
-}
-
-/// What a put has to do with under one layout.
-#[derive(Debug)]
-struct Resolved {
-    terms: Terms,
-    panel: Panel,
-    fallbacks: Vec<NodeId>,
-    stands_in_for: Option<NodeId>,
-}
+use spread::{Spread, Version};
+pub(super) use wanted::Wanted;
+use wanted::{Minting, Recalled, Resolved};
 
 /// One put.
 #[derive(Debug)]
@@ -98,46 +80,6 @@ enum Phase {
     Spreading(Spread),
 }
 
-#[derive(Debug)]
-struct Recalled {
-    state: Siblings,
-    known: bool,
-    memory: Duration,
-}
-
-/// Which version of a put is minted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Minting {
-    /// One that is folded once where it did not cover what was there.
-    Foldable,
-    /// The only one, or the fold.
-    Final,
-}
-
-/// A state on its way to all owners.
-#[derive(Debug)]
-struct Spread {
-    state: Siblings,
-    /// The version that is spread; `None` for a put that was known already.
-    minted: Option<Version>,
-    /// What owners held that the version did not cover.
-    uncovered: Option<Siblings>,
-    /// Whether an owner knew the put under another name.
-    known: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Version {
-    dot: Dot,
-    kind: Minting,
-    /// The round its mint was asked for under.
-    round: u8,
-    /// In whose hint it stands; `None` in the own data.
-    held_for: Option<NodeId>,
-    /// Whether the own state is durable.
-    durable: bool,
-}
-
 impl Put {
     pub(super) const fn new(wanted: Wanted) -> Self {
         Self { wanted, writing: None }
@@ -164,15 +106,14 @@ impl Put {
         };
         let writing = self.writing.insert(writing);
         scene.next_round();
-        if writing.possible(scene) < writing.needed(wanted) {
+        if !writing.possible(scene).meets(writing.needed(wanted)) {
             return writing.unmet(wanted, scene);
         }
         if !wanted.is_recalled() {
             return writing.mint(wanted, scene, wanted.first_mint());
         }
-        writing.ask_all(scene, &wanted.recall());
         writing.ask_in_stead(wanted, scene, scene.view().me);
-        writing.ask_stand_ins(wanted, scene);
+        writing.ask_all(wanted, scene);
         writing.look_again(scene);
         Progress::Waiting
     }
@@ -254,91 +195,10 @@ impl Machine for Put {
 
     fn abandoned(&mut self, scene: &mut Scene<'_>) {
         let Some(writing) = &self.writing else { return };
-        for node in writing.panel.pending().collect::<Vec<_>>() {
+        for node in writing.panel.pending_of_now().collect::<Vec<_>>() {
             let owner = writing.panel.stands_in_for(node).unwrap_or(node);
             writing.hold(&self.wanted, scene, owner);
         }
-    }
-}
-
-impl Wanted {
-    fn is_plain(&self) -> bool {
-        self.basis == PutBasis::Present
-    }
-
-    const fn is_retry(&self) -> bool {
-        !self.age.is_zero()
-    }
-
-    /// Whether owners are asked before anything is written.
-    fn is_recalled(&self) -> bool {
-        self.is_retry() || matches!(self.basis, PutBasis::IfContext(_))
-    }
-
-    /// What became of this put before this try did anything: an earlier try may have written it.
-    const fn outcome_before(&self) -> WriteOutcome {
-        if self.is_retry() { WriteOutcome::Unknown } else { WriteOutcome::NotApplied }
-    }
-
-    fn resolve(&self, scene: &Scene<'_>) -> Result<Resolved, Failure> {
-        let view = scene.view();
-        let refused = |kind| Failure::refused(kind, Some(self.outcome_before()));
-        let terms = Terms::of_put(view.preferences.ring(), self.w, self.r, self.consistency)
-            .map_err(|text| refused(FailureKind::Usage(text)))?;
-        let walk = view.preferences.of_slot(Token::of(&self.key).slot());
-        let fallbacks: Vec<NodeId> =
-            if terms.takes_stand_ins() { walk.fallbacks().collect() } else { Vec::new() };
-        let mut panel = Panel::new(&view, walk.owners());
-        let mut stands_in_for = None;
-        if !walk.owns(view.me) {
-            let is_reachable = |owner| view.reachability(owner) == Reachability::Up;
-            if walk.owners().any(is_reachable) || !fallbacks.contains(&view.me) {
-                return Err(refused(FailureKind::NotCoordinator));
-            }
-            stands_in_for = walk.owners().next();
-        }
-        if let Some(owner) = stands_in_for {
-            panel.seat(view.me, owner, Standing::Asked);
-        }
-        Ok(Resolved { terms, panel, fallbacks, stands_in_for })
-    }
-
-    fn recall(&self) -> Request {
-        let (key, request) = (self.key.clone(), self.request);
-        Request::Recall { key, request, plain: self.is_plain() }
-    }
-
-    /// Whether a conditional put must not be done beside `state`.
-    fn is_stale_beside(&self, state: &Siblings) -> bool {
-        match &self.basis {
-            PutBasis::IfContext(clock) => {
-                state.versions().keys().any(|version| !clock.covers(*version))
-            }
-            PutBasis::Present | PutBasis::Context(_) | PutBasis::Blind => false,
-        }
-    }
-
-    /// The mint of a first try without a condition.
-    fn first_mint(&self) -> (Minting, Basis, Option<Siblings>) {
-        match &self.basis {
-            PutBasis::Present => (Minting::Foldable, Basis::Own, None),
-            PutBasis::Context(clock) | PutBasis::IfContext(clock) => {
-                (Minting::Final, Basis::Clock(clock.clone()), None)
-            }
-            PutBasis::Blind => (Minting::Final, Basis::Blind, None),
-        }
-    }
-
-    /// The mint of a put that none of those recalled knows.
-    fn recalled_mint(&self, recalled: &Recalled) -> (Minting, Basis, Option<Siblings>) {
-        if !self.is_plain() {
-            return self.first_mint();
-        }
-        if recalled.memory < self.age {
-            return (Minting::Final, Basis::Blind, None);
-        }
-        let state = recalled.state.clone();
-        (Minting::Foldable, Basis::Clock(state.clock().clone()), Some(state))
     }
 }
 
@@ -359,7 +219,7 @@ impl Writing {
     }
 
     /// Owners that must answer, or acknowledge, for this phase to end.
-    fn needed(&self, wanted: &Wanted) -> usize {
+    fn needed(&self, wanted: &Wanted) -> Tally {
         let asks = match &self.phase {
             Phase::Recalling(_) => wanted.is_plain() || wanted.is_recalled(),
             Phase::Minting { kind, .. } => *kind == Minting::Foldable,
@@ -367,74 +227,19 @@ impl Writing {
                 spread.minted.is_none_or(|version| version.kind == Minting::Foldable)
             }
         };
-        let needed = if asks { self.terms.put_answers() } else { self.terms.w };
-        if planted::is_on(Bug::AcknowledgedBeforeQuorum) { needed.max(2) - 1 } else { needed }
-    }
-
-    /// What this phase asks of the owners.
-    fn question(&self, wanted: &Wanted) -> Option<Request> {
-        match &self.phase {
-            Phase::Recalling(_) => Some(wanted.recall()),
-            Phase::Spreading(spread) => Some(spread.question(wanted)),
-            Phase::Minting { .. } => None,
+        let needed = if asks { self.terms.put_answers() } else { self.terms.acknowledgements() };
+        if planted::is_on(Bug::AcknowledgedBeforeQuorum) {
+            return Tally { now: needed.now.max(2) - 1, ..needed };
         }
+        needed
     }
 
-    fn ask_all(&mut self, scene: &mut Scene<'_>, request: &Request) {
-        let idle: Vec<NodeId> = self.panel.standing(Standing::Idle).collect();
-        for owner in idle {
-            if scene.view().can_ask(owner) {
-                self.panel.set(owner, Standing::Asked);
-                scene.ask(owner, request.clone());
-            }
-        }
-    }
-
-    /// Has others stand in for the owners that cannot be reached or have failed, as far as the quorum wants them.
-    fn ask_stand_ins(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) {
-        if self.needed(wanted) <= self.panel.likely(&scene.view())
-            || self.question(wanted).is_none()
-        {
-            return;
-        }
-        let fallbacks = self.fallbacks.iter().copied();
-        for (node, _) in self.panel.seat_stand_ins(&scene.view(), fallbacks) {
-            self.ask_in_stead(wanted, scene, node);
-        }
-    }
-
-    /// Asks `node` what this phase asks of who stands in for an owner, if it does.
-    fn ask_in_stead(&self, wanted: &Wanted, scene: &mut Scene<'_>, node: NodeId) {
-        let owner = self.panel.stands_in_for(node);
-        if let Some(request) = owner.and_then(|owner| self.question_in_stead_of(wanted, owner)) {
-            scene.ask(node, request);
-        }
-    }
-
-    /// For how many owners an answer is there or may come, theirs or a stand-in's that could be asked.
-    fn possible(&self, scene: &Scene<'_>) -> usize {
-        let mut panel = self.panel.clone();
-        panel.seat_stand_ins(&scene.view(), self.fallbacks.iter().copied());
-        panel.possible(&scene.view())
-    }
-
-    /// What this phase asks of who stands in for `owner`.
-    fn question_in_stead_of(&self, wanted: &Wanted, owner: NodeId) -> Option<Request> {
-        let key = wanted.key.clone();
-        match &self.phase {
-            Phase::Recalling(_) => Some(Request::ReadHeld { key }),
-            Phase::Spreading(spread) => {
-                let (state, put) = (spread.state.clone(), spread.tag(wanted));
-                Some(Request::Hold { key, state, put, target: owner, w: count(self.terms.w) })
-            }
-            Phase::Minting { .. } => None,
-        }
-    }
-
-    /// Keeps a hint here for an owner that has not answered and that nobody stands in for. It counts for nothing.
+    /// Keeps a hint here for an owner by the ring in force that has not answered and that nobody stands in for. It counts
+    /// for nothing. Who gains the key needs none: it gets what the others hold by the change itself.
     fn hold(&self, wanted: &Wanted, scene: &mut Scene<'_>, owner: NodeId) {
         let Phase::Spreading(spread) = &self.phase else { return };
         if owner == scene.view().me
+            || !self.panel.owns_now(owner)
             || self.panel.stood_in().iter().any(|(absent, _)| *absent == owner)
         {
             return;
@@ -446,7 +251,7 @@ impl Writing {
 
     /// The client has its reply: hints for who will not answer, patience for the others.
     fn finish(&mut self, wanted: &Wanted, scene: &mut Scene<'_>, done: Done) -> Progress {
-        for owner in self.panel.absent(&scene.view()) {
+        for owner in self.panel.absent_of_now(&scene.view()) {
             self.hold(wanted, scene, owner);
         }
         self.finished = true;
@@ -474,7 +279,7 @@ impl Writing {
     }
 
     fn is_awaited(&self) -> bool {
-        self.panel.pending().next().is_some()
+        self.panel.pending_of_now().next().is_some()
     }
 
     fn mint(
@@ -501,7 +306,7 @@ impl Writing {
             kind,
             deadline: scene.deadline(),
         };
-        let w = count(self.terms.w);
+        let w = count(self.terms.now.w);
         let round = scene.mint(mint, self.stands_in_for.map(|target| HeldFor { target, w }));
         self.held_for = self.stands_in_for;
         self.phase = Phase::Minting { round, kind: minting };
@@ -565,7 +370,7 @@ impl Writing {
         let failed = vec![(scene.view().me, why)];
         let outcome = Some(self.outcome_without_mint(wanted));
         let failure = Failure::refused(FailureKind::of_failures(&failed), outcome);
-        let needed = count(self.needed(wanted));
+        let needed = count(self.needed(wanted).now);
         Progress::Finished(Err(Failure { needed, failed, ..failure }))
     }
 
@@ -584,7 +389,6 @@ impl Writing {
     /// for the rest.
     fn spread(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
         let Phase::Spreading(spread) = &self.phase else { return Progress::Waiting };
-        let request = spread.question(wanted);
         let me = scene.view().me;
         let standing = spread.minted.filter(|version| version.held_for == self.stands_in_for);
         let counts_at_once = planted::is_on(Bug::OwnWriteCountsAtOnce);
@@ -592,7 +396,7 @@ impl Writing {
             if version.durable || counts_at_once { Standing::Answered } else { Standing::Asked }
         });
         scene.next_round();
-        self.panel = Panel::new(&scene.view(), self.panel.owners());
+        self.panel = Panel::of_both(&scene.view(), Token::of(&wanted.key).slot());
         match (self.stands_in_for, standing) {
             (None, None) => {}
             (None, Some(standing)) => {
@@ -604,16 +408,9 @@ impl Writing {
                 self.ask_in_stead(wanted, scene, me);
             }
         }
-        self.ask_all(scene, &request);
+        self.ask_all(wanted, scene);
         self.look_again(scene);
         self.advance(wanted, scene)
-    }
-
-    /// Has a look at the owners a while later, where others may stand in for them.
-    fn look_again(&self, scene: &mut Scene<'_>) {
-        if !self.fallbacks.is_empty() {
-            scene.wake_after(LOOK_AGAIN_AFTER);
-        }
     }
 
     fn answered(
@@ -692,17 +489,13 @@ impl Writing {
 
     /// Goes on once enough owners answered; ends once they cannot.
     fn advance(&mut self, wanted: &Wanted, scene: &mut Scene<'_>) -> Progress {
-        if self.panel.answered() < self.needed(wanted) {
-            if self.possible(scene) < self.needed(wanted) {
+        let needed = self.needed(wanted);
+        if !self.panel.answered().meets(needed) {
+            if !self.possible(scene).meets(needed) {
                 return self.unmet(wanted, scene);
             }
             // An owner may have become reachable since the round began.
-            if self.panel.next_idle(&scene.view()).is_some()
-                && let Some(request) = self.question(wanted)
-            {
-                self.ask_all(scene, &request);
-            }
-            self.ask_stand_ins(wanted, scene);
+            self.ask_all(wanted, scene);
             return Progress::Waiting;
         }
         match &self.phase {
@@ -735,9 +528,9 @@ impl Writing {
             clock: spread.state.clock().clone(),
             siblings: u32::try_from(spread.state.siblings()).unwrap_or(u32::MAX),
             acked: self.panel.standing(Standing::Answered).collect(),
-            needed: count(self.terms.w),
+            needed: count(self.terms.now.w),
             stand_ins: self.panel.stood_in(),
-            guarantee: self.terms.of_write(self.panel.stood_in().len()),
+            guarantee: self.terms.of_write(self.panel.answered(), self.panel.stood_in().len()),
         }
     }
 
@@ -764,47 +557,5 @@ impl Writing {
 
     const fn outcome_without_mint(&self, wanted: &Wanted) -> WriteOutcome {
         if self.minted { WriteOutcome::Unknown } else { wanted.outcome_before() }
-    }
-}
-
-impl Spread {
-    fn question(&self, wanted: &Wanted) -> Request {
-        let (key, state) = (wanted.key.clone(), self.state.clone());
-        Request::Merge { key, state, put: self.tag(wanted) }
-    }
-
-    fn tag(&self, wanted: &Wanted) -> Option<PutTag> {
-        self.minted.map(|version| PutTag {
-            request: wanted.request,
-            dot: version.dot,
-            plain: version.kind == Minting::Foldable,
-        })
-    }
-
-    /// Takes note of one acknowledgement; returns the state of an owner that knew the put under another name.
-    fn acknowledged(&mut self, acknowledgement: Acknowledgement) -> Option<Siblings> {
-        if let Some(state) = acknowledgement.uncovered {
-            self.uncovered.get_or_insert_default().merge(&state, &mut Vec::new());
-        }
-        match acknowledgement.known {
-            Known::No { .. } => None,
-            Known::Done(state) => {
-                self.known = true;
-                Some(state)
-            }
-        }
-    }
-
-    /// The version that replaces what owners held beside the first one. Where an owner knew the put, it was done before,
-    /// and what stands there may be younger: nothing is replaced then.
-    fn fold(&self) -> Option<(Minting, Basis, Option<Siblings>)> {
-        let uncovered = self.uncovered.as_ref()?;
-        let foldable = self.minted.is_some_and(|version| version.kind == Minting::Foldable);
-        if self.known || !foldable {
-            return None;
-        }
-        let mut seen: VectorClock = self.state.clock().clone();
-        seen.merge(uncovered.clock());
-        Some((Minting::Final, Basis::Clock(seen), Some(uncovered.clone())))
     }
 }
