@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kvkit::cluster::staged::{Staged, plan};
 use kvkit::node::Caller;
+use kvkit::ring::Weight;
 use kvkit::wire::client::{Change, Request, RequestBody};
 
 use crate::network::{Node, Weather};
@@ -118,6 +120,10 @@ impl Faults {
                 propose(world, *node, *expect, *name);
                 None
             }
+            Fault::Reshape { node, member, thousandths, gives_up } => {
+                reshape(world, *node, *member, Weight(*thousandths), *gives_up);
+                None
+            }
             Fault::Kill { .. }
             | Fault::Stop { .. }
             | Fault::Pause { .. }
@@ -165,7 +171,7 @@ fn is_possible(world: &World, fault: &Fault) -> bool {
         | Fault::FullDisk { node, .. }
         | Fault::FailedCalls { node, .. }
         | Fault::FailedSync { node, .. } => world.is_running(*node) && !world.is_paused(*node),
-        Fault::Wipe { node, .. } => world.is_running(*node),
+        Fault::Wipe { node, .. } | Fault::Reshape { node, .. } => world.is_running(*node),
         Fault::Disconnect { a, b } => world.network.connection(*a, *b).is_some(),
         Fault::CutOneWay { .. }
         | Fault::Partition { .. }
@@ -304,5 +310,23 @@ fn propose(world: &mut World, node: Node, expect: u64, name: u32) {
     let from = world.replicas[node].identity.name.clone();
     let change = Change::Rename { from, to: format!("m{name}") };
     let body = RequestBody::Propose { expect, change };
+    world.request(node, PROPOSER, &Request { id: 0, deadline: 0, body });
+}
+
+/// Proposes what an operator would who sees the layout as `node` does: another share for a member, or, where a change
+/// runs, its end.
+fn reshape(world: &mut World, node: Node, member: Node, weight: Weight, gives_up: bool) {
+    let Some(view) = world.view(node) else { return };
+    let change = if view.layout.next.is_some() {
+        if !gives_up {
+            return;
+        }
+        Change::Abort
+    } else {
+        let staged = Staged::Weight(world.id(member), weight);
+        let planned = plan(&view.layout.now, &[staged]).expect("members stay, and have shares");
+        Change::To(Box::new(planned.ring))
+    };
+    let body = RequestBody::Propose { expect: view.layout.version, change };
     world.request(node, PROPOSER, &Request { id: 0, deadline: 0, body });
 }

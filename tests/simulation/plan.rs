@@ -39,6 +39,8 @@ const CACHE_BYTES: u64 = 64 << 10;
 /// The shortest and the longest pause, outage, cut.
 const BRIEF: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(90);
+/// Shares of members, in thousandths, that changes lead to: next to none, the usual one, more.
+const RESHAPED: [u32; 4] = [1, 1_000, 2_000, 4_000];
 /// A year, for clocks that are off.
 pub const YEAR: i64 = 365 * 24 * 3_600 * 1_000_000;
 
@@ -131,6 +133,8 @@ pub enum Fault {
     RollBack { node: Node, after: Duration, span: Duration },
     /// A client asks for another layout.
     Propose { node: Node, expect: u64, name: u32 },
+    /// A member's share becomes another one, so that data moves; where a change runs it may be given up.
+    Reshape { node: Node, member: Node, thousandths: u32, gives_up: bool },
 }
 
 /// Kinds of faults, as coverage counts them.
@@ -157,10 +161,11 @@ pub enum Kind {
     Wipe,
     RollBack,
     Propose,
+    Reshape,
 }
 
 impl Kind {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::CutOneWay,
         Self::Partition,
         Self::Flap,
@@ -182,7 +187,13 @@ impl Kind {
         Self::Wipe,
         Self::Propose,
         Self::RollBack,
+        Self::Reshape,
     ];
+
+    /// Whether chance of its own draws it, so that what else a seed draws stays what it was.
+    const fn is_drawn_apart(self) -> bool {
+        matches!(self, Self::RollBack | Self::Reshape)
+    }
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -207,6 +218,7 @@ impl Kind {
             Self::Wipe => "fault: wiped disk",
             Self::RollBack => "fault: rolled-back disk",
             Self::Propose => "fault: change of the layout",
+            Self::Reshape => "fault: change that moves data",
         }
     }
 }
@@ -235,6 +247,7 @@ impl Fault {
             Self::Wipe { .. } => Kind::Wipe,
             Self::RollBack { .. } => Kind::RollBack,
             Self::Propose { .. } => Kind::Propose,
+            Self::Reshape { .. } => Kind::Reshape,
         }
     }
 }
@@ -411,7 +424,7 @@ fn draw_faults(shape: Shape, work: Duration, count: usize, rng: &mut ChaCha8Rng)
     };
     let kinds: Vec<Kind> = Kind::ALL
         .into_iter()
-        .filter(|kind| *kind != Kind::RollBack && rng.random_bool(0.5))
+        .filter(|kind| !kind.is_drawn_apart() && rng.random_bool(0.5))
         .filter(is_possible)
         .collect();
     let longest = LONG.min(work / 3);
@@ -433,7 +446,26 @@ fn draw_faults(shape: Shape, work: Duration, count: usize, rng: &mut ChaCha8Rng)
     let mut apart = rng.clone();
     apart.set_stream(1);
     draw_rollback(work, &fragile, &mut faults, &mut apart);
+    apart.set_stream(2);
+    draw_reshapes(shape.nodes, work, &mut faults, &mut apart);
     faults
+}
+
+/// In two runs of five data moves, a few times.
+fn draw_reshapes(nodes: usize, work: Duration, faults: &mut Vec<Planned>, rng: &mut ChaCha8Rng) {
+    if !rng.random_bool(0.4) {
+        return;
+    }
+    for _ in 0..rng.random_range(1..=4) {
+        let fault = Fault::Reshape {
+            node: rng.random_range(0..nodes),
+            member: rng.random_range(0..nodes),
+            thousandths: *RESHAPED.choose(rng).expect("some"),
+            gives_up: rng.random_bool(0.3),
+        };
+        faults.push(Planned { at: rng.random_range(Duration::ZERO..work), fault });
+    }
+    faults.sort_by_key(|planned| planned.at);
 }
 
 /// One disk is put back as it was, where none is wiped: a refill a run is dear enough. No other disk rots then: with its
@@ -517,7 +549,7 @@ fn draw_fault(
             Fault::Rot { node, table: rng.random(), place: rng.random() }
         }
         Kind::Wipe => Fault::Wipe { node: *fragile.choose(rng).expect("some are"), span },
-        Kind::RollBack => unreachable!("drawn apart, once"),
+        Kind::RollBack | Kind::Reshape => unreachable!("drawn apart"),
         Kind::Propose => {
             let (expect, name) = (rng.random_range(1..5), rng.random_range(0..1_000));
             Fault::Propose { node, expect, name }

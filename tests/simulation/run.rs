@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kvkit::wire::client::View;
 
 use crate::faults::Faults;
 use crate::history::History;
@@ -23,6 +24,8 @@ const SETTLED: Duration = Duration::from_secs(15);
 const QUIET_SECONDS: u64 = 5;
 /// How long replicas may take to compare and to settle what differs: two rounds of 30 heartbeats, and some.
 const CONVERGED: Duration = Duration::from_secs(90);
+/// How long a change may take whose gainers are all up.
+const AGREED: Duration = Duration::from_secs(120);
 /// How often one looks whether they have.
 const LOOK: Duration = Duration::from_secs(3);
 
@@ -160,6 +163,29 @@ impl Run {
                 self.broken.push(Breach::new(Check::Progress, text));
                 self.world.start_if_down(node);
             }
+        }
+        self.agree();
+    }
+
+    /// Waits until every node acts on one layout, in which no change runs any more: from here on it is the one to be
+    /// judged by.
+    fn agree(&mut self) {
+        let latest = self.world.now + nanos(AGREED);
+        loop {
+            let nodes = 0..self.world.replicas.len();
+            let views: Vec<View> = nodes.filter_map(|node| self.world.view(node)).collect();
+            let newest = views.iter().map(|view| &view.layout).max_by_key(|layout| layout.version);
+            let newest = newest.expect("nodes run").clone();
+            let is_agreed = newest.next.is_none() && views.iter().all(|view| view.layout == newest);
+            if is_agreed || latest <= self.world.now {
+                if newest.next.is_some() {
+                    let text = format!("the change of layout {} does not end", newest.version);
+                    self.broken.push(Breach::new(Check::Progress, text));
+                }
+                self.world.layout = newest;
+                return;
+            }
+            self.work_until(self.world.now + nanos(LOOK));
         }
     }
 

@@ -41,7 +41,8 @@ pub(super) fn judge(
 pub(super) fn gaps(world: &World, history: &History, preferences: &Preferences) -> Vec<String> {
     let names = history.names();
     let differ = names.iter().flat_map(|key| owners_differ(world, preferences, key));
-    let differ: Vec<String> = differ.chain(hints_left(world)).collect();
+    let left = left_over(world, preferences);
+    let differ: Vec<String> = differ.chain(hints_left(world)).chain(left).collect();
     let leaves = leaves_differ(world, preferences, &names);
     differ.into_iter().chain(leaves).collect()
 }
@@ -99,6 +100,24 @@ fn hints_left(world: &World) -> Vec<String> {
         (hints > 0).then(|| format!("n{} holds {hints} hints after healing", node + 1))
     };
     world.replicas.iter().enumerate().filter_map(left).collect()
+}
+
+/// Nodes that still hold what is others'.
+fn left_over<'a>(
+    world: &'a World,
+    preferences: &'a Preferences,
+) -> impl Iterator<Item = String> + 'a {
+    world.replicas.iter().enumerate().filter_map(|(node, replica)| {
+        let life = replica.life.as_ref()?;
+        let (start, end) = keys::data_range((Slot(0), Slot(u16::MAX)), None);
+        let entries = life.store.scan(&start, Some(&end)).filter_map(Result::ok);
+        let others = entries.filter(|(stored, _)| {
+            let (slot, _) = keys::parse_data(stored).expect("a key of data");
+            !preferences.of_slot(slot).owns(replica.identity.node)
+        });
+        let count = others.count();
+        (count > 0).then(|| format!("n{} holds {count} keys of others after healing", node + 1))
+    })
 }
 
 /// Slots whose leaves differ between owners. Only slots that keys lie in have one.

@@ -595,6 +595,7 @@ impl World {
                     self.witness.alarm(format!("n{}: {text}", node + 1));
                 }
             }
+            Effect::Departed | Effect::Removed => panic!("n{} is no member any more", node + 1),
             Effect::Stopped => {
                 self.note(&format!("n{} stopped in good order", node + 1));
                 self.kill(node, Unsynced::Kept);
