@@ -349,7 +349,7 @@ impl Core {
                 match unpack(rows) {
                     Err(_) => Refusal::NotOwner,
                     // Who owned it before gives what it still holds to those who do now.
-                    Ok(_) if !is_shared && !(gives_only && self.owns(slot)) => Refusal::NotOwner,
+                    Ok(_) if !(is_shared || gives_only && self.owns(slot)) => Refusal::NotOwner,
                     Ok(_) if self.anti_entropy.walks.len() >= WALKS_MAX => Refusal::Overloaded,
                     Ok(rows) => {
                         let comparison = Comparison::new(rows);
@@ -802,9 +802,10 @@ impl Answering {
         if row.key < first || last < row.key {
             return;
         }
-        let verdict = match self.gives_only {
-            true => self.comparison.take_from_giver(row),
-            false => self.comparison.take(row),
+        let verdict = if self.gives_only {
+            self.comparison.take_from_giver(row)
+        } else {
+            self.comparison.take(row)
         };
         match verdict {
             Verdict::Same | Verdict::Want => {}

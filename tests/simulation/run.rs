@@ -25,7 +25,7 @@ const QUIET_SECONDS: u64 = 5;
 /// How long replicas may take to compare and to settle what differs: two rounds of 30 heartbeats, and some.
 const CONVERGED: Duration = Duration::from_secs(90);
 /// How long a change may take whose gainers are all up.
-const AGREED: Duration = Duration::from_secs(120);
+const AGREED: Duration = Duration::from_mins(2);
 /// How often one looks whether they have.
 const LOOK: Duration = Duration::from_secs(3);
 

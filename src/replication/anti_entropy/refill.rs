@@ -389,13 +389,11 @@ impl Refill {
                 return true;
             }
             let going_on = gain.next.take().filter(|(source, _)| (known.reachable)(*source));
-            let next = match going_on {
-                Some((source, after)) => Some((source, Some(after))),
-                None => {
-                    let source = gain.filling.next_source(*partition, known, gain.from);
-                    source.map(|source| (source, None))
-                }
-            };
+            let going_on = going_on.map(|(source, after)| (source, Some(after)));
+            let next = going_on.or_else(|| {
+                let source = gain.filling.next_source(*partition, known, gain.from)?;
+                Some((source, None))
+            });
             let Some((source, after)) = next else {
                 gain.filling.again_at = now.after(PAUSE);
                 return true;
@@ -599,6 +597,72 @@ mod tests {
             handle(&mut refill, at(second), failed, &preferences, &[]);
         }
         assert!(asked[0] != asked[1] && asked[0] == asked[2], "{asked:?}");
+    }
+
+    fn gained(source: NodeId, next: Option<(Slot, Bytes)>) -> Event {
+        Event::Merged { partition: Partition(0), source, next, bytes: 10 }
+    }
+
+    /// A node that gains partition 0 from the place of `from`, or of so many owners.
+    fn gaining(from: Option<NodeId>, needed: usize) -> Refill {
+        let mut refill = Refill::default();
+        refill.gain(Partition(0), (Slot(0), Slot(1_023)), from, needed);
+        refill
+    }
+
+    fn wanted_of(effects: &[Effect]) -> NodeId {
+        let [Effect::Fetch { source, wants: Wants::Gained, .. }] = effects else {
+            panic!("{effects:?}")
+        };
+        *source
+    }
+
+    #[test]
+    fn all_of_the_owner_that_loses_a_partition_is_enough() {
+        let preferences = preferences(&[B, C], 2, 1, 1);
+        let mut refill = gaining(Some(C), 2);
+        assert_eq!(wanted_of(&handle(&mut refill, at(1), Event::Tick, &preferences, &[])), C);
+        assert!(!refill.is_unsound(Q, Slot(0)), "what is gained answers with what it has");
+        let next = Some((Slot(3), Bytes::from_static(b"k")));
+        let asked = handle(&mut refill, at(1), gained(C, next.clone()), &preferences, &[]);
+        assert!(matches!(&asked[..], [Effect::Fetch { source: C, after, .. }] if *after == next));
+        let done = handle(&mut refill, at(1), gained(C, None), &preferences, &[]);
+        assert_eq!(done, [Effect::Gained(Partition(0))]);
+        assert!(refill.has_gained_all());
+    }
+
+    #[test]
+    fn without_it_as_many_owners_give_as_a_quorum_may_have_relied_on() {
+        let preferences = preferences(&[B, C], 2, 1, 1);
+        let mut refill = gaining(Some(C), 2);
+        assert_eq!(wanted_of(&handle(&mut refill, at(1), Event::Tick, &preferences, &[C])), B);
+        assert_eq!(handle(&mut refill, at(2), gained(B, None), &preferences, &[C]), []);
+        assert!(!refill.has_gained_all(), "one of two");
+        assert_eq!(wanted_of(&handle(&mut refill, at(9), Event::Tick, &preferences, &[])), C);
+        let done = handle(&mut refill, at(9), gained(C, None), &preferences, &[]);
+        assert_eq!(done, [Effect::Gained(Partition(0))]);
+    }
+
+    #[test]
+    fn an_owner_that_takes_its_time_over_a_page_is_left_alone_for_as_long() {
+        let preferences = preferences(&[B, C], 2, 1, 1);
+        let mut refill = gaining(Some(C), 2);
+        handle(&mut refill, at(1), Event::Tick, &preferences, &[]);
+        let next = Some((Slot(3), Bytes::from_static(b"k")));
+        assert_eq!(handle(&mut refill, at(3), gained(C, next.clone()), &preferences, &[]), []);
+        assert_eq!(handle(&mut refill, at(4), Event::Tick, &preferences, &[]), []);
+        let asked = handle(&mut refill, at(5), Event::Tick, &preferences, &[]);
+        assert!(matches!(&asked[..], [Effect::Fetch { source: C, after, .. }] if *after == next));
+    }
+
+    #[test]
+    fn damage_begins_a_gain_anew() {
+        let preferences = preferences(&[B, C], 2, 1, 1);
+        let mut refill = gaining(None, 1);
+        let first = wanted_of(&handle(&mut refill, at(1), Event::Tick, &preferences, &[]));
+        refill.begin(Q, [Slot(5)]);
+        assert_eq!(handle(&mut refill, at(2), gained(first, None), &preferences, &[]).len(), 1);
+        assert!(!refill.has_gained_all(), "what came may be lost");
     }
 
     #[test]
