@@ -80,6 +80,12 @@ pub(super) struct Terms {
     layout_w: usize,
 }
 
+/// Owners (members, where it is sloppy) that a get and a put without a context need up, at the layout's r and w.
+pub fn owners_needed(ring: &Ring, consistency: Consistency) -> (usize, usize) {
+    let terms = Terms::of_layout(ring, Some(consistency));
+    (terms.get_answers(), terms.put_answers())
+}
+
 impl Terms {
     /// The terms of a read.
     pub(super) fn of_get(

@@ -2,6 +2,7 @@
 
 mod arrangement;
 mod balance;
+mod difference;
 mod export;
 mod layout;
 mod movement;
@@ -21,6 +22,7 @@ mod weight;
 mod zones;
 
 pub use balance::{Balance, Spread};
+pub use difference::{Difference, Setting};
 pub use export::ReadLayoutError;
 pub use layout::{
     Layout, LayoutError, LayoutHash, MEMBERS_MAX, Member, Mode, NAME_BYTES_MAX, Ring,
