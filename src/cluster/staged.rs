@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::node_id::NodeId;
-use crate::ring::{Member, Mode, Placement, Ring, Weight, place};
+use crate::ring::{Member, Mode, Plan, Ring, Weight, place_anew};
 
 use super::change::ChangeError;
 
@@ -64,15 +64,6 @@ pub enum Subject {
     Partitions,
 }
 
-/// The ring that staged changes come to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Planned {
-    /// The ring.
-    pub ring: Ring,
-    /// What the solver could not keep.
-    pub shortfalls: Vec<crate::ring::Shortfall>,
-}
-
 impl Staged {
     /// What it speaks of.
     pub const fn subject(&self) -> Subject {
@@ -93,7 +84,7 @@ impl Staged {
 /// The ring that follows on `now` by all of `staged`. Pure: who plans the same comes to the same.
 /// # Errors
 /// [`ChangeError`]: no such member, or a ring that cannot be.
-pub fn plan(now: &Ring, staged: &[Staged]) -> Result<Planned, ChangeError> {
+pub fn plan(now: &Ring, staged: &[Staged]) -> Result<Plan, ChangeError> {
     let mut before = now.clone();
     let mut ring = now.clone();
     for change in staged {
@@ -119,31 +110,10 @@ pub fn plan(now: &Ring, staged: &[Staged]) -> Result<Planned, ChangeError> {
             Staged::Partitions(q) => ring.q = *q,
         }
     }
-    if ring.members.iter().all(|member| member.weight == Weight::ZERO) {
-        return Err(crate::ring::LayoutError::Empty.into());
-    }
-    if !ring.q.is_power_of_two() || ring.q < now.q || crate::ring::PARTITIONS_MAX < ring.q {
+    if ring.q < now.q {
         return Err(crate::ring::LayoutError::Partitions(ring.q).into());
     }
-    // A ring that differs in nothing that a placement depends on keeps its own, halved as often as it takes.
-    let placed_by = |ring: &Ring| {
-        let active = ring.members.iter().filter(|member| Weight::ZERO < member.weight);
-        let active = active.map(|member| (member.id, member.zone.clone(), member.weight));
-        (active.collect::<Vec<_>>(), ring.n)
-    };
-    let shortfalls = if placed_by(&ring) == placed_by(&before) {
-        let halves = ring.q as usize / before.owner.len();
-        let owners = before.owner.iter().map(|owner| before.members[usize::from(*owner)].id);
-        let indexes = owners.map(|owner| index_of(&ring.members, owner));
-        ring.owner = indexes.flat_map(|index| std::iter::repeat_n(index, halves)).collect();
-        Vec::new()
-    } else {
-        let Placement { owner, shortfalls } = place(ring.q, ring.n, &ring.members, Some(&before));
-        ring.owner = owner;
-        shortfalls
-    };
-    ring.validate()?;
-    Ok(Planned { ring, shortfalls })
+    Ok(place_anew(&before, ring)?)
 }
 
 fn member(ring: &mut Ring, node: NodeId) -> Result<&mut Member, ChangeError> {

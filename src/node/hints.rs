@@ -517,7 +517,7 @@ impl Core {
         let mut batch = WriteBatch::new();
         batch.put(stored, bytes);
         self.append_hint(batch, standing, effects)?;
-        self.hints.bytes = self.hints.bytes - standing.bytes + length;
+        self.hints.bytes = self.hints.bytes.saturating_sub(standing.bytes) + length;
         (standing.hint, standing.bytes) = (Some(hint), length);
         if is_new {
             self.figures.counters.hints_stored += 1;
@@ -546,7 +546,8 @@ impl Core {
         let mut batch = WriteBatch::new();
         batch.delete(stored).on_reserve();
         if self.append_hint(batch, standing, effects).is_ok() {
-            self.hints.bytes -= standing.bytes;
+            // One that a start could not read was not counted, and may have been read since.
+            self.hints.bytes = self.hints.bytes.saturating_sub(standing.bytes);
             (standing.hint, standing.bytes) = (None, 0);
             self.hand_over(hinted_handoff::Event::Gone(target), effects);
         }

@@ -23,7 +23,7 @@ pub use message::{
 };
 pub use outcome::{Done, FailedWhy, Failure, FailureKind, Got, Outcome, Scanned, WriteOutcome};
 pub use pace::Pace;
-pub use quorum::{Consistency, Guarantee, Level};
+pub use quorum::{Consistency, Guarantee, Level, owners_needed};
 pub use replica::{Local, Mint, MintAnswer, MintKind, Step};
 pub use request_memory::{MEMORY_ENTRIES_MAX, MEMORY_SPAN, Remembered, RequestMemory};
 pub use view::{Reachability, View};

@@ -153,6 +153,13 @@ struct Named {
     w: Option<Level>,
 }
 
+/// Owners (members, where it is sloppy) that a get and a put without a context need up, at the layout's r and w.
+pub fn owners_needed(ring: &Ring, consistency: Consistency) -> (usize, usize) {
+    let terms = Terms::of_get(Rings { now: ring, next: None }, None, Some(consistency));
+    let terms = terms.expect("a request that names no level is as good as its ring");
+    (terms.get_answers().now, terms.put_answers().now)
+}
+
 impl Terms {
     /// The terms of a read.
     pub(super) fn of_get(

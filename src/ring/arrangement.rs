@@ -4,10 +4,7 @@
 //! So a change is weighed by working out those lists again, without touching the rest of the ring. Lists are sets here:
 //! their order does not matter to who holds what.
 
-use super::zones::Zones;
-
-/// No member: the owner of a partition that has none, a member of the ring before that is gone.
-pub(super) const NOBODY: u16 = u16::MAX;
+use super::zones::{NOBODY, Selection, Zones};
 
 /// What is wrong with an arrangement, the weightiest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,10 +45,7 @@ pub(super) struct Tally {
 /// Memory that is used again from walk to walk.
 #[derive(Default)]
 struct Scratch {
-    list: Vec<u16>,
-    seen: Vec<u16>,
-    met: Vec<usize>,
-    taken: Vec<usize>,
+    selection: Selection,
     affected: Vec<usize>,
     gained: Vec<u16>,
     lost: Vec<u16>,
@@ -139,7 +133,6 @@ impl<'a> Arrangement<'a> {
             cost: Cost::default(),
             scratch: Scratch::default(),
         };
-        this.scratch.met = vec![0; zones.sizes().len()];
         this.cost.off = zones.active().iter().map(|index| this.held.off(*index).abs()).sum();
         this.cost.uneven = FIRST_OFF_COST
             * zones.active().iter().map(|index| this.first.off(*index).abs()).sum::<i64>();
@@ -296,37 +289,15 @@ impl<'a> Arrangement<'a> {
     /// Works out the list of `partition` into the scratch memory, and how far its walk goes.
     fn walk(&mut self, partition: usize) -> usize {
         let q = self.owner.len();
-        let Scratch { list, seen, met, taken, .. } = &mut self.scratch;
-        list.clear();
-        seen.clear();
-        met.fill(0);
-        taken.clear();
-        taken.resize(self.rounds.len(), 0);
         let around = (0..q).map(|distance| self.owner[(partition + distance) % q]);
-        let mut reach = q;
-        for (distance, index) in around.chain(self.zones.active().iter().copied()).enumerate() {
-            if index == NOBODY || seen.contains(&index) {
-                continue;
-            }
-            seen.push(index);
-            let zone = self.zones.zone(index);
-            let round = met[zone];
-            met[zone] += 1;
-            if self.rounds.get(round).is_some_and(|wanted| taken[round] < *wanted) {
-                taken[round] += 1;
-                list.push(index);
-                if list.len() == self.n {
-                    reach = q.min(distance + 1);
-                    break;
-                }
-            }
-        }
-        reach
+        let order = around.chain(self.zones.active().iter().copied());
+        q.min(self.scratch.selection.select(self.zones, &self.rounds, order))
     }
 
     /// Notes what the list in the scratch memory gains and loses against the one in force.
     fn compare_list(&mut self, partition: usize) {
-        let Scratch { list, gained, lost, .. } = &mut self.scratch;
+        let Scratch { selection, gained, lost, .. } = &mut self.scratch;
+        let list = selection.list();
         let old = &self.lists[partition * self.n..][..self.n];
         let before = self
             .before
@@ -355,7 +326,7 @@ impl<'a> Arrangement<'a> {
         for index in &self.scratch.lost {
             self.cost.off += self.held.add(*index, -1);
         }
-        self.lists[partition * self.n..][..self.n].copy_from_slice(&self.scratch.list);
+        self.lists[partition * self.n..][..self.n].copy_from_slice(self.scratch.selection.list());
     }
 }
 

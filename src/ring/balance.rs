@@ -16,6 +16,41 @@ pub struct Balance {
     n: usize,
 }
 
+/// How far members are from their fair shares: each one's quotient of what it holds and its fair share, among those
+/// that should hold something.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// The largest quotient: max / mean among equal members. 1.0 is even.
+    pub max: f64,
+    /// The smallest quotient.
+    pub min: f64,
+    /// The quotients' standard deviation from 1.
+    pub deviation: f64,
+}
+
+impl Spread {
+    /// Compares what members hold with what is fair, after scaling both to the same sum; all 1 and 0 where nobody holds anything.
+    pub fn of(held: &[f64], fair: &[f64]) -> Self {
+        let scale = fair.iter().sum::<f64>() / held.iter().sum::<f64>();
+        if !scale.is_finite() {
+            return Self { max: 1.0, min: 1.0, deviation: 0.0 };
+        }
+        let quotients: Vec<f64> = held
+            .iter()
+            .zip(fair)
+            .filter(|(_, fair)| **fair > 0.0)
+            .map(|(held, fair)| scale * held / fair)
+            .collect();
+        let variance = quotients.iter().map(|quotient| (quotient - 1.0).powi(2)).sum::<f64>()
+            / real(quotients.len().max(1));
+        Self {
+            max: quotients.iter().copied().fold(0.0, f64::max),
+            min: quotients.iter().copied().fold(f64::INFINITY, f64::min),
+            deviation: variance.sqrt(),
+        }
+    }
+}
+
 impl Balance {
     /// Counts a ring's walks.
     pub fn of(preferences: &Preferences) -> Self {
@@ -84,6 +119,15 @@ mod tests {
         assert!(
             (uneven.replica_skew() - 1.75).abs() < 1e-9 && (uneven.first_skew() - 2.0).abs() < 1e-9
         );
+    }
+
+    #[test]
+    fn a_spread_is_in_shares() {
+        let spread = Spread::of(&[30.0, 10.0, 0.0], &[1.0, 1.0, 0.0]);
+        assert_eq!(spread, Spread { max: 1.5, min: 0.5, deviation: 0.5 });
+        let spread = Spread::of(&[10.0, 20.0], &[1.0, 2.0]);
+        assert!((spread.max - spread.min).abs() < 1e-9 && spread.deviation < 1e-9);
+        assert_eq!(Spread::of(&[0.0], &[1.0]), Spread { max: 1.0, min: 1.0, deviation: 0.0 });
     }
 
     #[test]

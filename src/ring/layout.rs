@@ -162,14 +162,8 @@ impl Ring {
     /// # Errors
     /// The first promise that does not hold.
     pub fn validate(&self) -> Result<(), LayoutError> {
-        let Self { q, n, r, w, mode: _, members, owner } = self;
-        if !q.is_power_of_two() || PARTITIONS_MAX < *q {
-            return Err(LayoutError::Partitions(*q));
-        }
-        if *r == 0 || *w == 0 || n < r || n < w {
-            return Err(LayoutError::Quorum { n: *n, r: *r, w: *w });
-        }
-        validate_members(members)?;
+        self.validate_numbers()?;
+        let Self { q, members, owner, .. } = self;
         let owned = |index: &u16| {
             members.get(usize::from(*index)).is_some_and(|member| member.weight > Weight::ZERO)
         };
@@ -179,6 +173,18 @@ impl Ring {
             Some(partition) => Err(LayoutError::Owner(partition)),
             None => Ok(()),
         }
+    }
+
+    /// Checks everything but who owns what.
+    pub(super) fn validate_numbers(&self) -> Result<(), LayoutError> {
+        let Self { q, n, r, w, mode: _, members, owner: _ } = self;
+        if !q.is_power_of_two() || PARTITIONS_MAX < *q {
+            return Err(LayoutError::Partitions(*q));
+        }
+        if *r == 0 || *w == 0 || n < r || n < w {
+            return Err(LayoutError::Quorum { n: *n, r: *r, w: *w });
+        }
+        validate_members(members)
     }
 }
 
@@ -235,20 +241,10 @@ impl Layout {
         mut members: Vec<Member>,
     ) -> Result<Self, LayoutError> {
         members.sort_by_key(|member| member.id);
-        validate_members(&members)?;
-        if !q.is_power_of_two() || PARTITIONS_MAX < q {
-            return Err(LayoutError::Partitions(q));
-        }
-        if n == 0 {
-            return Err(LayoutError::Quorum { n, r, w });
-        }
-        let owner = place(q, n, &members, None).owner;
-        let layout = Self {
-            generation: 1,
-            version: 1,
-            now: Ring { q, n, r, w, mode, members, owner },
-            next: None,
-        };
+        let mut now = Ring { q, n, r, w, mode, members, owner: Vec::new() };
+        now.validate_numbers()?;
+        now.owner = place(q, n, &now.members, None).owner;
+        let layout = Self { generation: 1, version: 1, now, next: None };
         layout.validate().map(|()| layout)
     }
     /// The member with this id, of the ring in force or of that which a change leads to.

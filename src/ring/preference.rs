@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::node_id::NodeId;
 
-use super::zones::Zones;
+use super::zones::{Selection, Zones};
 use super::{Partition, Ring, Slot};
 
 /// A ring with its walks worked out: slot to preference list in one index.
@@ -43,6 +43,20 @@ impl Preferences {
             zones.spread(order, &mut scratch);
             walks[start..start + order.len()].copy_from_slice(&scratch);
         });
+        Self { ring, walks }
+    }
+    /// The same walks, each only up to its last owner: for rings of thousands of members, whose fallbacks would fill
+    /// memory (q × members) and are not asked for. [`Walk::fallbacks`] then is empty.
+    pub fn without_fallbacks(ring: Arc<Ring>) -> Self {
+        let zones = Zones::of(&ring.members);
+        let (q, rounds) = (ring.owner.len(), zones.rounds(ring.effective_n()));
+        let mut walks = Vec::with_capacity(q * ring.effective_n());
+        let mut selection = Selection::default();
+        for partition in 0..q {
+            let around = ring.owner[partition..].iter().chain(&ring.owner[..partition]);
+            selection.select(&zones, &rounds, around.chain(zones.active()).copied());
+            walks.extend(selection.in_walk_order());
+        }
         Self { ring, walks }
     }
     /// The ring.
@@ -238,10 +252,13 @@ mod tests {
         fn the_table_is_the_walk(ring in rings()) {
             prop_assert_eq!(ring.validate(), Ok(()));
             let preferences = Preferences::new(Arc::new(ring.clone()));
+            let short = Preferences::without_fallbacks(Arc::new(ring.clone()));
             for partition in 0..ring.owner.len() {
                 let walk = preferences.of_partition(Partition(u32::try_from(partition).unwrap()));
                 prop_assert_eq!(walk.indexes(), walk_by_the_book(&ring, partition));
                 prop_assert_eq!(walk.owners().len() + walk.fallbacks().len(), ring.active());
+                let owners = short.of_partition(Partition(u32::try_from(partition).unwrap()));
+                prop_assert_eq!(owners.indexes(), &walk.indexes()[..ring.effective_n()]);
                 prop_assert_eq!(walk.owners().next(), Some(ring.members[usize::from(ring.owner[partition])].id));
             }
         }

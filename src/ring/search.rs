@@ -11,7 +11,8 @@
 
 use std::cmp::Reverse;
 
-use super::arrangement::{Arrangement, Cost, NOBODY, signed};
+use super::arrangement::{Arrangement, Cost, signed};
+use super::zones::NOBODY;
 
 /// Most partitions that are tried for one step of the search; past it a sample is, spread evenly.
 const TRIED_MAX: usize = 1 << 11;
@@ -19,6 +20,8 @@ const TRIED_MAX: usize = 1 << 11;
 const TUCKED_MAX: usize = 32;
 /// The same for a double tuck.
 const DOUBLY_TUCKED_MAX: usize = 12;
+/// Most members that are tried in one place for a partition; past it a sample is.
+const MEMBERS_TRIED_MAX: usize = 1 << 8;
 /// Rounds over the whole ring for the lesser wishes.
 const ROUNDS_MAX: usize = 3;
 /// How much may move against the least possible for the sake of single replicas, in percent.
@@ -28,6 +31,8 @@ const MOVED_PERCENT_MAX: i64 = 115;
 pub(super) struct Search<'a> {
     arrangement: Arrangement<'a>,
     members: &'a [u16],
+    /// For each member the partitions it owns, ascending.
+    positions: Vec<Vec<usize>>,
     /// The owners in the ring before, where there is one; else those dealt out first.
     carried: Vec<u16>,
     /// No change is made that moves more than this.
@@ -41,12 +46,13 @@ struct Best {
 }
 
 impl<'a> Search<'a> {
-    pub(super) const fn new(
-        arrangement: Arrangement<'a>,
-        members: &'a [u16],
-        carried: Vec<u16>,
-    ) -> Self {
-        Self { arrangement, members, carried, moved_max: i64::MAX }
+    pub(super) fn new(arrangement: Arrangement<'a>, members: &'a [u16], carried: Vec<u16>) -> Self {
+        let last = members.iter().max().map_or(0, |last| usize::from(*last) + 1);
+        let mut positions = vec![Vec::new(); last];
+        for partition in 0..arrangement.partitions() {
+            positions[usize::from(arrangement.owner(partition))].push(partition);
+        }
+        Self { arrangement, members, positions, carried, moved_max: i64::MAX }
     }
 
     /// Shares first, at no movement, then within the allowance; past the allowance only what is off by a whole
@@ -103,8 +109,8 @@ impl<'a> Search<'a> {
             let owner = self.arrangement.owner(partition);
             match (owner == index, over) {
                 (true, true) => {
-                    for other in self.members {
-                        self.try_changes(&[(partition, *other)], &mut best);
+                    for other in self.candidates(partition) {
+                        self.try_changes(&[(partition, other)], &mut best);
                     }
                     self.try_swaps(partition, &mut best);
                 }
@@ -132,9 +138,7 @@ impl<'a> Search<'a> {
         if n < 2 || self.members.len() <= n || q <= 2 * n {
             return;
         }
-        let positions = self.positions();
-        let own = &positions[usize::from(index)];
-        for partition in own.iter().copied().step_by(own.len().div_ceil(TUCKED_MAX).max(1)) {
+        for partition in self.sample(index, TUCKED_MAX) {
             // Where the member that comes back stands already, where it comes back, and who follows.
             let (back, ahead) = ((partition + q - (n - 1)) % q, (partition + n - 1) % q);
             let (before, first) = ((partition + q - 1) % q, (partition + q - n) % q);
@@ -150,9 +154,7 @@ impl<'a> Search<'a> {
                 if tucked == follower || !held.welcomes(tucked, -1) || !held.welcomes(follower, 1) {
                     continue;
                 }
-                let leaves = &positions[usize::from(tucked)];
-                for left in leaves.iter().copied().step_by(leaves.len().div_ceil(TUCKED_MAX).max(1))
-                {
+                for left in self.sample(tucked, TUCKED_MAX) {
                     if left != stands && left != comes {
                         let owner = self.arrangement.owner(comes);
                         self.try_changes(&[(comes, tucked), (left, owner)], best);
@@ -169,25 +171,20 @@ impl<'a> Search<'a> {
         if n < 2 || self.members.len() <= n || q <= 4 * n {
             return;
         }
-        let positions = self.positions();
         for other in self.members {
             let (tucked, follower) = if over { (index, *other) } else { (*other, index) };
             let held = self.arrangement.held();
             if tucked == follower || !held.welcomes(tucked, -1) || !held.welcomes(follower, 1) {
                 continue;
             }
-            let sample = |index: u16, most: usize| {
-                let all = &positions[usize::from(index)];
-                all.iter().copied().step_by(all.len().div_ceil(most).max(1))
-            };
-            for follows in sample(follower, DOUBLY_TUCKED_MAX) {
+            let leaves = self.sample(tucked, DOUBLY_TUCKED_MAX);
+            for follows in self.sample(follower, DOUBLY_TUCKED_MAX) {
                 let (first, second) = ((follows + q - n) % q, (follows + q - 1) % q);
                 let near = |partition: usize| (follows + q + 2 * n - partition) % q <= 4 * n;
                 let owners = [first, second].map(|partition| self.arrangement.owner(partition));
-                for left in sample(tucked, DOUBLY_TUCKED_MAX).filter(|left| !near(*left)) {
-                    for also in sample(tucked, DOUBLY_TUCKED_MAX)
-                        .filter(|also| !near(*also) && left < *also)
-                    {
+                let far = || leaves.iter().copied().filter(|left| !near(*left));
+                for left in far() {
+                    for also in far().filter(|also| left < *also) {
                         let changes = [
                             (first, tucked),
                             (left, owners[0]),
@@ -211,33 +208,34 @@ impl<'a> Search<'a> {
         if best.cost.off == 0 {
             return false;
         }
-        let positions = self.positions();
         let gained: Vec<usize> = (0..self.carried.len())
             .filter(|partition| {
                 ![NOBODY, self.arrangement.owner(*partition)].contains(&self.carried[*partition])
             })
             .collect();
         let pairs: usize =
-            gained.iter().map(|at| positions[usize::from(self.carried[*at])].len()).sum();
+            gained.iter().map(|at| self.positions[usize::from(self.carried[*at])].len()).sum();
         let step = pairs.div_ceil(TRIED_MAX).max(1);
         for (at, partition) in gained.into_iter().enumerate() {
             let (from, to) = (self.carried[partition], self.arrangement.owner(partition));
-            for other in positions[usize::from(from)].iter().copied().skip(at % step).step_by(step)
-            {
+            let others = self.positions[usize::from(from)].clone();
+            for other in others.into_iter().skip(at % step).step_by(step) {
                 self.try_changes(&[(partition, from), (other, to)], &mut best);
             }
         }
         self.make(&best)
     }
 
-    /// For each member the partitions it owns.
-    fn positions(&self) -> Vec<Vec<usize>> {
-        let members = self.members.iter().max().map_or(0, |last| usize::from(*last) + 1);
-        let mut positions = vec![Vec::new(); members];
-        for partition in 0..self.arrangement.partitions() {
-            positions[usize::from(self.arrangement.owner(partition))].push(partition);
-        }
-        positions
+    /// At most `most` of the partitions that a member owns, spread evenly.
+    fn sample(&self, index: u16, most: usize) -> Vec<usize> {
+        let all = &self.positions[usize::from(index)];
+        all.iter().copied().step_by(all.len().div_ceil(most).max(1)).collect()
+    }
+
+    /// Members to try for a partition: all, or a sample that differs from partition to partition.
+    fn candidates(&self, partition: usize) -> impl Iterator<Item = u16> + use<'a> {
+        let step = self.members.len().div_ceil(MEMBERS_TRIED_MAX);
+        self.members.iter().copied().skip(partition % step).step_by(step)
     }
 
     /// The lesser wishes: moves back what need not move, then evens out first replicas and rows.
@@ -254,8 +252,8 @@ impl<'a> Search<'a> {
                 if self.arrangement.first().off(owner) > 0
                     || self.arrangement.closeness(partition, owner) > 0
                 {
-                    for other in self.members {
-                        self.try_changes(&[(partition, *other)], &mut best);
+                    for other in self.candidates(partition) {
+                        self.try_changes(&[(partition, other)], &mut best);
                     }
                     self.try_swaps(partition, &mut best);
                 }
@@ -287,6 +285,12 @@ impl<'a> Search<'a> {
     }
 
     fn make(&mut self, best: &Best) -> bool {
+        for (partition, index) in &best.changes {
+            let old = &mut self.positions[usize::from(self.arrangement.owner(*partition))];
+            old.retain(|other| other != partition);
+            let new = &mut self.positions[usize::from(*index)];
+            new.insert(new.partition_point(|other| other < partition), *partition);
+        }
         self.arrangement.apply(&best.changes);
         !best.changes.is_empty()
     }

@@ -9,12 +9,13 @@
 //! out what a small change would do to the walk's lists and makes those changes that lower the cost.
 
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::arrangement::{Arrangement, NOBODY, Tally};
+use super::arrangement::{Arrangement, Tally};
 use super::search::Search;
 use super::shares::{fair_shares, real};
-use super::zones::Zones;
+use super::zones::{NOBODY, Zones};
 use super::{Member, Preferences, Ring};
 
 /// A placement and what it could not keep.
@@ -83,27 +84,69 @@ fn bounds(share: f64) -> (i64, i64) {
 /// Deals partitions out one by one: the next goes to the member that is furthest behind its share, of those that do
 /// not stand close by.
 fn deal(q: usize, n: usize, firsts: &[f64], zones: &Zones) -> Vec<u16> {
-    let mut credit = vec![0.0_f64; firsts.len()];
+    let mut peers = Peers::of(firsts, zones);
     let mut owner: Vec<u16> = Vec::with_capacity(q);
     let zone_window = n.min(zones.sizes().len()) - 1;
     for partition in 0..q {
-        firsts.iter().zip(&mut credit).for_each(|(share, credit)| *credit += share / real(q));
-        let closeness = |index: u16| {
-            let near = |window: usize| owner[partition.saturating_sub(window)..].iter();
-            let zone_near = near(zone_window).any(|other| zones.zone(*other) == zones.zone(index));
-            let back =
-                near(n).rev().position(|other| *other == index).map_or(0, |distance| n - distance);
-            (zone_near && zone_window > 0, back)
-        };
-        let best = zones.active().iter().copied().min_by(|a, b| {
-            let credit = |index: u16| credit[usize::from(index)];
-            closeness(*a).cmp(&closeness(*b)).then(credit(*b).total_cmp(&credit(*a)))
-        });
-        let best = best.expect("there is an active member");
-        credit[usize::from(best)] -= 1.0;
-        owner.push(best);
+        let near = |window: usize| &owner[partition.saturating_sub(window)..];
+        let best = peers
+            .iter()
+            .enumerate()
+            .map(|(at, peers)| {
+                let zone_near =
+                    near(zone_window).iter().any(|other| zones.zone(*other) == peers.zone);
+                let (back, dealt, index) = peers.next(near(n));
+                let behind = peers.share * real(partition + 1) / real(q) - f64::from(dealt);
+                (zone_near && zone_window > 0, back, behind, index, at, dealt)
+            })
+            .min_by(|a, b| {
+                (a.0, a.1).cmp(&(b.0, b.1)).then(b.2.total_cmp(&a.2)).then(a.3.cmp(&b.3))
+            });
+        let (.., index, at, dealt) = best.expect("there is an active member");
+        peers[at].queue.remove(&(dealt, index));
+        peers[at].queue.insert((dealt + 1, index));
+        owner.push(index);
     }
     owner
+}
+
+/// Members of the same zone with the same share: whoever of them has been dealt less is further behind.
+struct Peers {
+    share: f64,
+    zone: usize,
+    /// How many partitions each one has been dealt, and its index.
+    queue: BTreeSet<(u32, u16)>,
+}
+
+impl Peers {
+    /// The active members by zone and share.
+    fn of(firsts: &[f64], zones: &Zones) -> Vec<Self> {
+        let mut groups = BTreeMap::new();
+        for index in zones.active() {
+            let (share, zone) = (firsts[usize::from(*index)], zones.zone(*index));
+            let group = groups.entry((zone, share.to_bits()));
+            let group = group.or_insert_with(|| Self { share, zone, queue: BTreeSet::new() });
+            group.queue.insert((0, *index));
+        }
+        groups.into_values().collect()
+    }
+
+    /// The one furthest behind of those least near to the end of `near`: how near (0 is not at all), how many partitions
+    /// it has been dealt, and its index.
+    fn next(&self, near: &[u16]) -> (usize, u32, u16) {
+        let back =
+            |index: u16| near.iter().rposition(|other| *other == index).map_or(0, |at| at + 1);
+        let mut best: Option<(usize, u32, u16)> = None;
+        for (dealt, index) in &self.queue {
+            let candidate = (back(*index), *dealt, *index);
+            best = Some(best.map_or(candidate, |best| best.min(candidate)));
+            // The queue ascends: nobody behind this one is better than one that is not near.
+            if candidate.0 == 0 {
+                break;
+            }
+        }
+        best.expect("a group has a member")
+    }
 }
 
 /// The owners of the ring before as indexes of `members`, and its lists; [`NOBODY`] stands for who is gone.
@@ -128,7 +171,7 @@ fn carry_over(
         .map(|partition| new_index(&before.owner[place(partition)]))
         .map(|index| if is_active(index) { index } else { NOBODY })
         .collect();
-    let preferences = Preferences::new(Arc::new(before.clone()));
+    let preferences = Preferences::without_fallbacks(Arc::new(before.clone()));
     let walks: Vec<&[u16]> = preferences.iter().map(|walk| walk.indexes()).collect();
     let lists = (0..q)
         .flat_map(|partition| walks[place(partition)][..before_n].iter().map(new_index))

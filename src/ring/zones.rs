@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{Member, Weight};
 
+/// No member: the owner of a partition that has none, a member of the ring before that is gone.
+pub(super) const NOBODY: u16 = u16::MAX;
+
 /// The active members of a ring and their zones.
 #[derive(Clone, Debug)]
 pub(super) struct Zones {
@@ -84,5 +87,67 @@ impl Zones {
         }
         rounds.sort_by_key(|(round, _)| *round);
         spread.extend(rounds.into_iter().map(|(_, index)| index));
+    }
+}
+
+/// The members that the beginning of a walk puts on a list, and memory that is used again from walk to walk.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    /// In the order in which the walk meets them.
+    list: Vec<u16>,
+    /// The round of each.
+    round: Vec<usize>,
+    seen: Vec<u16>,
+    /// For each zone how many of its members were met.
+    met: Vec<usize>,
+    /// For each round how many members were taken.
+    taken: Vec<usize>,
+}
+
+impl Selection {
+    /// Takes from `order`, where members stand repeatedly, those that [`Zones::spread`] would put first: as many of each
+    /// round as `rounds` (of [`Zones::rounds`]) says. Returns how far it had to look.
+    pub(super) fn select(
+        &mut self,
+        zones: &Zones,
+        rounds: &[usize],
+        order: impl Iterator<Item = u16>,
+    ) -> usize {
+        let Self { list, round: rounds_taken, seen, met, taken } = self;
+        let n: usize = rounds.iter().sum();
+        (list.clear(), rounds_taken.clear(), seen.clear(), met.clear(), taken.clear());
+        met.resize(zones.sizes().len(), 0);
+        taken.resize(rounds.len(), 0);
+        for (distance, index) in order.enumerate() {
+            if index == NOBODY || seen.contains(&index) {
+                continue;
+            }
+            seen.push(index);
+            let met = &mut met[zones.zone(index)];
+            let round = *met;
+            *met += 1;
+            if rounds.get(round).is_some_and(|wanted| taken[round] < *wanted) {
+                taken[round] += 1;
+                list.push(index);
+                rounds_taken.push(round);
+                if list.len() == n {
+                    return distance + 1;
+                }
+            }
+        }
+        usize::MAX
+    }
+
+    /// The members in the order in which they are met.
+    pub(super) fn list(&self) -> &[u16] {
+        &self.list
+    }
+
+    /// The members in the order of a walk: by round, then as they are met.
+    pub(super) fn in_walk_order(&self) -> impl Iterator<Item = u16> {
+        let mut order: Vec<(usize, u16)> =
+            self.round.iter().copied().zip(self.list.iter().copied()).collect();
+        order.sort_by_key(|(round, _)| *round);
+        order.into_iter().map(|(_, index)| index)
     }
 }

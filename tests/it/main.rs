@@ -30,6 +30,7 @@ mod node_init;
 mod node_run;
 mod refill;
 mod repair;
+mod ring_changes;
 mod ring_offline;
 mod rolled_back;
 mod sstable_live;

@@ -36,7 +36,8 @@ use super::generate::Generate;
 use super::options::Common;
 use super::program::{self, Manual, Program};
 
-pub(crate) use status::{by_name, percent};
+pub(crate) use quorum::{check_level, parse_level};
+pub(crate) use status::{Sight, by_name, percent};
 
 const PROGRAM: &str = "kvctl";
 

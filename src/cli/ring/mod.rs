@@ -2,12 +2,18 @@
 
 mod balance;
 mod colours;
+mod diff;
 mod locate;
+mod moves;
+mod plan;
 #[cfg(test)]
 mod sample;
+mod simulate;
 mod source;
 mod svg_plot;
 mod terminal_plot;
+mod whatif;
+mod wishes;
 
 use std::ffi::OsString;
 use std::fs;
@@ -63,6 +69,28 @@ enum Command {
     Plot(PlotArgs),
     /// Print the layout as one JSON object, for --layout
     Export,
+    /// Compare two layouts: members, quorum, owners, and what would move; exit 1 if they differ
+    ///
+    /// Members are told apart by identity, not by name; versions do not count. B is left out to compare a saved layout
+    /// with the cluster's.
+    Diff(diff::DiffArgs),
+    /// Show the ring that a change would lead to: what moves, from whom to whom, and how even it would be
+    ///
+    /// Nothing is changed. With --out the planned layout can be passed on to any command that takes --layout; a planned
+    /// member's identity is made from its name until the real one comes. Bytes are estimated from what each node says it
+    /// holds, or from --bytes.
+    Plan(plan::PlanArgs),
+    /// Show what stays available while members or zones are down, and the odds of random failures
+    ///
+    /// A strict request counts owners: a get needs max(R, N-R+1) of them up, a put without a context max(R, W). A sloppy
+    /// one lets other members stand in. Up to a million ways for the failures to fall all are looked at; past that a
+    /// sample is, and the odds come with a 95% interval.
+    Whatif(whatif::WhatifArgs),
+    /// Show how even a ring of any size is, beside random tokens, and what joins move; needs no cluster
+    ///
+    /// Figures are against each member's fair share, so that 1 is even: of the ring (what endless keys would give) and of
+    /// many hashed keys.
+    Simulate(simulate::SimulateArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -98,7 +126,19 @@ kvctl keys user: | kvring locate - --json | jq -r '.replicas[0]' | sort | uniq -
 # keep a layout, look at it later
 kvring export > layout.json
 kvring plot --layout layout.json
-kvring plot --svg ring.svg",
+kvring plot --svg ring.svg
+kvring diff layout.json
+
+# what would a change move, and would it be even?
+kvring plan --add n4:zone-b:2 --remove n2
+kvring plan --add n4 --out - | kvring balance --layout -
+
+# what stays available, and how likely is it to lose a quorum?
+kvring whatif --kill n7,zone-b
+kvring whatif --random 2
+
+# how even is a ring of this size, and how even would random tokens be?
+kvring simulate --nodes 100 --random-tokens 256 --joins 3",
         environment: &[
             (
                 "KVCTL_HOSTS",
@@ -137,6 +177,16 @@ kvring plot --svg ring.svg",
                 source::export(&known()?, out)?;
                 Ok(Exit::Done)
             }
+            Some(Command::Diff(args)) => {
+                let layouts = args.load(layout.as_ref(), known)?;
+                diff::diff(layouts, &common, out)
+            }
+            Some(Command::Plan(args)) => {
+                let known = source::load_with_data(layout.as_ref(), &connect)?;
+                plan::plan(args, &known, &common, out)
+            }
+            Some(Command::Whatif(args)) => whatif::whatif(&args, &known()?, &common, out),
+            Some(Command::Simulate(args)) => simulate::simulate(&args, &common, out),
         }
     }
 }

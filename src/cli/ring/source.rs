@@ -1,5 +1,6 @@
 //! Where a ring comes from: the live cluster, or a file that `kvring export` wrote.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read, Write};
@@ -9,11 +10,14 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 use crate::cli::connect::{Connect, TIMEOUT_DEFAULT, block_on};
+use crate::cli::ctl::Sight;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::json::{Object, serialized};
-use crate::node_id::ClusterId;
+use crate::node_id::{ClusterId, NodeId};
 use crate::ring::{Layout, Preferences};
+
+use super::PROGRAM;
 
 /// A layout and whose it is.
 #[derive(Clone, Debug)]
@@ -42,6 +46,46 @@ pub(super) fn load(file: Option<&OsString>, connect: &Connect) -> anyhow::Result
     }
 }
 
+/// The same, and the bytes of data that each node says it has; from a file no node says anything.
+/// # Errors
+/// Those of [`load`].
+pub(super) fn load_with_data(
+    file: Option<&OsString>,
+    connect: &Connect,
+) -> anyhow::Result<(Known, BTreeMap<NodeId, u64>)> {
+    if let Some(file) = file {
+        return Ok((read(file)?, BTreeMap::new()));
+    }
+    let mut found = None;
+    let exit = block_on(async {
+        let sight = Sight::take(&connect.open(PROGRAM, TIMEOUT_DEFAULT).await?).await?;
+        let data = sight.infos.iter().map(|(node, info)| (*node, info.data)).collect();
+        let known = Known {
+            cluster: sight.view.cluster,
+            cluster_name: sight.view.cluster_name,
+            layout: Arc::new(sight.view.layout),
+            preferences: Arc::new(sight.preferences),
+        };
+        found = Some((known, data));
+        Ok(Exit::Done)
+    })?;
+    found.ok_or_else(|| Failure::new(exit, "interrupted").into())
+}
+
+/// Reads the layout from `file` (`-` is stdin).
+/// # Errors
+/// Exit 65 for a file that is no layout, 66 for none.
+pub(super) fn read(file: &OsStr) -> anyhow::Result<Known> {
+    let text = if file == "-" {
+        let mut text = Vec::new();
+        io::stdin().lock().read_to_end(&mut text).map(|_| text)
+    } else {
+        fs::read(file)
+    };
+    let text = text.with_context(|| format!("reading {}", file.display()))?;
+    parse(&text).map_err(|failure| anyhow::Error::new(failure).context(file.display().to_string()))
+}
+
 /// Writes the file that [`load`] reads.
 /// # Errors
 /// Those of `out`.
@@ -51,17 +95,6 @@ pub(super) fn export(known: &Known, out: &mut dyn Write) -> io::Result<()> {
         .field("cluster_name", &known.cluster_name)
         .raw("layout", &serialized(&*known.layout));
     writeln!(out, "{}", object.finish())
-}
-
-fn read(file: &OsStr) -> anyhow::Result<Known> {
-    let text = if file == "-" {
-        let mut text = Vec::new();
-        io::stdin().lock().read_to_end(&mut text).map(|_| text)
-    } else {
-        fs::read(file)
-    };
-    let text = text.with_context(|| format!("reading {}", file.display()))?;
-    parse(&text).map_err(|failure| anyhow::Error::new(failure).context(file.display().to_string()))
 }
 
 fn parse(text: &[u8]) -> Result<Known, Failure> {
@@ -76,7 +109,7 @@ fn parse(text: &[u8]) -> Result<Known, Failure> {
 fn ask(connect: &Connect) -> anyhow::Result<Known> {
     let mut known = None;
     let exit = block_on(async {
-        let view = connect.open("kvring", TIMEOUT_DEFAULT).await?.cluster();
+        let view = connect.open(PROGRAM, TIMEOUT_DEFAULT).await?.cluster();
         known = Some(Known {
             cluster: view.cluster,
             cluster_name: view.cluster_name.clone(),
