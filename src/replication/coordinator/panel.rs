@@ -102,6 +102,11 @@ impl Panel {
         self.seats.iter().filter(has).map(|seat| seat.counts).sum()
     }
 
+    /// How many owners there are of whom it holds for themselves.
+    pub(super) fn count_owners(&self, holds: impl Fn(NodeId) -> bool) -> Tally {
+        self.seats.iter().filter(|seat| holds(seat.node)).map(|seat| seat.counts).sum()
+    }
+
     /// For how many owners they themselves, or their stand-ins, answered.
     pub(super) fn answered(&self) -> Tally {
         self.count(|_, standing| standing == Standing::Answered)

@@ -295,12 +295,12 @@ impl Reading {
 
     /// How many owners hold the merge.
     fn held(&self, found: &Found) -> Tally {
-        self.panel.count(|node, _| found.holders.contains(&node))
+        self.panel.count_owners(|node| found.holders.contains(&node))
     }
 
     /// How many owners' states are part of the merge.
     fn owners_heard(&self, found: &Found) -> Tally {
-        self.panel.count(|node, _| found.owners_heard.contains(&node))
+        self.panel.count_owners(|node| found.owners_heard.contains(&node))
     }
 
     /// Whether what this node said counts as an owner's word: no stand-in's, and no owner's that may lack what it held.
