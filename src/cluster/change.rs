@@ -130,6 +130,12 @@ pub fn check(current: &Layout, proposed: &Layout) -> Result<(), ChangeError> {
     }
 }
 
+/// Of how many owners of `ring` all must be merged to know whatever a quorum of them may.
+pub fn owners_to_copy_from(ring: &Ring) -> usize {
+    let (n, r, w) = (ring.effective_n(), ring.effective_r(), ring.effective_w());
+    r.max(n + 1 - w).min(n)
+}
+
 /// Whether data has to be copied on the way from one ring to the other: where an owner's list is another one, or the
 /// quorums are, by which it is known what an owner holds.
 /// # Errors

@@ -23,9 +23,13 @@ impl Core {
             let text = format!("{STAGED_MAX} changes are staged already");
             return self.reply(origin, error_reply(ErrorCode::Usage, text), effects);
         }
-        let is_newer =
-            !self.staged.iter().any(|known| is_same(known) && staged.stamp < known.stamp);
-        if is_newer {
+        // A node's own wish takes nothing from what an operator said; and it wishes again and again.
+        let stands = self.staged.iter().find(|known| is_same(known)).is_some_and(|known| {
+            let is_repeated =
+                (known.is_wanted, &known.change) == (staged.is_wanted, &staged.change);
+            is_repeated || staged.stamp < known.stamp || known.is_wanted && !staged.is_wanted
+        });
+        if !stands {
             self.staged.retain(|known| !is_same(known));
             self.staged.push(staged);
             self.keep_staged(effects);

@@ -14,7 +14,7 @@ use crate::wire::client::{
 
 use super::calls::Origin;
 use super::clients::slots_of;
-use super::core::{Core, Parked};
+use super::core::{Core, Parked, members_of};
 use super::event::Effect;
 use super::keys;
 use super::replies::error_reply;
@@ -32,9 +32,9 @@ impl Core {
     }
 
     pub(super) fn layout_reply(&self) -> ReplyBody {
-        let clients = self.layout.now.members.iter().filter_map(|member| {
-            let address = self.addresses_of(member.id).client;
-            (!address.is_empty()).then_some((member.id, address))
+        let clients = members_of(&self.layout).into_iter().filter_map(|member| {
+            let address = self.addresses_of(member).client;
+            (!address.is_empty()).then_some((member, address))
         });
         ReplyBody::Layout(LayoutReply {
             cluster: self.config.identity.cluster,

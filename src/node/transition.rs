@@ -102,7 +102,7 @@ fn gained(
     me: NodeId,
 ) -> (BTreeSet<NodeId>, BTreeMap<Partition, Gain>) {
     let (old, new) = (now.ring(), next.ring());
-    let k = owners_to_copy_from(old);
+    let k = change::owners_to_copy_from(old);
     // Whoever is gone for good gives nothing; that what only it held is lost was accepted.
     let left = |partition: Partition| {
         let owners = now.of_partition(partition).owners();
@@ -128,12 +128,6 @@ fn gained(
         (partition, Gain { from: None, needed, is_kept, step: None })
     };
     (all.collect(), own.map(|(_, partition)| gain(partition)).collect())
-}
-
-/// Of how many owners of `ring` all must be merged to know whatever a quorum of them may.
-pub(super) fn owners_to_copy_from(ring: &Ring) -> usize {
-    let (n, r, w) = (ring.effective_n(), ring.effective_r(), ring.effective_w());
-    r.max(n + 1 - w).min(n)
 }
 
 impl Core {

@@ -165,7 +165,8 @@ async fn ask_to_join(options: &Options, identity: &Identity, view: &View) -> Res
     let member = Member { id, name, zone: zone.clone(), weight: *weight };
     let join = Staged::Join(member);
     let layout = view.layout.version;
-    let staged = StagedAt { layout, stamp: clock::now().wall, change: join.clone() };
+    let stamp = clock::now().wall;
+    let staged = StagedAt { layout, stamp, is_wanted: false, change: join.clone() };
     let mut failure = None;
     let addresses = view.members.iter().map(|member| &member.client);
     let mut clients = addresses.filter(|client| !client.is_empty());

@@ -139,6 +139,8 @@ pub struct StagedAt {
     pub layout: u64,
     /// When it was staged, by the clock of who did it, microseconds since 1970: the last word about a subject counts.
     pub stamp: u64,
+    /// Whether an operator wants it; else it is a node's own wish to join.
+    pub is_wanted: bool,
     /// What.
     pub change: Staged,
 }

@@ -1,6 +1,7 @@
 //! `kvctl`: the client and the operator's hand.
 
 mod choice;
+mod cluster;
 mod context;
 mod explain;
 mod export;
@@ -107,6 +108,9 @@ enum Live {
     Inspect(inspect::InspectArgs),
     /// Show every member and what the cluster can promise now
     Status,
+    /// Members, shares and quorums: staged, planned, committed
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
 }
 
 /// Runs `kvctl`.
@@ -217,6 +221,7 @@ impl Live {
             Self::Import(args) => import::import(args, session, common, out).await,
             Self::Export(args) => export::export(args, session, common, out).await,
             Self::Inspect(args) => inspect::inspect(args, session, common, out).await,
+            Self::Cluster(command) => cluster::run(command, session, common, out).await,
             Self::Status => status::status(session, common, out).await,
         }
     }

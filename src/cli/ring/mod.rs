@@ -31,6 +31,7 @@ use super::generate::Generate;
 use super::options::{Common, Format};
 use super::program::{self, Manual, Program};
 
+pub(crate) use plan::report_plan;
 use source::Known;
 
 const PROGRAM: &str = "kvring";

@@ -15,7 +15,7 @@ use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
 use crate::cli::table::Table;
 use crate::node_id::NodeId;
-use crate::ring::{Balance, Layout, Movement, Plan, Shortfall, plan as planned};
+use crate::ring::{Balance, Layout, Movement, Plan, Preferences, Shortfall, plan as planned};
 
 use super::moves::{self, Move, SlotBytes};
 use super::source::{self, Known};
@@ -77,13 +77,22 @@ pub(super) fn plan(
         Some(total) => SlotBytes::of_total(total, before),
         None => SlotBytes::of_nodes(data, &known.preferences),
     };
-    let report = Report::of(known, &plan, &bytes);
-    match common.format() {
-        Format::Json => writeln!(out, "{}", report.object().finish())?,
-        Format::Plain => report.table(common).write_plain(out)?,
-        Format::Human => report.write(common, out)?,
-    }
-    Ok(Exit::Done)
+    Report::of((&known.layout, &known.preferences), &plan, &bytes).tell(common, out)
+}
+
+/// What the plan of a ring after `layout` means, for whoever asks; `data` is what the nodes say they hold.
+/// # Errors
+/// Those of the output.
+pub(crate) fn report_plan(
+    layout: &Layout,
+    plan: &Plan,
+    data: &BTreeMap<NodeId, u64>,
+    common: &Common,
+    out: &mut dyn Write,
+) -> anyhow::Result<Exit> {
+    let preferences = Preferences::new(Arc::new(layout.now.clone()));
+    let bytes = SlotBytes::of_nodes(data, &preferences);
+    Report::of((layout, &preferences), plan, &bytes).tell(common, out)
 }
 
 /// The layout that would come next, with the plan's ring in force.
@@ -126,18 +135,27 @@ fn shortfall_object(shortfall: &Shortfall) -> Object {
 }
 
 impl<'a> Report<'a> {
-    fn of(known: &'a Known, plan: &'a Plan, bytes: &SlotBytes) -> Self {
-        let (old, new) = (&known.preferences, plan.preferences());
+    fn of((layout, old): (&'a Layout, &Preferences), plan: &'a Plan, bytes: &SlotBytes) -> Self {
+        let new = plan.preferences();
         let movement = Movement::between(old, &new);
-        let moves = moves::moves(&movement, (&known.layout.now, &plan.ring), bytes);
+        let moves = moves::moves(&movement, (&layout.now, &plan.ring), bytes);
         Self {
-            before: &known.layout,
+            before: layout,
             plan,
             moves,
             least: Movement::least(old, &plan.ring),
             balances: [Balance::of(old), Balance::of(&new)],
             movement,
         }
+    }
+
+    fn tell(&self, common: &Common, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        match common.format() {
+            Format::Json => writeln!(out, "{}", self.object().finish())?,
+            Format::Plain => self.table(common).write_plain(out)?,
+            Format::Human => self.write(common, out)?,
+        }
+        Ok(Exit::Done)
     }
 
     fn write(&self, common: &Common, out: &mut dyn Write) -> anyhow::Result<()> {
