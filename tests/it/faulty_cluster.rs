@@ -58,7 +58,8 @@ impl FaultyCluster {
         let port = free_ports(nodes)?;
         let mut cluster = Self { net: Net::start()?, nodes: Vec::new(), dir };
         for number in 1..=nodes {
-            let mut node = cluster.configured(number, port + 10 * (number - 1), quorum)?;
+            let more = format!("[quorum]\n{quorum}\n");
+            let mut node = cluster.configured(number, port + 10 * (number - 1), "", &more)?;
             adjust(&mut node);
             cluster.nodes.push(node);
         }
@@ -72,7 +73,19 @@ impl FaultyCluster {
         Ok(cluster)
     }
 
-    fn configured(&self, number: u16, port: u16, quorum: &str) -> Result<FaultyNode> {
+    /// Starts a further node, which asks the others to let it join; `node` is more of its `[node]`.
+    pub(crate) fn join(&mut self, node: &str) -> Result<()> {
+        let number = u16::try_from(self.nodes.len() + 1)?;
+        let seeds: Vec<String> =
+            self.nodes.iter().map(|node| format!("\"{}\"", node.peer)).collect();
+        let node = format!("seeds = [{}]\n{node}\n", seeds.join(", "));
+        let mut joiner = self.configured(number, free_ports(1)?, &node, "")?;
+        joiner.start()?;
+        self.nodes.push(joiner);
+        Ok(())
+    }
+
+    fn configured(&self, number: u16, port: u16, node: &str, more: &str) -> Result<FaultyNode> {
         let name = format!("n{number}");
         let at = |offset: u16| SocketAddr::from(([127, 0, 0, 1], port + offset));
         let (peer, client, http) = (at(0), at(1).to_string(), at(2).to_string());
@@ -80,10 +93,10 @@ impl FaultyCluster {
         let data_dir = self.dir.path().join(&name);
         let config = self.dir.path().join(format!("{name}.toml"));
         let text = format!(
-            "[node]\nname = \"{name}\"\ncluster = \"faulty\"\ndata_dir = \"{}\"\n\
+            "[node]\nname = \"{name}\"\ncluster = \"faulty\"\ndata_dir = \"{}\"\n{node}\
              [listen]\npeer = \"{peer}\"\nadvertise_peer = \"{proxy}\"\nclient = \"{client}\"\nhttp = \"{http}\"\n\
              [gossip]\ninterval = \"{GOSSIP}\"\n[ring]\npartitions = 64\n\
-             [storage]\nmemtable = \"1MiB\"\n[quorum]\n{quorum}\n",
+             [storage]\nmemtable = \"1MiB\"\n{more}",
             data_dir.display()
         );
         std::fs::write(&config, text)?;
@@ -211,6 +224,11 @@ impl FaultyNode {
         let mut command = tool("kvctl");
         command.arg("--socket").arg(self.socket()).args(arguments);
         command
+    }
+
+    /// Whether its log has this text.
+    pub(crate) fn said(&self, text: &str) -> bool {
+        std::fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
     }
 
     fn reap(&mut self) -> Result<()> {

@@ -5,6 +5,7 @@ mod corpus;
 mod ctl_offline;
 mod damaged_table;
 mod deletes;
+mod elastic;
 mod exit_codes;
 mod faults_kill;
 mod faults_machine;
