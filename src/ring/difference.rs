@@ -120,9 +120,9 @@ mod tests {
     }
 
     /// What differs once `alter` changed a layout.
-    fn altered(alter: impl FnOnce(&mut Layout)) -> Difference {
+    fn altered(change: impl FnOnce(&mut Layout)) -> Difference {
         let mut after = before();
-        alter(&mut after);
+        change(&mut after);
         Difference::between(&before(), &after)
     }
 

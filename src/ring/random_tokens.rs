@@ -80,7 +80,9 @@ impl RandomTokens {
         for at in 0..self.tokens.len() {
             let arc = self.arc(at);
             let owners = self.owners_before(at);
-            owners.iter().for_each(|index| held.0[usize::from(*index)] += arc);
+            for index in owners {
+                held.0[usize::from(*index)] += arc;
+            }
             held.1[usize::from(owners[0])] += arc;
         }
         held

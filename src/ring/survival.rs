@@ -50,7 +50,9 @@ impl Survival {
         }
         let mut sets_of = vec![Vec::new(); ring.members.len()];
         for (number, owners) in (0..).zip(sets.keys()) {
-            owners.iter().for_each(|index| sets_of[usize::from(*index)].push(number));
+            for index in owners {
+                sets_of[usize::from(*index)].push(number);
+            }
         }
         let active = Zones::of(&ring.members).active().to_vec();
         Self { n: ring.effective_n(), active, slots: sets.into_values().collect(), sets_of }
@@ -193,7 +195,9 @@ impl<'a> Fate<'a> {
     fn new(ring: &'a Survival, down: &BTreeSet<u16>) -> Self {
         let hits = ring.hits(down);
         let mut sets = vec![0; ring.n + 1];
-        hits.iter().for_each(|hit| sets[usize::from(*hit)] += 1);
+        for hit in &hits {
+            sets[usize::from(*hit)] += 1;
+        }
         Self { ring, hits, sets }
     }
 

@@ -115,7 +115,11 @@ impl Selection {
     ) -> usize {
         let Self { list, round: rounds_taken, seen, met, taken } = self;
         let n: usize = rounds.iter().sum();
-        (list.clear(), rounds_taken.clear(), seen.clear(), met.clear(), taken.clear());
+        list.clear();
+        rounds_taken.clear();
+        seen.clear();
+        met.clear();
+        taken.clear();
         met.resize(zones.sizes().len(), 0);
         taken.resize(rounds.len(), 0);
         for (distance, index) in order.enumerate() {

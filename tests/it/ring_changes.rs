@@ -44,7 +44,8 @@ fn a_plan_says_what_moves_and_goes_on_through_pipes() {
     assert!(moves.iter().any(|moved| moved["from"] == "n1" && moved["to"] == "n4"));
     assert!(report["after"]["skew"].as_f64() < Some(0.05));
     tool("kvring").args(["plan", "--add", "n4", "--layout", LAYOUT]).assert().success().stdout(
-        contains("the least possible is 25.000%").and(contains("4 members, 1024 partitions")),
+        contains("the least possible for fair shares is 25.000%")
+            .and(contains("4 members, 1024 partitions")),
     );
 
     let planned = offline(&["plan", "--add", "n4", "--out", "-"]);

@@ -29,7 +29,7 @@ impl SlotBytes {
     /// All replicas of all slots together are so many bytes.
     pub(super) fn of_total(bytes: u64, ring: &Ring) -> Self {
         let replicas = SLOTS * ring.effective_n();
-        Self { of_node: BTreeMap::new(), mean: Some(real(bytes) / replicas as f64) }
+        Self { of_node: BTreeMap::new(), mean: Some(real(bytes) / count(replicas)) }
     }
 
     /// Each of these nodes holds so many bytes; for the others the mean of these counts.
@@ -46,16 +46,21 @@ impl SlotBytes {
         Self {
             of_node: known
                 .iter()
-                .map(|(node, bytes, slots)| (*node, real(*bytes) / *slots as f64))
+                .map(|(node, bytes, slots)| (*node, real(*bytes) / count(*slots)))
                 .collect(),
-            mean: (slots > 0).then(|| bytes / slots as f64),
+            mean: (slots > 0).then(|| bytes / count(slots)),
         }
     }
 
     /// Bytes of so many slots of a member; of anybody where it is none.
     fn of(&self, from: Option<NodeId>, slots: usize) -> Option<u64> {
         let each = from.and_then(|node| self.of_node.get(&node).copied()).or(self.mean)?;
-        Some((each * slots as f64).round() as u64)
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a part of a number of bytes, rounded"
+        )]
+        Some((each * count(slots)).round() as u64)
     }
 }
 
@@ -137,6 +142,12 @@ pub(super) fn objects(moves: &[Move]) -> impl Iterator<Item = Object> {
 pub(super) fn share(part: usize, whole: usize) -> String {
     let thousandths = part * 100_000 / whole.max(1);
     format!("{}.{:03}%", thousandths / 1_000, thousandths % 1_000)
+}
+
+/// A number of slots, members or replicas to divide by.
+#[expect(clippy::cast_precision_loss, reason = "at most 2^16 slots times 255 replicas")]
+pub(super) const fn count(number: usize) -> f64 {
+    number as f64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate needs no more than 52 bits")]

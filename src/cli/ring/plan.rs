@@ -179,7 +179,7 @@ impl<'a> Report<'a> {
         let share = |slots| moves::share(slots, replicas);
         writeln!(
             out,
-            "moved: {} of all replica data ({moved} of {replicas} slot replicas){bytes}; the least possible is {}",
+            "moved: {} of all replica data ({moved} of {replicas} slot replicas){bytes}; the least possible for fair shares is {}",
             share(moved),
             share(self.least),
         )?;

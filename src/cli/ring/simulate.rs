@@ -19,6 +19,8 @@ use crate::ring::{
     Spread, Token, Weight, Wish, plan, planned_id,
 };
 
+use super::moves::count;
+
 /// Most members that can be simulated.
 const NODES_MAX: u16 = 10_000;
 /// Partitions that a member should have at least, where there can be so many.
@@ -207,7 +209,7 @@ impl<'a> Simulation<'a> {
     fn evenness(&self) -> Vec<Evenness> {
         let counts = self.count_keys();
         let balance = Balance::of(&self.solved);
-        let real = |counts: &[usize]| counts.iter().map(|count| *count as f64).collect();
+        let real = |counts: &[usize]| counts.iter().copied().map(count).collect();
         let solved = Held { replicas: real(&balance.replicas), firsts: real(&balance.firsts) };
         let mut evenness = solved.evenness(SOLVER, "ring", &balance.fair);
         evenness.extend(counts.0.evenness(SOLVER, "keys", &balance.fair));
@@ -248,21 +250,21 @@ impl<'a> Simulation<'a> {
         let movement = Movement::between(&self.solved, &after);
         let least = Movement::least(&self.solved, after.ring());
         let balance = Balance::of(&after);
-        let replicas: Vec<f64> = balance.replicas.iter().map(|count| *count as f64).collect();
+        let replicas: Vec<f64> = balance.replicas.iter().copied().map(count).collect();
         let members = after.ring().members.len();
         self.solved = after;
-        let mut joined = vec![Joined {
+        let mut outcome = vec![Joined {
             placement: SOLVER,
             members,
             moved: movement.share(),
-            least: least as f64 / movement.replicas.max(1) as f64,
+            least: count(least) / count(movement.replicas.max(1)),
             spread: Spread::of(&replicas, &balance.fair),
         }];
         if let Some((tokens, random)) = &mut self.tokens {
             let before = tokens.clone();
             tokens.join(vec![joiner], random);
             let fair = tokens.fair();
-            joined.push(Joined {
+            outcome.push(Joined {
                 placement: TOKENS,
                 members,
                 moved: tokens.moved_since(&before),
@@ -270,7 +272,7 @@ impl<'a> Simulation<'a> {
                 spread: Spread::of(&tokens.held().0, &fair),
             });
         }
-        Ok(joined)
+        Ok(outcome)
     }
 }
 
@@ -313,7 +315,9 @@ impl Held {
 
     /// One key's owners hold it.
     fn count(&mut self, owners: &[u16]) {
-        owners.iter().for_each(|index| self.replicas[usize::from(*index)] += 1.0);
+        for index in owners {
+            self.replicas[usize::from(*index)] += 1.0;
+        }
         self.firsts[usize::from(owners[0])] += 1.0;
     }
 

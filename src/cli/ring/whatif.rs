@@ -194,13 +194,11 @@ impl Scene {
             return Err(Failure::usage(message));
         }
         let outcomes = self.survival.outcomes(&self.down, failures);
-        Ok(match outcomes {
-            Some(..=EXACT_OUTCOMES_MAX) => self.survival.exact(&self.down, failures),
-            Some(_) | None => {
-                let mut random = ChaCha8Rng::seed_from_u64(args.seed);
-                self.survival.sampled(&self.down, failures, args.samples, &mut random)
-            }
-        })
+        if outcomes.is_some_and(|outcomes| outcomes <= EXACT_OUTCOMES_MAX) {
+            return Ok(self.survival.exact(&self.down, failures));
+        }
+        let mut random = ChaCha8Rng::seed_from_u64(args.seed);
+        Ok(self.survival.sampled(&self.down, failures, args.samples, &mut random))
     }
 
     /// The share of keys that suffer a loss on average; known where nothing is down before.
@@ -313,7 +311,7 @@ impl Scene {
             let Need { request, up, .. } = need;
             writeln!(out, "{mode}_{request}\t{up}\t{}", self.slots_served(need))?;
         }
-        for (loss, odds) in self.losses().into_iter().flat_map(|loss| Some((loss, odds?))) {
+        for (loss, odds) in self.losses().into_iter().filter_map(|loss| Some((loss, odds?))) {
             let (low, high) = odds.interval(loss.owners_down);
             let probability = odds.probability(loss.owners_down);
             let keys = self.keys_hit(args, loss).map_or_else(String::new, |keys| keys.to_string());
