@@ -52,14 +52,8 @@ pub enum Bug {
     LeafMissed,
     /// Of two replicas that differ the one that looks newer gives, in every round, and takes nothing back.
     NewerSideAlwaysGives,
-    /// What is another's is dropped before its owners hold it.
-    PurgedEarly,
-    /// A request of an older layout is answered as if it were of the present one.
-    StaleLayoutAccepted,
     /// While a change runs strict requests ask the owners that go alone.
     GainersUncounted,
-    /// Who leaves goes with the hints that it holds.
-    LeaverDropsHints,
 }
 
 /// Whether this thread runs with `bug`.
@@ -82,7 +76,7 @@ thread_local! {
 #[cfg(feature = "planted-bugs")]
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 22] = [
         Self::LogSyncSkipped,
         Self::DirectorySyncSkipped,
         Self::FailedSyncRetried,
@@ -104,10 +98,7 @@ impl Bug {
         Self::StandInsCountForStrict,
         Self::LeafMissed,
         Self::NewerSideAlwaysGives,
-        Self::PurgedEarly,
-        Self::StaleLayoutAccepted,
         Self::GainersUncounted,
-        Self::LeaverDropsHints,
     ];
 }
 

@@ -287,6 +287,24 @@ impl Core {
         }
     }
 
+    /// Hints that could not be read beside damaged ones can be now: all of them are looked for as at a start.
+    pub(super) fn find_hints_again(&mut self, effects: &mut Vec<Effect>) {
+        let reachable = reachability(&self.membership, &self.peers, self.now);
+        let (me, now, preferences) = (self.me, self.now, &self.preferences);
+        let view = View { me, preferences, next: None, reachable: &reachable, now };
+        let ttl = if self.gives_up_share() { Duration::ZERO } else { self.config.hints.ttl };
+        let found = Hints::open(&self.store, &view, ttl, &mut self.rng);
+        drop(reachable);
+        match found {
+            Ok(hints) => self.hints = hints,
+            Err(error) => return self.alarm(format!("hints cannot be read: {error}"), effects),
+        }
+        let peers: Vec<NodeId> = self.membership.peers().map(|(node, ..)| node).collect();
+        for node in peers {
+            self.note_reachability(node, effects);
+        }
+    }
+
     fn hints_wanted(&mut self, event: hinted_handoff::Event) -> Vec<hinted_handoff::Effect> {
         let reachable = reachability(&self.membership, &self.peers, self.now);
         let view = View {

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use crate::cluster::register;
 use crate::cluster::{Time, membership, start};
 use crate::node_id::NodeId;
-use crate::planted::{self, Bug};
 use crate::replication::anti_entropy::Compare;
 use crate::replication::{Answer, Envelope, FailedWhy, Input, Refusal, Request};
 use crate::ring::{Slot, Token};
@@ -136,11 +135,7 @@ impl Core {
     pub(super) fn check_layout(&self, asker: Asker) -> Result<(), Refusal> {
         let have = self.layout.version;
         match asker {
-            Asker::Peer { layout, .. }
-                if layout != have && !planted::is_on(Bug::StaleLayoutAccepted) =>
-            {
-                Err(Refusal::Layout { have })
-            }
+            Asker::Peer { layout, .. } if layout != have => Err(Refusal::Layout { have }),
             Asker::Peer { .. } | Asker::Own { .. } | Asker::Repair { .. } => Ok(()),
         }
     }
@@ -211,8 +206,7 @@ impl Core {
         let held = slot.map_or(cut, |slot| self.cuts.number(slot));
         let (op, layout) = (envelope.op, envelope.layout);
         let asker = Asker::Peer { node: from, op, layout, cut, held };
-        let layout = if planted::is_on(Bug::StaleLayoutAccepted) { have } else { envelope.layout };
-        match layout.cmp(&have) {
+        match envelope.layout.cmp(&have) {
             Ordering::Less => {
                 let chosen = register::Message::Chosen(self.layout.clone());
                 self.send(from, PeerMessage::Register(chosen), effects);

@@ -209,8 +209,16 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         self.refilling.mending.retain(|other| other != keys);
-        if let Err(error) = result {
-            effects.push(Effect::Log(Severity::Warn, format!("cannot mend: {error}")));
+        match result {
+            Ok(_) => {
+                let (start, end) = keys::hints();
+                if keys.first < end && start <= keys.last {
+                    self.find_hints_again(effects);
+                }
+            }
+            Err(error) => {
+                effects.push(Effect::Log(Severity::Warn, format!("cannot mend: {error}")));
+            }
         }
         self.look_for_damage(effects);
     }

@@ -20,7 +20,6 @@ use crate::cluster::membership;
 use crate::cluster::register::{self, ProposalId};
 use crate::cluster::staged::{self, Staged};
 use crate::node_id::NodeId;
-use crate::planted::{self, Bug};
 use crate::ring::{Layout, Partition, Preferences, Ring, Weight, gains};
 use crate::storage::{Store, WriteBatch};
 use crate::wire::client::Moving;
@@ -272,8 +271,7 @@ impl Core {
             let is_ready = self.transition.gainers.iter().all(|node| self.is_ready(*node));
             return is_ready.then(|| change::apply(&self.layout, &Change::Finish).ok()).flatten();
         }
-        let keeps_hints =
-            self.hints.held().next().is_some() && !planted::is_on(Bug::LeaverDropsHints);
+        let keeps_hints = self.hints.held().next().is_some();
         if !self.transition.is_leaving || keeps_hints || !self.purging.is_done() {
             return None;
         }

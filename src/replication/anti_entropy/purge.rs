@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
-use crate::planted::{self, Bug};
 use crate::ring::{Preferences, Slot};
 
 /// Slots settled or dropped at once.
@@ -160,7 +159,7 @@ impl Purge {
             if !is_due {
                 continue;
             }
-            if needed <= left.settled.len() || planted::is_on(Bug::PurgedEarly) {
+            if needed <= left.settled.len() {
                 left.step = Step::Dropping;
                 effects.push(Effect::Drop(slot));
             } else if let Some(owner) = left.next_owner(preferences, slot, reachable) {

@@ -1,0 +1,151 @@
+//! Changes of the layout that move data (DESIGN §8).
+
+use kvkit::cluster::staged::{Staged, plan};
+use kvkit::replication::Consistency;
+use kvkit::ring::{Preferences, Ring, Token, Weight};
+use kvkit::wire::client::{Change, PutBasis, ReplyBody, RequestBody};
+
+use super::{KEY, SETTLED, Script, Setup, done, get_body};
+use crate::network::Node;
+
+/// How long a change may take once all are there.
+const CHANGED: std::time::Duration = std::time::Duration::from_mins(2);
+
+/// Four nodes, three of them owners.
+fn four(r: u8, w: u8) -> Script {
+    Script::with(Setup { nodes: 4, ..Setup::new(r, w).brisk() })
+}
+
+/// The owners of the key by a ring.
+fn owners_by(script: &Script, ring: &Ring) -> Vec<Node> {
+    let preferences = Preferences::new(ring.clone().into());
+    let owners = preferences.of_slot(Token::of(&KEY).slot()).owners();
+    owners.map(|id| script.world.node_of(id)).collect()
+}
+
+/// A ring in which the fourth node owns the key in the place of one that does; who loses it and who gains it.
+fn moving(script: &Script) -> (Ring, Node, Node) {
+    let now = &script.world.layout.now;
+    let old = owners_by(script, now);
+    let gainer = (0..4).find(|node| !old.contains(node)).expect("three of four own it");
+    let found = old.iter().find_map(|loser| {
+        let staged = Staged::Weight(script.world.id(*loser), Weight(1));
+        let ring = plan(now, &[staged]).expect("a sound plan").ring;
+        let new = owners_by(script, &ring);
+        (!new.contains(loser) && new.contains(&gainer)).then_some((ring, *loser))
+    });
+    let (ring, loser) = found.expect("who owns next to nothing owns no key");
+    (ring, loser, gainer)
+}
+
+impl Script {
+    fn propose(&mut self, node: Node, expect: u64, change: Change) -> u64 {
+        match self.call(node, RequestBody::Propose { expect, change }) {
+            ReplyBody::Chosen { version } => version,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until every node acts on this version.
+    #[track_caller]
+    fn take(&mut self, version: u64) {
+        let until = self.world.now + crate::world::nanos(CHANGED);
+        let nodes = 0..self.world.replicas.len();
+        while !nodes
+            .clone()
+            .all(|node| self.world.view(node).is_some_and(|view| view.layout.version == version))
+        {
+            assert!(self.world.now < until, "layout {version} is not in force everywhere");
+            self.world.pass(super::LOOK);
+        }
+        self.world.layout = self.world.view(0).expect("it runs").layout;
+    }
+
+    /// Waits until a node holds nothing of the key any more.
+    #[track_caller]
+    fn purged(&mut self, node: Node) {
+        self.wait(CHANGED, "what is left over is dropped", |script| script.held(node).is_empty());
+    }
+}
+
+/// L10: the only copy of an acknowledged write is with the owner that loses the key, and was cut off: it comes to the new
+/// owner, and back again, and what is left over goes only then.
+#[test]
+fn a_write_that_only_the_loser_holds_moves_with_the_key_and_back() {
+    let mut script = four(1, 1);
+    let (ring, loser, gainer) = moving(&script);
+    script.isolate(loser);
+    let kept = script.put(loser, "only here", PutBasis::Blind);
+    let before = script.world.layout.now.clone();
+    script.propose(gainer, 1, Change::To(Box::new(ring)));
+    script.world.pass(SETTLED);
+    assert!(script.held(gainer).is_empty(), "nobody else has it");
+    script.heal();
+    script.take(3);
+    assert!(script.held(gainer).versions().contains_key(&kept));
+    script.purged(loser);
+    script.propose(gainer, 3, Change::To(Box::new(before)));
+    script.take(5);
+    assert!(script.held(loser).versions().contains_key(&kept));
+    script.purged(gainer);
+    assert!(script.state(loser, None).versions().contains_key(&kept));
+    script.sound();
+}
+
+/// L6: the new owners write on while who lost the key is away: what it still holds is never what they hold, and goes all
+/// the same.
+#[test]
+fn what_is_left_over_goes_though_its_owners_have_moved_on() {
+    let mut script = four(2, 2);
+    let (ring, loser, gainer) = moving(&script);
+    script.put(loser, "before", PutBasis::Present);
+    script.propose(gainer, 1, Change::To(Box::new(ring)));
+    script.take(3);
+    script.isolate(loser);
+    let later = script.put(gainer, "later", PutBasis::Present);
+    script.heal();
+    script.purged(loser);
+    let state = script.state(gainer, None);
+    assert_eq!(state.versions().keys().collect::<Vec<_>>(), [&later]);
+    script.sound();
+}
+
+/// L8: who gains the key is gone. Sloppy writes need the owners that were, and the change can be given up without it.
+#[test]
+fn a_change_whose_gainer_is_gone_is_written_through_and_given_up() {
+    let mut script = four(2, 2);
+    let (ring, loser, gainer) = moving(&script);
+    script.isolate(gainer);
+    script.propose(loser, 1, Change::To(Box::new(ring)));
+    script.world.pass(SETTLED);
+    let body = script.write_body(KEY, Some("sloppy"), PutBasis::Present, Consistency::Sloppy);
+    let kept = done(&script.call(loser, body));
+    let view = script.world.view(loser).expect("it runs");
+    assert!(view.layout.version == 2 && view.layout.next.is_some(), "it waits for the gainer");
+    script.propose(loser, 2, Change::Abort);
+    script.heal();
+    script.take(3);
+    assert!(script.held(loser).versions().contains_key(&kept));
+    script.purged(gainer);
+    let reply = script.call(loser, get_body(None));
+    assert!(matches!(reply, ReplyBody::Got(got) if got.state.versions().contains_key(&kept)));
+    script.sound();
+}
+
+/// A gainer, and whoever else takes part, may be killed in the middle: the change goes on.
+#[test]
+fn a_change_goes_on_after_the_death_of_anyone() {
+    for victim in 0..4 {
+        let mut script = four(2, 2);
+        let (ring, loser, gainer) = moving(&script);
+        let kept = script.put(loser, "v", PutBasis::Present);
+        script.propose(gainer, 1, Change::To(Box::new(ring)));
+        script.world.kill(victim, kvkit::storage::vfs::simulated::Unsynced::Dropped);
+        script.world.pass(SETTLED);
+        script.world.start(victim);
+        script.take(3);
+        assert!(script.held(gainer).versions().contains_key(&kept), "n{} was killed", victim + 1);
+        script.purged(loser);
+        script.sound();
+    }
+}
