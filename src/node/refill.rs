@@ -240,6 +240,7 @@ impl Core {
             Ok(position) => {
                 self.lineage.recorded();
                 self.refilling.marked_at = position;
+                self.gain_anew(slots, effects);
             }
             Err(error) => self.end(format!("damaged slots cannot be recorded: {error}"), effects),
         }

@@ -20,7 +20,7 @@ use crate::cluster::membership;
 use crate::cluster::register::{self, ProposalId};
 use crate::cluster::staged::{self, Staged};
 use crate::node_id::NodeId;
-use crate::ring::{Layout, Partition, Preferences, Ring, Weight, gains};
+use crate::ring::{Layout, Partition, Preferences, Ring, Slot, Weight, gains};
 use crate::storage::{Store, WriteBatch};
 use crate::wire::client::Moving;
 
@@ -188,6 +188,21 @@ impl Core {
             && self.record_gained(partition, Gained::Copied, effects)
         {
             self.note_ready(effects);
+        }
+    }
+
+    /// Of these slots something was lost: those that are gained are copied once more, and this node is not ready before.
+    pub(super) fn gain_anew(&mut self, slots: &[Slot], effects: &mut Vec<Effect>) {
+        let q = self.layout.now.q;
+        let partitions: BTreeSet<Partition> = slots.iter().map(|slot| slot.partition(q)).collect();
+        for partition in partitions {
+            let is_copied = |gain: &Gain| gain.step == Some(Gained::Copied);
+            if self.transition.gains.get(&partition).is_some_and(is_copied)
+                && self.record_gained(partition, Gained::Clear, effects)
+            {
+                self.membership_event(membership::Event::Ready(0), effects);
+                self.copy(partition);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! A live cluster with `kvctl` pointed at it, and streams of records for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use assert_cmd::Command;
@@ -66,8 +66,8 @@ impl Live {
             match line["type"].as_str() {
                 Some("header") => header = line,
                 Some("kv") => {
-                    let text = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
-                    values.insert(text("key"), text("value"));
+                    let key = line["key"].as_str().unwrap_or_default().to_owned();
+                    values.insert(key, value_of(&line));
                 }
                 _ => {}
             }
@@ -79,6 +79,14 @@ impl Live {
         let hosts: Vec<&str> = self.cluster.nodes.iter().map(|node| node.client.as_str()).collect();
         hosts.join(",")
     }
+}
+
+/// The value of a record. Of siblings each different one: a put that was tried twice may leave two of one value.
+fn value_of(record: &Value) -> String {
+    let text = |record: &Value| record["value"].as_str().unwrap_or_default().to_owned();
+    let Some(siblings) = record["siblings"].as_array() else { return text(record) };
+    let values: BTreeSet<String> = siblings.iter().map(text).collect();
+    values.into_iter().collect::<Vec<_>>().join(" | ")
 }
 
 /// A line of JSON.

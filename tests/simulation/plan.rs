@@ -437,7 +437,7 @@ fn draw_faults(shape: Shape, work: Duration, count: usize, rng: &mut ChaCha8Rng)
         .collect();
     faults.sort_by_key(|planned| planned.at);
     // One refill costs as much processor time as a run: every slot's leaf is worked out.
-    let mut is_wiped = rng.random_bool(0.4);
+    let mut is_wiped = rng.random_bool(0.3);
     faults.retain(|planned| {
         let is_wipe = planned.fault.kind() == Kind::Wipe;
         !is_wipe || !std::mem::replace(&mut is_wiped, true)

@@ -4,9 +4,11 @@ use kvkit::cluster::staged::{Staged, plan};
 use kvkit::replication::Consistency;
 use kvkit::ring::{Preferences, Ring, Token, Weight};
 use kvkit::wire::client::{Change, PutBasis, ReplyBody, RequestBody};
+use kvkit::wire::peer::PeerMessage;
 
 use super::{KEY, SETTLED, Script, Setup, done, get_body};
 use crate::network::Node;
+use crate::world::Due;
 
 /// How long a change may take once all are there.
 const CHANGED: std::time::Duration = std::time::Duration::from_mins(2);
@@ -148,4 +150,44 @@ fn a_change_goes_on_after_the_death_of_anyone() {
         script.purged(loser);
         script.sound();
     }
+}
+
+/// L3: no owner's list changes, but what a quorum may know of an owner does: a get of one owner must find what two of
+/// three held before.
+#[test]
+fn other_quorums_are_in_force_once_every_owner_holds_what_they_rely_on() {
+    let mut script = Script::with(Setup::new(2, 2).without_hints());
+    let [a, _, c] = script.owners();
+    script.isolate(c);
+    let kept = script.put(a, "missed by c", PutBasis::Present);
+    script.heal();
+    assert!(script.held(c).is_empty(), "nobody has compared yet");
+    let quorum = Staged::Quorum { n: 3, r: 1, w: 3 };
+    let ring = plan(&script.world.layout.now, &[quorum]).expect("a sound plan").ring;
+    script.propose(a, 1, Change::To(Box::new(ring)));
+    script.take(3);
+    assert!(script.held(c).versions().contains_key(&kept));
+    assert!(script.state(c, None).versions().contains_key(&kept));
+    script.sound();
+}
+
+/// L9: a write of the ones who know of the change reaches a gainer that does not: it answers nothing before it does, and
+/// what it then copies has the write.
+#[test]
+fn who_does_not_know_of_a_change_answers_nothing_of_it() {
+    let mut script = four(2, 2);
+    let (ring, loser, gainer) = moving(&script);
+    let kept_back = script.world.keep_back(move |due| {
+        let Due::Frame { to, message, .. } = due else { return false };
+        *to == gainer && matches!(message, PeerMessage::Register(_))
+    });
+    script.propose(loser, 1, Change::To(Box::new(ring)));
+    let kept = script.put(loser, "w", PutBasis::Present);
+    script.world.pass(SETTLED);
+    assert!(script.held(gainer).is_empty(), "it knows layout 1 alone");
+    script.world.let_go(kept_back);
+    script.take(3);
+    assert!(script.held(gainer).versions().contains_key(&kept));
+    script.purged(loser);
+    script.sound();
 }
