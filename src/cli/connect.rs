@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::{Client, ClientError, ClientOptions, ClusterView};
 use crate::node_id::NodeId;
@@ -19,6 +18,7 @@ use crate::wire::handshake::RefusalCode;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::human;
+use super::interrupts::Interrupts;
 use super::json::{Object, serialized};
 
 /// The deadline of a request where `--timeout` names none.
@@ -43,7 +43,7 @@ pub struct Connect {
     /// A node's admin socket (admin.sock in its data directory) instead of --hosts
     #[arg(long, global = true, value_name = "PATH", help_heading = "Connection")]
     pub socket: Option<PathBuf>,
-    /// Longest time for one request; for wait, for all of it [default: 5s; wait: 60s]
+    /// Longest time for one request; for wait and commit --wait, for all of it [default: 5s; wait: 60s; commit --wait: none]
     #[arg(long, global = true, value_name = "DURATION", value_parser = human::parse_duration, help_heading = "Connection")]
     pub timeout: Option<Duration>,
 }
@@ -82,9 +82,14 @@ impl Session {
         self.client.cluster()
     }
 
-    /// Each member's name.
+    /// The names of members, and of other nodes whose versions may be met.
     pub fn names(&self) -> BTreeMap<NodeId, String> {
         names_of(&self.cluster())
+    }
+
+    /// The members' names.
+    pub fn member_names(&self) -> BTreeMap<NodeId, String> {
+        members_of(&self.cluster())
     }
 
     /// Any request, at `node` or at any node.
@@ -120,8 +125,15 @@ impl Session {
     }
 }
 
-/// Each member's name, of both rings while a change runs.
+/// The names of members, and of other nodes whose versions may be met.
 pub fn names_of(cluster: &ClusterView) -> BTreeMap<NodeId, String> {
+    let mut names = cluster.former.clone();
+    names.extend(members_of(cluster));
+    names
+}
+
+/// Each member's name, of both rings while a change runs.
+fn members_of(cluster: &ClusterView) -> BTreeMap<NodeId, String> {
     let rings = [Some(&cluster.layout.now), cluster.layout.next.as_ref()];
     let members = rings.into_iter().flatten().flat_map(|ring| &ring.members);
     members.map(|member| (member.id, member.name.clone())).collect()
@@ -136,20 +148,26 @@ pub fn name(node: NodeId, names: &BTreeMap<NodeId, String>) -> String {
 /// # Errors
 /// Those of `work`; of the system where it gives no runtime or no signals.
 pub fn block_on(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    block_on_heeding(async |interrupts| {
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            exit = interrupts.next() => Ok(exit),
+        }
+    })
+}
+
+/// Runs `work`, which sees to it that Ctrl-C and SIGTERM end it.
+/// # Errors
+/// Those of `work`; of the system where it gives no runtime or no signals.
+pub(crate) fn block_on_heeding(
+    work: impl AsyncFnOnce(&mut Interrupts) -> anyhow::Result<Exit>,
+) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let outcome = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).context("handling signals")?;
-        let mut terminate = signal(SignalKind::terminate()).context("handling signals")?;
-        tokio::select! {
-            biased;
-            outcome = work => outcome,
-            _ = interrupt.recv() => Ok(Exit::Interrupted),
-            _ = terminate.recv() => Ok(Exit::Terminated),
-        }
-    });
+    let outcome = runtime.block_on(async { work(&mut Interrupts::new()?).await });
     // A thread that waits for stdin would hold up an orderly shutdown for ever.
     runtime.shutdown_background();
     outcome
@@ -169,7 +187,8 @@ pub fn failure(error: ClientError, names: &BTreeMap<NodeId, String>) -> Failure 
                 | RefusalCode::WrongCluster
                 | RefusalCode::CopiedIdentity
                 | RefusalCode::OldIncarnation
-                | RefusalCode::NotAMember => Exit::Protocol,
+                | RefusalCode::NotAMember
+                | RefusalCode::Itself => Exit::Protocol,
             };
             Failure::new(exit, error.to_string()).code("refused").detail("why", code)
         }

@@ -122,6 +122,12 @@ pub fn report(program: &str, error: &anyhow::Error) -> ExitCode {
     if is_closed_pipe(error) {
         return Exit::Done.into();
     }
+    tell(program, error);
+    exit_of(error).into()
+}
+
+/// Tells stderr what went wrong, as [`report`] does, where the program goes on.
+pub fn tell(program: &str, error: &anyhow::Error) {
     let text = if json_wanted(std::env::args_os()) {
         format!("{}\n", as_json(error))
     } else {
@@ -129,7 +135,6 @@ pub fn report(program: &str, error: &anyhow::Error) -> ExitCode {
     };
     // Where stderr is gone too there is nobody left to tell.
     let _ = io::stderr().lock().write_all(text.as_bytes());
-    exit_of(error).into()
 }
 
 /// Whether a command line asks for JSON; looked up in its words, since errors of its parsing are reported too.

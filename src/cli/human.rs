@@ -75,6 +75,14 @@ pub fn duration(span: Duration) -> String {
     }
 }
 
+/// `1s`, `40s`, `3m`: a span that is not known well, up to whole seconds.
+pub fn about(span: Duration) -> String {
+    match span.as_millis().div_ceil(1_000) {
+        seconds @ 0..120 => format!("{seconds}s"),
+        _ => duration(span),
+    }
+}
+
 /// How long before `now` a moment was: `3m ago`; `just now` under a second or where it lies ahead. Microseconds since
 /// the Unix epoch, both.
 pub fn ago(then: u64, now: u64) -> String {
@@ -119,6 +127,14 @@ pub fn bytes(bytes: &[u8], limit: usize) -> String {
         }
     }
     text
+}
+
+/// Where a text's byte at `at` stands: line and column, both from 1, the column in characters.
+pub fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (line, column)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -175,6 +191,11 @@ mod tests {
         }
         for (number, text) in [(812, "812"), (81_000, "81 k"), (1_234_567, "1.2 M")] {
             assert_eq!(count(number), text);
+        }
+        for (millis, text) in
+            [(1, "1s"), (1_000, "1s"), (8_400, "9s"), (40_700, "41s"), (190_000, "3m")]
+        {
+            assert_eq!(about(Duration::from_millis(millis)), text);
         }
         for (micros, text) in [
             (0, "0us"),

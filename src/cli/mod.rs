@@ -10,6 +10,7 @@ pub mod exit;
 pub mod failure;
 pub mod generate;
 pub mod human;
+mod interrupts;
 pub mod json;
 mod keys;
 pub mod node;

@@ -23,7 +23,7 @@ pub struct Common {
     /// Print tab-separated fields without a heading
     #[arg(long, global = true, help_heading = "Shared options")]
     pub plain: bool,
-    /// Print plain integers (bytes, microseconds) instead of human units
+    /// Print plain integers (bytes, microseconds) instead of human units; kvctl import: restore whole states
     #[arg(long, global = true, help_heading = "Shared options")]
     pub exact: bool,
 }

@@ -42,6 +42,13 @@ pub struct Progress {
     pub bytes: u64,
 }
 
+/// Shows how far work is that others do, from looks at it.
+#[derive(Debug)]
+pub struct Watch {
+    shown: Shown,
+    next: Instant,
+}
+
 #[derive(Debug)]
 enum Shown {
     Bar(ProgressBar),
@@ -58,18 +65,10 @@ impl Progress {
         verb: &'static str,
         bytes_total: Option<u64>,
     ) -> Self {
-        let shown = match form {
-            ProgressForm::None => Shown::Nothing,
-            ProgressForm::Json => Shown::Json,
-            ProgressForm::Auto if common.quiet || common.json => Shown::Nothing,
-            ProgressForm::Auto if io::stderr().is_terminal() => Shown::Bar(bar(bytes_total)),
-            ProgressForm::Auto => Shown::Lines,
-        };
+        let shown = Shown::of(form, common, || bar(bytes_total));
         let started = instant();
-        let mut progress =
-            Self { shown, verb, started, next: started, records: 0, failed: 0, bytes: 0 };
-        progress.next = started + progress.interval();
-        progress
+        let next = started + shown.interval();
+        Self { shown, verb, started, next, records: 0, failed: 0, bytes: 0 }
     }
 
     /// That many more bytes are to come than was said at the beginning.
@@ -93,7 +92,7 @@ impl Progress {
         if now < self.next {
             return;
         }
-        self.next = now + self.interval();
+        self.next = now + self.shown.interval();
         let line = match self.shown {
             Shown::Bar(_) | Shown::Nothing => return,
             Shown::Lines => format!("{} {} so far, {}/s", self.records, self.verb, self.rate()),
@@ -145,11 +144,63 @@ impl Progress {
         let micros = self.started.elapsed().as_micros().max(1);
         u64::try_from(u128::from(self.records) * 1_000_000 / micros).unwrap_or(u64::MAX)
     }
+}
+
+impl Watch {
+    /// Begins.
+    pub fn begin(form: ProgressForm, common: &Common) -> Self {
+        let shown = Shown::of(form, common, share_bar);
+        let now = instant();
+        // A machine hears of the first look at once, lest it hear of none.
+        let next = if matches!(shown, Shown::Json) { now } else { now + shown.interval() };
+        Self { shown, next }
+    }
+
+    /// What a look found: so many parts of the whole, in words and as an object.
+    pub fn saw(&mut self, (done, whole): (u64, u64), words: &str, object: impl FnOnce() -> Object) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.set_length(whole.max(1));
+            bar.set_position(done);
+            bar.set_message(words.to_owned());
+            return;
+        }
+        let now = instant();
+        if now < self.next {
+            return;
+        }
+        self.next = now + self.shown.interval();
+        let line = match self.shown {
+            Shown::Bar(_) | Shown::Nothing => return,
+            Shown::Lines => words.to_owned(),
+            Shown::Json => object().finish(),
+        };
+        // Progress that cannot be shown does not stop the work.
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    }
+
+    /// Removes the bar.
+    pub fn end(&self) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Shown {
+    fn of(form: ProgressForm, common: &Common, bar: impl FnOnce() -> ProgressBar) -> Self {
+        match form {
+            ProgressForm::None => Self::Nothing,
+            ProgressForm::Json => Self::Json,
+            ProgressForm::Auto if common.quiet || common.json => Self::Nothing,
+            ProgressForm::Auto if io::stderr().is_terminal() => Self::Bar(bar()),
+            ProgressForm::Auto => Self::Lines,
+        }
+    }
 
     const fn interval(&self) -> Duration {
-        match self.shown {
-            Shown::Json => JSON_INTERVAL,
-            Shown::Bar(_) | Shown::Lines | Shown::Nothing => LINE_INTERVAL,
+        match self {
+            Self::Json => JSON_INTERVAL,
+            Self::Bar(_) | Self::Lines | Self::Nothing => LINE_INTERVAL,
         }
     }
 }
@@ -164,6 +215,11 @@ fn bar(bytes_total: Option<u64>) -> ProgressBar {
     };
     bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
     bar
+}
+
+fn share_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {percent}%  {msg}");
+    ProgressBar::new(1).with_style(style.unwrap_or(ProgressStyle::default_bar()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the programs' rim reads the clock")]

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::node_id::{ClusterId, NodeId};
 use crate::wire::client::{Reply, Request, RequestBody};
 use crate::wire::codec;
 use crate::wire::frame::{self, Frames, Incoming, Outgoing};
@@ -40,8 +41,17 @@ pub(super) enum Address {
 /// A connection that stands. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
+    /// Who answered.
+    pub(super) with: With,
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
+}
+
+/// Who answers at an address: another node than before, even one of another cluster, once it has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct With {
+    pub(super) cluster: ClusterId,
+    pub(super) node: NodeId,
 }
 
 /// Why there is no connection.
@@ -162,11 +172,13 @@ impl Connection {
             {
                 Err(DialError::Protocol(format!("it chose protocol version {protocol}")))
             }
-            Welcome::Accepted { sent, .. } => Ok(Self::start(sent, frames, writer)),
+            Welcome::Accepted { cluster, node, sent, .. } => {
+                Ok(Self::start(With { cluster, node }, sent, frames, writer))
+            }
         }
     }
 
-    fn start<R, W>(sent: u64, frames: Frames<R>, writer: W) -> Self
+    fn start<R, W>(with: With, sent: u64, frames: Frames<R>, writer: W) -> Self
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -181,7 +193,7 @@ impl Connection {
         let outgoing = frame::outgoing(writer, REPLY_BYTES_MAX);
         tokio::spawn(write_requests(queue, outgoing, Arc::clone(&shared)));
         tokio::spawn(read_replies(incoming, Arc::clone(&shared)));
-        Self { requests, shared }
+        Self { with, requests, shared }
     }
 
     /// Whether it still stands, as far as is known.

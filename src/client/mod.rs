@@ -13,7 +13,7 @@ mod throttle;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,14 +23,17 @@ use rand::{RngCore, TryRngCore};
 use crate::node_id::{ClusterId, NodeId};
 use crate::replication::{Consistency, Level};
 use crate::ring::{Layout, Preferences};
-use crate::version::RequestId;
+use crate::version::{RequestId, Siblings};
 use crate::wire::client::{
-    Done, ErrorReply, Get, Got, LayoutReply, Put, PutBasis, ReplyBody, RequestBody,
+    Done, ErrorReply, Get, Got, LayoutReply, Merge, Put, PutBasis, ReplyBody, RequestBody,
 };
 
 use connection::{Address, DialError};
 use pool::Pool;
 use route::{Journey, Kind, reject};
+
+/// Least time between two looks at where the nodes are because one could not be reached.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// A client of one cluster. Cheap to clone; all clones share connections and the session.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ struct Shared {
     puts: AtomicU64,
     view: RwLock<Arc<ClusterView>>,
     refreshing: AtomicBool,
+    /// When it looked where the nodes are because one could not be reached.
+    looked: Mutex<Option<Instant>>,
     pool: Pool,
 }
 
@@ -76,6 +81,8 @@ pub struct ClusterView {
     pub clients: BTreeMap<NodeId, String>,
     /// Longest key and value together, bytes.
     pub pair_max: u32,
+    /// Names of nodes that are no members, as far as the node that was asked knows them.
+    pub former: BTreeMap<NodeId, String>,
 }
 
 /// Options of a read.
@@ -166,6 +173,7 @@ impl Client {
             puts: AtomicU64::new(0),
             view: RwLock::new(Arc::new(view)),
             refreshing: AtomicBool::new(false),
+            looked: Mutex::default(),
             pool,
         };
         Self { shared: Arc::new(shared) }
@@ -216,6 +224,24 @@ impl Client {
         }
     }
 
+    /// Has the owners of a key merge a state from elsewhere; fails over: done twice it is done once.
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn merge(
+        &self,
+        key: Bytes,
+        state: Siblings,
+        options: PutOptions,
+    ) -> Result<Done, ClientError> {
+        let PutOptions { w, consistency } = options;
+        let merge = Merge { key, state, w, consistency };
+        let body = |_| RequestBody::Merge(merge.clone());
+        match reject(Journey::new(self, Kind::Write).travel(Some(&merge.key), body).await?)? {
+            ReplyBody::Done(done) => Ok(done),
+            other => Err(self.unfitting(&other)),
+        }
+    }
+
     /// Any request, at `node` and nowhere else, or at any reachable node where none is named. Error replies come as
     /// [`ClientError::Reply`].
     /// # Errors
@@ -226,7 +252,9 @@ impl Client {
         body: RequestBody,
     ) -> Result<ReplyBody, ClientError> {
         let kind = match &body {
-            RequestBody::Put(_) | RequestBody::Propose { .. } => Kind::Write,
+            RequestBody::Put(_) | RequestBody::Merge(_) | RequestBody::Propose { .. } => {
+                Kind::Write
+            }
             RequestBody::Get(_) => Kind::Get,
             _ => Kind::Other,
         };
@@ -236,7 +264,7 @@ impl Client {
                 let address = self.address_of(node).ok_or_else(|| ClientError::NoNode {
                     tried: format!("node {node} (its client address is not known)"),
                 })?;
-                journey.visit(&address, body).await?
+                journey.visit(&address, Some(node), body).await?
             }
             // A retry of a change could be told that its own first try was in the way.
             (None, RequestBody::Propose { .. }) => {
@@ -244,7 +272,7 @@ impl Client {
                 let address = addresses.first().ok_or_else(|| ClientError::NoNode {
                     tried: "no address is known".to_owned(),
                 })?;
-                journey.visit(address, body).await?
+                journey.visit(address, None, body).await?
             }
             (None, _) => journey.travel(None, |_| body.clone()).await?,
         };
@@ -263,7 +291,13 @@ impl Client {
             addresses = self.shared.options.addresses();
         }
         // Stable: among the shunned, and among the others, the order stays.
-        addresses.sort_by_key(|address| self.shared.pool.is_shunned(address));
+        addresses.sort_by_cached_key(|address| self.shared.pool.is_shunned(address));
+        if addresses.first().is_some_and(|address| self.shared.pool.is_shunned(address)) {
+            // All of them: they may have moved, and one of the hosts to begin with may still be where it was.
+            let hosts = self.shared.options.addresses().into_iter();
+            let further: Vec<Address> = hosts.filter(|host| !addresses.contains(host)).collect();
+            addresses.extend(further);
+        }
         addresses
     }
 
@@ -273,9 +307,22 @@ impl Client {
 
     /// Learns the layout anew in the background when a node acts on a newer one.
     fn note_layout(&self, version: u64) {
-        if version <= self.cluster().layout.version
-            || self.shared.refreshing.swap(true, Ordering::AcqRel)
-        {
+        if self.cluster().layout.version < version {
+            self.refresh_behind();
+        }
+    }
+
+    /// A node could not be reached, or is another one by now: learns in the background, now and then, where they are.
+    fn look_around(&self) {
+        let mut looked = self.shared.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_none_or(|at| LOOK_PAUSE <= now().saturating_duration_since(at)) {
+            *looked = Some(now());
+            self.refresh_behind();
+        }
+    }
+
+    fn refresh_behind(&self) {
+        if self.shared.refreshing.swap(true, Ordering::AcqRel) {
             return;
         }
         let client = self.clone();
@@ -298,7 +345,12 @@ impl Client {
             };
             let Ok(view) = ClusterView::learn(&address, reply.body) else { continue };
             let mut known = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
-            if known.layout.version <= view.layout.version {
+            // Another cluster may have taken the address over.
+            if known.cluster != view.cluster {
+                continue;
+            }
+            let rank = |layout: &Layout| (layout.generation, layout.version);
+            if rank(&known.layout) <= rank(&view.layout) {
                 *known = Arc::new(view);
             }
             return;
@@ -333,11 +385,11 @@ impl ClusterView {
                 "it answered a question for the layout with something else".into(),
             ));
         };
-        let LayoutReply { cluster, cluster_name, layout, clients, pair_max } = reply;
+        let LayoutReply { cluster, cluster_name, layout, clients, pair_max, former } = reply;
         layout.validate().map_err(|error| malformed(format!("its layout is unusable: {error}")))?;
         let layout = Arc::new(layout);
         let preferences = Arc::new(Preferences::new(Arc::new(layout.now.clone())));
-        Ok(Self { cluster, cluster_name, layout, preferences, clients, pair_max })
+        Ok(Self { cluster, cluster_name, layout, preferences, clients, pair_max, former })
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Journey<'a> {
     begun: Instant,
     deadline: Instant,
     kind: Kind,
+    /// Who is to answer, where that is not anybody.
+    node: Option<NodeId>,
     /// Whether a try may have reached a node.
     is_sent: bool,
     /// How many nodes said that they have too much to do.
@@ -75,7 +77,8 @@ impl<'a> Journey<'a> {
     pub(super) fn new(client: &'a Client, kind: Kind) -> Self {
         let begun = now();
         let deadline = begun + client.shared.options.timeout;
-        Self { client, begun, deadline, kind, is_sent: false, overloads: 0, failures: Vec::new() }
+        let (is_sent, overloads, node) = (false, 0, None);
+        Self { client, begun, deadline, kind, node, is_sent, overloads, failures: Vec::new() }
     }
 
     /// Sends what `body` makes (of the microseconds since the first try) to one address after another.
@@ -111,12 +114,14 @@ impl<'a> Journey<'a> {
         }
     }
 
-    /// Sends `body` to `address` alone.
+    /// Sends `body` to `address` alone, where `node` answers, if one is named.
     pub(super) async fn visit(
         mut self,
         address: &Address,
+        node: Option<NodeId>,
         body: RequestBody,
     ) -> Result<ReplyBody, ClientError> {
+        self.node = node;
         match self.one_by_one(std::slice::from_ref(address), &|_| body.clone()).await? {
             Try::Replied(reply) => Ok(reply),
             Try::Next(Some(reply)) | Try::Moved(reply) => reject(reply),
@@ -142,7 +147,7 @@ impl<'a> Journey<'a> {
             let deadline = start + if is_last { left } else { left / 2 };
             let body = body(self.age(start));
             let names_layout = matches!(body, RequestBody::Scan(_));
-            let attempt = attempt(self.client, address, deadline, body).await;
+            let attempt = attempt(self.client, address, self.node, deadline, body).await;
             if is_last && matches!(attempt, Attempt::Late) {
                 self.is_sent = true;
                 self.client.shared.pool.shun(address);
@@ -174,9 +179,9 @@ impl<'a> Journey<'a> {
             let begun = now();
             let until = begun + pool.patience(address);
             let body = body(0);
-            tries.push(
-                async move { (address, begun, attempt(client, address, deadline, body).await) },
-            );
+            tries.push(async move {
+                (address, begun, attempt(client, address, None, deadline, body).await)
+            });
             Some(Slow {
                 address,
                 until,
@@ -228,12 +233,14 @@ impl<'a> Journey<'a> {
         let reply = match attempt {
             Attempt::Replied(reply) => *reply,
             Attempt::NotSent(why) => {
+                self.client.look_around();
                 self.failures.push(format!("{address} ({why})"));
                 return Try::Next(None);
             }
             Attempt::Lost(why) => {
                 self.is_sent = true;
                 self.client.shared.pool.shun(address);
+                self.client.look_around();
                 self.failures.push(format!("{address} ({why})"));
                 return Try::Next(None);
             }
@@ -307,6 +314,7 @@ struct Slow<'a> {
 async fn attempt(
     client: &Client,
     address: &Address,
+    node: Option<NodeId>,
     deadline: Instant,
     body: RequestBody,
 ) -> Attempt {
@@ -315,6 +323,14 @@ async fn attempt(
         Ok(connection) => connection,
         Err(error) => return Attempt::NotSent(error.to_string()),
     };
+    // Nodes move, and others come to where they were.
+    if connection.with.cluster != client.cluster().cluster {
+        shared.pool.shun(address);
+        return Attempt::NotSent("a node of another cluster answers there".to_owned());
+    }
+    if node.is_some_and(|node| node != connection.with.node) {
+        return Attempt::NotSent(format!("node {} answers there", connection.with.node));
+    }
     if !shared.pool.lets_through(address) {
         return Attempt::Withheld;
     }

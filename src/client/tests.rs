@@ -73,6 +73,7 @@ impl Fakes {
             layout: self.layout.clone(),
             clients: self.clients.clone(),
             pair_max: 10_240,
+            former: BTreeMap::new(),
         }
     }
 

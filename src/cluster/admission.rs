@@ -28,6 +28,8 @@ pub struct Known<'a> {
     pub own: Hello,
     /// The layout it acts on.
     pub layout: &'a Layout,
+    /// The recovery that it accepted and does not act on yet.
+    pub recovery: Option<&'a Layout>,
     /// The freshest start known of the peer, from gossip.
     pub start: Option<Start>,
     /// Whether that start lives ([`Membership::is_up`](super::membership::Membership::is_up)).
@@ -45,11 +47,23 @@ pub enum Refusal {
         /// This node's.
         ours: ClusterId,
     },
-    /// One of the two missed a recovery after the loss of a majority.
+    /// A recovery after the loss of a majority left the peer behind.
     #[error(
-        "layout generation {theirs} instead of {ours}: the cluster was recovered without one of the two"
+        "left behind: the cluster was recovered without node {node} (layout generation {ours}, it brings {theirs}); its directory must be wiped before it can join anew"
     )]
-    Generation {
+    LeftBehind {
+        /// The id.
+        node: NodeId,
+        /// The generation that it brings.
+        theirs: u64,
+        /// This node's.
+        ours: u64,
+    },
+    /// A recovery after the loss of a majority left this node behind.
+    #[error(
+        "layout generation {theirs} instead of {ours}: the cluster was recovered without the node that was called"
+    )]
+    Recovered {
         /// The peer's.
         theirs: u64,
         /// This node's.
@@ -112,7 +126,8 @@ impl Refusal {
         match self {
             Self::NotYetKnown { .. } | Self::OlderIncarnation { .. } => true,
             Self::WrongCluster { .. }
-            | Self::Generation { .. }
+            | Self::LeftBehind { .. }
+            | Self::Recovered { .. }
             | Self::Itself
             | Self::CopiedIdentity { .. }
             | Self::Removed { .. }
@@ -136,16 +151,26 @@ pub fn check(hello: &Hello, known: &Known<'_>) -> Result<(), Refusal> {
             Refusal::CopiedIdentity { node, count: hello.start.count }
         });
     }
-    check_layout(hello, known.layout)?;
+    check_layout(hello, known)?;
     check_start(hello, known)
 }
 
-/// Whether the peer has a place in `layout`.
-fn check_layout(hello: &Hello, layout: &Layout) -> Result<(), Refusal> {
-    let (node, ours) = (hello.node, layout.version);
+/// Whether the peer has a place in the layout in force, or in the recovery that was accepted here: who acts on that knows
+/// that it was chosen. A survivor may not have heard that yet, and learns it here.
+fn check_layout(hello: &Hello, known: &Known<'_>) -> Result<(), Refusal> {
+    let (node, layout) = (hello.node, known.layout);
+    let (ours, generation) = (layout.version, layout.generation);
+    let is_survivor = |theirs: u64| {
+        let recovery = known.recovery.filter(|recovery| recovery.generation == theirs);
+        recovery.is_some_and(|recovery| recovery.member(node).is_some())
+    };
     match (layout.member(node).is_some(), hello.layout) {
-        (_, Some(tag)) if tag.generation != layout.generation => {
-            Err(Refusal::Generation { theirs: tag.generation, ours: layout.generation })
+        (_, Some(tag)) if generation < tag.generation && is_survivor(tag.generation) => Ok(()),
+        (_, Some(tag)) if generation < tag.generation => {
+            Err(Refusal::Recovered { theirs: tag.generation, ours: generation })
+        }
+        (false, Some(tag)) if tag.generation < generation => {
+            Err(Refusal::LeftBehind { node, theirs: tag.generation, ours: generation })
         }
         (true, _) => Ok(()),
         (false, Some(tag)) if ours < tag.version => {
@@ -191,7 +216,8 @@ mod tests {
         let layout = layout(4, "abc");
         let own = self::hello('a', 1, 1);
         let is_up = known.is_some_and(|(_, is_up)| is_up);
-        check(&hello, &Known { own, layout: &layout, start: known.map(|(start, _)| start), is_up })
+        let start = known.map(|(start, _)| start);
+        check(&hello, &Known { own, layout: &layout, recovery: None, start, is_up })
     }
 
     #[track_caller]
@@ -251,10 +277,32 @@ mod tests {
     }
 
     #[test]
-    fn another_generation_is_refused() {
-        let mut recovered = layout(9, "abc");
-        recovered.generation = 2;
-        let hello = Hello { layout: Some(LayoutTag::of(&recovered)), ..hello('b', 1, 1) };
-        check_refused(hello, None, "layout generation 2 instead of 1");
+    fn after_a_recovery_survivors_are_let_in_and_others_told_the_way_out() {
+        let before = layout(4, "abcde");
+        let next = Some(layout(5, "ab").now);
+        let now = layout(5, "ab").now;
+        let recovered = Layout { generation: 2, version: 5, now, next, recovers: true };
+        let says = |name, layout: &Layout| Hello {
+            layout: Some(LayoutTag::of(layout)),
+            ..hello(name, 1, 1)
+        };
+        let answers = |me: char, acts_on: &Layout, recovery: Option<&Layout>, hello: Hello| {
+            let own = self::hello(me, 1, 1);
+            check(&hello, &Known { own, layout: acts_on, recovery, start: None, is_up: false })
+        };
+        // A acts on the recovery; b accepted it, and may not know yet that all did.
+        assert_eq!(answers('a', &recovered, None, says('b', &before)), Ok(()));
+        assert_eq!(answers('b', &before, Some(&recovered), says('a', &recovered)), Ok(()));
+        assert_eq!(answers('b', &before, Some(&recovered), says('a', &before)), Ok(()));
+        let left_behind = answers('a', &recovered, None, says('c', &before)).unwrap_err();
+        assert!(!left_behind.is_transient());
+        assert!(left_behind.to_string().ends_with("must be wiped before it can join anew"));
+        let recovered_without = Err(Refusal::Recovered { theirs: 2, ours: 1 });
+        assert_eq!(answers('c', &before, None, says('a', &recovered)), recovered_without);
+        // Another recovery of the same generation is none of b's.
+        assert_eq!(
+            answers('b', &before, Some(&recovered), says('d', &recovered)),
+            recovered_without
+        );
     }
 }

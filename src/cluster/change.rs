@@ -8,7 +8,7 @@
 //!                                   └───────────abort──▶ stable {now}
 //! ```
 //! Each arrow is a version of its own, so of *new* and *abort* exactly one wins. While a change runs every other one is
-//! refused.
+//! refused. A recovery ([`super::recover`]) is a *both* of its own kind: it can only be finished.
 
 use std::sync::Arc;
 
@@ -67,6 +67,9 @@ pub enum ChangeError {
     /// Nothing is there to be ended.
     #[error("no change is running")]
     NotRunning,
+    /// Before a recovery is done there is nothing to go back to.
+    #[error("a recovery is running: it cannot be given up, and ends by itself")]
+    Recovering,
     /// A change that runs can only be finished or given up.
     #[error("the change that runs leads to another ring")]
     Elsewhere,
@@ -79,9 +82,11 @@ pub enum ChangeError {
 /// # Errors
 /// [`ChangeError`] where that cannot be, or changes nothing.
 pub fn apply(current: &Layout, change: &Change) -> Result<Layout, ChangeError> {
-    let mut next = Layout { version: current.version + 1, next: None, ..current.clone() };
+    let version = current.version + 1;
+    let mut next = Layout { version, next: None, recovers: false, ..current.clone() };
     match (change, &current.next) {
         (Change::Finish, Some(ring)) => next.now = ring.clone(),
+        (Change::Abort, Some(_)) if current.recovers => return Err(ChangeError::Recovering),
         (Change::Abort, Some(_)) => {}
         (Change::Finish | Change::Abort, None) => return Err(ChangeError::NotRunning),
         (Change::Rename { .. } | Change::SetMode(_) | Change::To(_), Some(_)) => {
@@ -116,9 +121,15 @@ pub fn check(current: &Layout, proposed: &Layout) -> Result<(), ChangeError> {
     if proposed.generation != current.generation {
         return Err(ChangeError::Generation);
     }
+    if proposed.recovers {
+        return Err(ChangeError::Recovering);
+    }
     proposed.validate()?;
     match (&current.next, &proposed.next) {
         (Some(_), Some(_)) => Err(ChangeError::Running),
+        (Some(next), None) if current.recovers && proposed.now != *next => {
+            Err(ChangeError::Recovering)
+        }
         (Some(next), None) if proposed.now == *next || proposed.now == current.now => Ok(()),
         (Some(_), None) => Err(ChangeError::Elsewhere),
         (None, Some(_)) if proposed.now != current.now => Err(ChangeError::TwoSteps),
@@ -230,6 +241,25 @@ mod tests {
             &both,
             |next| (next.now.mode, next.next) = (Mode::Consistent, None),
             "leads to another ring",
+        );
+    }
+
+    #[test]
+    fn a_recovery_can_only_be_finished_and_only_once() {
+        let next = layout(1, "ab").now;
+        let now =
+            Ring { owner: next.owner.iter().map(|owner| 1 - owner).collect(), ..next.clone() };
+        let recovering =
+            Layout { generation: 2, version: 7, now, next: Some(next), recovers: true };
+        assert_eq!(apply(&recovering, &Change::Abort), Err(ChangeError::Recovering));
+        let new = apply(&recovering, &Change::Finish).unwrap();
+        assert_eq!((new.generation, new.version, new.recovers), (2, 8, false));
+        assert_eq!((Some(&new.now), new.next), (recovering.next.as_ref(), None));
+        check_after(&recovering, |next| (next.next, next.recovers) = (None, false), "a recovery");
+        check_after(&recovering, |_| {}, "a recovery");
+        check_proposal(
+            |next| (next.next, next.recovers) = (Some(next.now.clone()), true),
+            "a recovery",
         );
     }
 

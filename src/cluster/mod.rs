@@ -1,12 +1,13 @@
 //! Who is there, who is alive, and what all agree on.
 //!
-//! Six small machines and functions, none of which knows a socket, a clock, a thread or a source of chance; `node`
+//! Small machines and functions, none of which knows a socket, a clock, a thread or a source of chance; `node`
 //! feeds them events and carries their effects out (DESIGN §3, §4, §7):
 //!
 //! - [`membership`]: heartbeats by gossip, phi-accrual suspicion, *down* on the word of two.
 //! - [`admission`]: whether a peer that says hello may take part.
 //! - [`register`]: the layout register, one Paxos instance a version.
 //! - [`change`]: from the layout in force to the next one.
+//! - [`recover`]: the way out after the loss of a majority.
 //! - [`start`]: whether this start of a data directory is the first with its number, and its disk the one of before.
 //! - [`Sightings`]: how far other members were seen to get.
 
@@ -14,6 +15,7 @@ pub mod admission;
 pub mod change;
 mod member;
 pub mod membership;
+pub mod recover;
 pub mod register;
 mod sightings;
 pub mod staged;

@@ -134,12 +134,8 @@ fn rename(ring: &mut Ring, dead: NodeId, by: Member) {
     let owners: Vec<NodeId> = owners.map(|owner| if owner == dead { id } else { owner }).collect();
     ring.members.retain(|member| member.id != dead);
     put(&mut ring.members, by);
-    ring.owner = owners.into_iter().map(|owner| index_of(&ring.members, owner)).collect();
-}
-
-fn index_of(members: &[Member], node: NodeId) -> u16 {
-    let place = members.partition_point(|member| member.id < node);
-    u16::try_from(place).expect("a ring's members have indexes of 16 bits")
+    let index = |owner| ring.index_of(owner).expect("every owner is a member");
+    ring.owner = owners.into_iter().map(index).collect();
 }
 
 #[cfg(test)]

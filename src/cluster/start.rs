@@ -126,6 +126,8 @@ pub struct Confirmation {
     answers: BTreeMap<NodeId, bool>,
     ask_at: Time,
     verdict: Verdict,
+    /// Whether enough members saw no more of this node than its disk gave back.
+    is_compared: bool,
 }
 
 /// What a member has on record about the starts of others; rebuilt from its durable records when it starts.
@@ -152,8 +154,27 @@ impl Confirmation {
         members: &BTreeSet<NodeId>,
     ) -> Self {
         let others: BTreeSet<NodeId> = members.iter().filter(|id| **id != me).copied().collect();
-        let verdict = if others.is_empty() { Verdict::Confirmed } else { Verdict::Pending };
-        Self { start, recovered, others, answers: BTreeMap::new(), ask_at: now, verdict }
+        let is_alone = others.is_empty();
+        let verdict = if is_alone { Verdict::Confirmed } else { Verdict::Pending };
+        let answers = BTreeMap::new();
+        Self { start, recovered, others, answers, ask_at: now, verdict, is_compared: is_alone }
+    }
+
+    /// A recovery left members behind for good: the others alone are asked, and their answers count.
+    pub fn leave_behind(
+        &mut self,
+        now: Time,
+        me: NodeId,
+        members: &BTreeSet<NodeId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.others = members.iter().filter(|id| **id != me).copied().collect();
+        self.answers.retain(|id, _| members.contains(id));
+        self.ask_at = now;
+        self.compare(effects);
+        if self.verdict == Verdict::Pending {
+            self.decide(effects);
+        }
     }
 
     /// Folds one event in.
@@ -176,8 +197,8 @@ impl Confirmation {
     }
 
     /// Whether enough members saw no more of this node than its disk gave back: with itself a majority.
-    pub fn is_compared(&self) -> bool {
-        self.answers.len() >= self.others.len().div_ceil(2)
+    pub const fn is_compared(&self) -> bool {
+        self.is_compared
     }
 
     /// What the disk gave back.
@@ -213,13 +234,17 @@ impl Confirmation {
             effects.push(Effect::RolledBack { by: from, seen });
             return;
         }
-        let was_compared = self.is_compared();
         self.answers.insert(from, same);
-        if self.is_compared() && !was_compared {
-            effects.push(Effect::Compared);
-        }
+        self.compare(effects);
         if self.verdict == Verdict::Pending {
             self.decide(effects);
+        }
+    }
+
+    fn compare(&mut self, effects: &mut Vec<Effect>) {
+        if !self.is_compared && self.answers.len() >= self.others.len().div_ceil(2) {
+            self.is_compared = true;
+            effects.push(Effect::Compared);
         }
     }
 
@@ -227,7 +252,7 @@ impl Confirmation {
         let majority = self.others.len() / 2 + 1;
         let confirmed = self.answers.values().filter(|same| **same).count();
         let refused = self.answers.len() - confirmed;
-        if confirmed >= majority {
+        if confirmed >= majority || self.others.is_empty() {
             self.verdict = Verdict::Confirmed;
         } else if refused > self.others.len() - majority {
             self.verdict = Verdict::Refused;
@@ -453,6 +478,35 @@ mod tests {
         check("abcd", &[('c', 0, 0), ('d', 5, 1)], &[Effect::Compared]);
         check("abcde", &[('c', 0, 0)], &[]);
         check("abcde", &[('c', 0, 0), ('d', 0, 0), ('e', 0, 0)], &[Effect::Compared]);
+    }
+
+    /// What follows at `a` of five where these answered, and then a recovery leaves only `survivors`.
+    #[track_caller]
+    fn check_left_behind(answered: &str, survivors: &str, expected: &[Effect]) {
+        let members = nodes("abcde").into_iter().collect();
+        let (now, begun) = (at_ms(0), start(6, 1));
+        let mut confirmation = Confirmation::new(now, node('a'), begun, reached(5, 500), &members);
+        let mut effects = Vec::new();
+        for from in nodes(answered) {
+            let event = Event::Recorded { from, start: begun, same: true, seen: reached(5, 1) };
+            confirmation.handle(now, event, &mut effects);
+        }
+        effects.clear();
+        let survivors = nodes(survivors).into_iter().collect();
+        confirmation.leave_behind(now, node('a'), &survivors, &mut effects);
+        assert_eq!(effects, expected);
+    }
+
+    #[test]
+    fn after_a_recovery_the_survivors_alone_are_asked() {
+        let decided = Effect::Decided(Verdict::Confirmed);
+        check_left_behind("", "a", &[Effect::Compared, decided]);
+        check_left_behind("", "ab", &[]);
+        check_left_behind("b", "ab", &[Effect::Compared, decided]);
+        check_left_behind("c", "ab", &[]);
+        check_left_behind("b", "abc", &[Effect::Compared]);
+        check_left_behind("bc", "ade", &[]);
+        check_left_behind("bcd", "ab", &[]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) fn layout(version: u64, names: &str) -> Layout {
     let owner = (0..32).map(|partition| partition % count).collect();
     let n = u8::try_from(count.min(3)).unwrap();
     let now = Ring { q: 32, n, r: 1, w: 1, mode: Mode::Available, members, owner };
-    Layout { generation: 1, version, now, next: None }
+    Layout { generation: 1, version, now, next: None, recovers: false }
 }
 
 /// A tag that stands for no real layout.

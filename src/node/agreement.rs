@@ -5,9 +5,9 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::membership::{self, Health};
+use crate::cluster::membership::{self, Health, Membership};
 use crate::cluster::register::{self, Outcome, ProposalId};
-use crate::cluster::{LayoutTag, Time, change, start};
+use crate::cluster::{Incarnation, LayoutTag, Time, change, start};
 use crate::node_id::NodeId;
 use crate::planted::{self, Bug};
 use crate::replication::{Input, hinted_handoff};
@@ -101,6 +101,14 @@ impl Core {
     pub(super) fn register_event(&mut self, event: register::Event, effects: &mut Vec<Effect>) {
         let mut buffer = Vec::new();
         self.register.handle(self.now, event, &mut self.rng, &mut buffer);
+        self.register_effects(buffer, effects);
+    }
+
+    pub(super) fn register_effects(
+        &mut self,
+        buffer: Vec<register::Effect>,
+        effects: &mut Vec<Effect>,
+    ) {
         // States are written at once, in the order in which they came, so that they become durable in it; what follows
         // one waits until it is.
         let mut position = LogPosition::ZERO;
@@ -148,6 +156,14 @@ impl Core {
     pub(super) fn confirmation_event(&mut self, event: start::Event, effects: &mut Vec<Effect>) {
         let mut buffer = Vec::new();
         self.confirmation.handle(self.now, event, &mut buffer);
+        self.confirmation_effects(buffer, effects);
+    }
+
+    pub(super) fn confirmation_effects(
+        &mut self,
+        buffer: Vec<start::Effect>,
+        effects: &mut Vec<Effect>,
+    ) {
         for effect in buffer {
             match effect {
                 start::Effect::Send { to, message } => {
@@ -268,6 +284,10 @@ impl Core {
             self.phase = super::core::Phase::Ended;
             return;
         }
+        self.keep_names_of_gone(&was, effects);
+        if was.generation < self.layout.generation {
+            self.begin_generation(&was, effects);
+        }
         self.forget_staged(effects);
         let members = members_of(&self.layout);
         let event = membership::Event::LayoutChanged { tag: self.tag, members };
@@ -340,11 +360,21 @@ impl Core {
     /// Tells the runtime whom to dial, where that changed; keeps the addresses for the next start.
     fn dial(&mut self, effects: &mut Vec<Effect>) {
         let mut batch = WriteBatch::new();
-        for (node, _, entry) in self.membership.peers() {
-            let Some(entry) = entry else { continue };
-            if self.addresses.get(&node) != Some(&entry.addresses) {
-                batch.put(meta::address_key(node), meta::encode_addresses(&entry.addresses));
-                self.addresses.insert(node, entry.addresses.clone());
+        let membership = &self.membership;
+        self.located.retain(|node, (life, _)| is_news(membership, *node, *life));
+        for (node, _, entry) in membership.peers() {
+            let told = entry.map(|entry| &entry.addresses).or_else(|| self.addresses.get(&node));
+            let located = self.located.get(&node).map(|(_, peer)| peer);
+            if told.is_none() && located.is_none() {
+                continue;
+            }
+            let mut addresses = told.cloned().unwrap_or_default();
+            if let Some(peer) = located {
+                addresses.peer.clone_from(peer);
+            }
+            if self.addresses.get(&node) != Some(&addresses) {
+                batch.put(meta::address_key(node), meta::encode_addresses(&addresses));
+                self.addresses.insert(node, addresses);
             }
         }
         if !batch.is_empty() {
@@ -363,10 +393,30 @@ impl Core {
         }
     }
 
+    /// A handshake told where a member is: that is where it is dialled until gossip tells of the same life.
+    pub(super) fn located(
+        &mut self,
+        peer: NodeId,
+        life: Incarnation,
+        address: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_member = self.layout.member(peer).is_some();
+        if is_member && !address.is_empty() && is_news(&self.membership, peer, life) {
+            self.located.insert(peer, (life, address));
+            self.dial(effects);
+        }
+    }
+
     /// The name of a member, or its id.
     pub(super) fn name_of(&self, node: NodeId) -> String {
         self.layout.member(node).map_or_else(|| node.to_string(), |member| member.name.clone())
     }
+}
+
+/// Whether gossip has not told of a member in this life.
+fn is_news(membership: &Membership, node: NodeId, life: Incarnation) -> bool {
+    membership.entry(node).is_none_or(|entry| entry.start.count < life)
 }
 
 /// An error with its causes, in one line.

@@ -22,9 +22,9 @@ use crate::node_id::NodeId;
 use crate::planted::{self, Bug};
 use crate::replication::anti_entropy::{
     self, Ages, AskId, Compare, Compared, Comparison, Exchange, Mask, Outcome, Progress, Row, Tree,
-    TreeHash, TreeNode, Verdict, View, pack, unpack,
+    TreeHash, TreeNode, Verdict, View, unpack,
 };
-use crate::replication::{Answer, Consistency, Envelope, OpId, ReadWant, Refusal, Request};
+use crate::replication::{Answer, Envelope, OpId, Refusal, Request};
 use crate::ring::{Partition, Preferences, Slot, Token};
 use crate::storage::{LogPosition, Store, WriteBatch};
 use crate::version::{Digest, Siblings};
@@ -33,8 +33,9 @@ use crate::wire::peer::PeerMessage;
 use super::config::CoreConfig;
 use super::core::Core;
 use super::event::{Effect, ScanToken, Severity};
-use super::key_work::{Asker, KeyWork, leaf_bits};
+use super::key_work::{Asker, leaf_bits};
 use super::recount::Recount;
+use super::slot_repair::SlotRepair;
 use super::slot_walk::{SlotWalk, SlotWalks, Stretch};
 
 /// The operation of an answer to what nobody asked; no coordinator's has this number.
@@ -42,13 +43,9 @@ const UNASKED: OpId = OpId(0);
 /// Marks a repair's operation.
 const REPAIR_BIT: u64 = 1 << 62;
 /// How long a peer, or the own store, has for one step.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// Most rows of one question; a slot with more keys goes in several.
-const ROWS_MAX: usize = 16 << 10;
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// Most bytes of states in one answer, and of what is wanted of it, roughly.
 const GIVE_BYTES_MAX: usize = 1 << 20;
-/// Most keys merged or sent at once for one slot.
-const KEYS_IN_FLIGHT: usize = 32;
 /// Most walks at once; past them a peer is told that there is too much to do.
 const WALKS_MAX: usize = 256;
 
@@ -59,7 +56,7 @@ pub(super) struct AntiEntropy {
     tree: Tree,
     /// What is shared with each other member.
     masks: BTreeMap<NodeId, Mask>,
-    repairs: BTreeMap<(NodeId, u16), SlotRepair>,
+    pub(super) repairs: BTreeMap<(NodeId, u16), SlotRepair>,
     pub(super) walks: SlotWalks<Purpose>,
     /// What was asked, and the cut number that went with it.
     asked: BTreeMap<OpId, (Asked, u64)>,
@@ -94,23 +91,6 @@ pub(super) struct Answering {
     give: Vec<(Bytes, Siblings)>,
     bytes: usize,
     complete: bool,
-}
-
-/// The repair of one slot with one peer.
-#[derive(Debug)]
-struct SlotRepair {
-    rows: VecDeque<Row>,
-    /// The first hash not asked about yet.
-    from: u64,
-    keys: BTreeMap<u64, Bytes>,
-    give: VecDeque<(Bytes, Siblings)>,
-    want: VecDeque<u64>,
-    in_flight: usize,
-    /// The cut number of what is given.
-    cut: u64,
-    complete: bool,
-    moved: u64,
-    bytes: u64,
 }
 
 /// What an operation is about.
@@ -226,19 +206,35 @@ impl AntiEntropy {
     fn forget(&mut self, peer: NodeId) {
         self.repairs.retain(|(node, _), _| *node != peer);
         self.asked.retain(|_, (asked, _)| match asked {
-            Asked::Exchange(_, node)
-            | Asked::Rows(node, _)
-            | Asked::Take(node, ..)
-            | Asked::Merge(node, _)
-            | Asked::Read(node, ..) => *node != peer,
-            Asked::Page(_)
-            | Asked::PageMerge(..)
-            | Asked::Numbers(_)
-            | Asked::Cut(_)
-            | Asked::Due(_)
-            | Asked::Name(..)
-            | Asked::Reaped(_) => true,
+            Asked::Exchange(_, node) => *node != peer,
+            asked => asked.repair().is_none_or(|(node, _)| node != peer),
         });
+    }
+
+    /// Nothing that was asked for the repair of this slot is waited for any more.
+    pub(super) fn forget_repair(&mut self, peer: NodeId, slot: Slot) {
+        self.repairs.remove(&(peer, slot.0));
+        self.asked.retain(|_, (asked, _)| asked.repair() != Some((peer, slot)));
+    }
+}
+
+impl Asked {
+    /// With whom and of which slot the repair is that it is asked for.
+    const fn repair(&self) -> Option<(NodeId, Slot)> {
+        match self {
+            Self::Rows(node, slot)
+            | Self::Take(node, slot, ..)
+            | Self::Merge(node, slot)
+            | Self::Read(node, slot, ..) => Some((*node, *slot)),
+            Self::Exchange(..)
+            | Self::Page(_)
+            | Self::PageMerge(..)
+            | Self::Numbers(_)
+            | Self::Cut(_)
+            | Self::Due(_)
+            | Self::Name(..)
+            | Self::Reaped(_) => None,
+        }
     }
 }
 
@@ -252,7 +248,8 @@ impl Core {
     ) {
         let shares = self.anti_entropy.masks.get(&node).is_some_and(|mask| !mask.is_empty());
         // What is refilled differs from everything: there is nothing to be learned from comparing it.
-        let may_compare = self.refilling.is_empty() && self.is_compared();
+        // Nor from what a recovery is merging.
+        let may_compare = self.refilling.is_empty() && self.is_compared() && !self.layout.recovers;
         let event = if is_reachable && shares && may_compare {
             anti_entropy::Event::Reachable(node)
         } else {
@@ -291,7 +288,7 @@ impl Core {
         }
     }
 
-    fn exchange(&mut self, event: anti_entropy::Event, effects: &mut Vec<Effect>) {
+    pub(super) fn exchange(&mut self, event: anti_entropy::Event, effects: &mut Vec<Effect>) {
         let mut wanted = Vec::new();
         let AntiEntropy { exchange, tree, masks, .. } = &mut self.anti_entropy;
         let mut sight = Sight { tree, masks, store: &self.store };
@@ -452,18 +449,7 @@ impl Core {
         match walk.purpose {
             Purpose::Rows { peer, mut rows, keys, .. } => {
                 rows.sort_unstable();
-                let repair = SlotRepair {
-                    rows: rows.into(),
-                    from: 0,
-                    keys,
-                    give: VecDeque::new(),
-                    want: VecDeque::new(),
-                    in_flight: 0,
-                    cut: 0,
-                    complete: true,
-                    moved: 0,
-                    bytes: 0,
-                };
+                let repair = SlotRepair::of(rows, keys);
                 self.anti_entropy.repairs.insert((peer, slot.0), repair);
                 self.ask_rows(peer, slot, effects);
             }
@@ -516,25 +502,6 @@ impl Core {
             }
         }
         self.leaves_are_right(slots, effects);
-    }
-
-    /// Asks about the next rows of a slot.
-    fn ask_rows(&mut self, peer: NodeId, slot: Slot, effects: &mut Vec<Effect>) {
-        let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) else { return };
-        let count = repair.rows.len().min(ROWS_MAX);
-        let rows: Vec<Row> = repair.rows.drain(..count).collect();
-        let last = match (rows.last(), repair.rows.is_empty()) {
-            (Some(last), false) => last.key,
-            (_, true) | (None, _) => u64::MAX,
-        };
-        let range = (repair.from, last);
-        repair.from = last.saturating_add(1);
-        let cut = self.cuts.number(slot);
-        let op = self.anti_entropy.op_under(Asked::Rows(peer, slot), cut);
-        let gives_only = !self.owns(slot);
-        let question = Compare::Rows { slot, range, rows: pack(&rows), gives_only };
-        self.figures.counters.compare_bytes += bytes_of(&question);
-        self.ask_peer(peer, op, cut, Request::Compare(question), effects);
     }
 
     /// Sends a request of anti-entropy, refill or cut; `cut` is the number of the state or question in it.
@@ -674,124 +641,6 @@ impl Core {
             self.send(giver, PeerMessage::Answer(envelope), effects);
         }
     }
-
-    /// Merges and sends on what a window of keys allows; asks about further rows; ends the repair when all is done.
-    fn go_on(&mut self, peer: NodeId, slot: Slot, effects: &mut Vec<Effect>) {
-        loop {
-            let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) else { return };
-            if KEYS_IN_FLIGHT <= repair.in_flight {
-                return;
-            }
-            let deadline = self.now.after(DEADLINE).monotonic;
-            if let Some((key, state)) = repair.give.pop_front() {
-                let bytes = bytes_of_state(&key, &state);
-                (repair.in_flight, repair.bytes) = (repair.in_flight + 1, repair.bytes + bytes);
-                self.figures.counters.repair_bytes += bytes;
-                let cut = repair.cut;
-                let take = Asked::Take(peer, slot, key.clone(), state.digest());
-                let asker = Asker::Repair { op: self.anti_entropy.op(take), cut };
-                if Token::of(&key).slot() == slot {
-                    let request = Request::Merge { key: key.clone(), state, put: None };
-                    self.key_work(KeyWork::Answer { asker, key, request, deadline }, effects);
-                } else {
-                    self.end_repair(peer, slot, Outcome::Failed, effects);
-                }
-            } else if let Some(hash) = repair.want.pop_front() {
-                // A hash that is none of ours was made up: there is nothing to give.
-                if let Some(key) = repair.keys.get(&hash).cloned() {
-                    repair.in_flight += 1;
-                    self.read_for(peer, slot, key, None, effects);
-                }
-            } else if repair.in_flight > 0 {
-                return;
-            } else if !repair.rows.is_empty() {
-                return self.ask_rows(peer, slot, effects);
-            } else {
-                let (keys, bytes) = (repair.moved, repair.bytes);
-                let outcome = if repair.complete {
-                    Outcome::Moved { keys, bytes }
-                } else {
-                    Outcome::More { keys, bytes }
-                };
-                self.figures.counters.repaired_slots += 1;
-                return self.end_repair(peer, slot, outcome, effects);
-            }
-        }
-    }
-
-    /// Reads a state for a peer: one that it wants, or one that it gave, merged, lest the own side kept more than it got.
-    fn read_for(
-        &mut self,
-        peer: NodeId,
-        slot: Slot,
-        key: Bytes,
-        given: Option<Digest>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let deadline = self.now.after(DEADLINE).monotonic;
-        let op = self.anti_entropy.op(Asked::Read(peer, slot, key.clone(), given));
-        let (want, consistency) = (ReadWant::State, Consistency::Sloppy);
-        let request = Request::Read { key: key.clone(), want, consistency };
-        let cut = self.cuts.number(slot);
-        let asker = Asker::Repair { op, cut };
-        let work = if self.owns(slot) {
-            KeyWork::Answer { asker, key, request, deadline }
-        } else {
-            KeyWork::Look { asker, key, request }
-        };
-        self.key_work(work, effects);
-    }
-
-    /// A key is the same on both sides now, as far as they told each other.
-    fn moved(&mut self, peer: NodeId, slot: Slot, effects: &mut Vec<Effect>) {
-        if let Some(repair) = self.anti_entropy.repairs.get_mut(&(peer, slot.0)) {
-            repair.in_flight -= 1;
-            repair.moved += 1;
-            self.figures.counters.repaired_keys += 1;
-        }
-        self.go_on(peer, slot, effects);
-    }
-
-    fn end_repair(
-        &mut self,
-        peer: NodeId,
-        slot: Slot,
-        outcome: Outcome,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.anti_entropy.repairs.remove(&(peer, slot.0));
-        self.anti_entropy.asked.retain(|_, (asked, _)| match asked {
-            Asked::Exchange(..)
-            | Asked::Page(_)
-            | Asked::PageMerge(..)
-            | Asked::Numbers(_)
-            | Asked::Cut(_)
-            | Asked::Due(_)
-            | Asked::Name(..)
-            | Asked::Reaped(_) => true,
-            Asked::Rows(node, other)
-            | Asked::Take(node, other, ..)
-            | Asked::Merge(node, other)
-            | Asked::Read(node, other, ..) => (*node, *other) != (peer, slot),
-        });
-        self.repair_ended(peer, slot, outcome, effects);
-    }
-
-    /// Tells whoever wanted a slot settled with a peer.
-    fn repair_ended(
-        &mut self,
-        peer: NodeId,
-        slot: Slot,
-        outcome: Outcome,
-        effects: &mut Vec<Effect>,
-    ) {
-        if self.owns(slot) {
-            self.exchange(anti_entropy::Event::Repaired(peer, slot, outcome), effects);
-        } else {
-            let is_settled = matches!(outcome, Outcome::Moved { .. });
-            self.settled(peer, slot, is_settled, effects);
-        }
-    }
 }
 
 impl Answering {
@@ -825,7 +674,7 @@ fn masks(me: NodeId, preferences: &Preferences) -> BTreeMap<NodeId, Mask> {
 }
 
 /// Bytes of what a question carries, for the figures.
-fn bytes_of(question: &Compare) -> u64 {
+pub(super) fn bytes_of(question: &Compare) -> u64 {
     let bytes = match question {
         Compare::Root(hash) => hash.0.len(),
         Compare::Children { nodes, .. } => 2 * nodes.len(),

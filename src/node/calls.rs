@@ -50,8 +50,19 @@ pub(super) struct Call {
 pub(super) enum CallKind {
     Get,
     Put,
+    Merge,
     Inspect,
     Scan,
+}
+
+impl CallKind {
+    /// Whether it changes what is stored.
+    pub(super) const fn is_write(self) -> bool {
+        match self {
+            Self::Put | Self::Merge => true,
+            Self::Get | Self::Inspect | Self::Scan => false,
+        }
+    }
 }
 
 /// All operations in flight, and how much they hold.

@@ -8,10 +8,10 @@ use rand::Rng;
 use crate::cluster::Time;
 use crate::node_id::NodeId;
 use crate::replication::{Input, OpId, Operation, PutBasis};
-use crate::ring::{Slot, Token};
+use crate::ring::{PARTITIONS_MAX, Slot, Token};
 use crate::version::{COUNTER_MAX, Content, VectorClock};
 use crate::wire::client::{
-    self, ErrorCode, ErrorReply, Get, Outcome, Put, ReplyBody, Request, RequestBody, Scan,
+    self, ErrorCode, ErrorReply, Get, Merge, Outcome, Put, ReplyBody, Request, RequestBody, Scan,
 };
 
 use super::calls::{Call, CallKind, Origin};
@@ -31,7 +31,7 @@ const REQUEST_BYTES: usize = 1_024;
 pub(super) struct Checked {
     kind: CallKind,
     /// Where its keys lie: decides who coordinates.
-    slot: Slot,
+    token: Token,
     operation: Operation,
     bytes: usize,
 }
@@ -50,12 +50,17 @@ impl Core {
         match &request.body {
             RequestBody::Get(_)
             | RequestBody::Put(_)
+            | RequestBody::Merge(_)
             | RequestBody::Inspect { .. }
             | RequestBody::Scan(_) => {}
             RequestBody::Layout => return self.reply(origin, self.layout_reply(), effects),
             RequestBody::View => return self.reply(origin, self.view_reply(), effects),
             RequestBody::Info => {
                 let body = self.info_reply();
+                return self.reply(origin, body, effects);
+            }
+            RequestBody::HotKeys => {
+                let body = self.hot_keys_reply();
                 return self.reply(origin, body, effects);
             }
             RequestBody::Leaves => return self.leaves(origin, effects),
@@ -74,21 +79,25 @@ impl Core {
                 self.accept_loss((*first, *last), effects);
                 return self.reply(origin, self.repair_reply(), effects);
             }
+            RequestBody::KeepNames(names) => return self.keep_names(origin, names, effects),
+            RequestBody::Snapshot(request) => return self.snapshot(origin, request, effects),
             RequestBody::Propose { expect, change } => {
                 return self.propose(origin, *expect, change, deadline, effects);
             }
+            RequestBody::Recover(step) => return self.recover(origin, step, effects),
         }
         match self.take_in(&request.body, deadline) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
             Ok(checked)
-                if self.owns(checked.slot) && !self.passes_on(&request.body, checked.slot) =>
+                if self.owns(checked.token.slot())
+                    && !self.passes_on(&request.body, checked.token.slot()) =>
             {
                 self.begin(origin, checked, deadline);
             }
             Ok(checked) => {
                 let forward = Forward {
                     origin,
-                    slot: checked.slot,
+                    slot: checked.token.slot(),
                     deadline,
                     bytes: checked.bytes,
                     body: request.body,
@@ -117,7 +126,9 @@ impl Core {
         }
         match self.take_in(&request.body, deadline) {
             Err(error) => self.reply(origin, ReplyBody::Error(error), effects),
-            Ok(checked) if self.owns(checked.slot) || self.takes_stand_ins(&request.body) => {
+            Ok(checked)
+                if self.owns(checked.token.slot()) || self.takes_stand_ins(&request.body) =>
+            {
                 self.begin(origin, checked, deadline);
             }
             Ok(_) => {
@@ -128,14 +139,17 @@ impl Core {
     }
 
     pub(super) fn begin(&mut self, origin: Origin, checked: Checked, deadline: u64) {
-        let Checked { kind, mut operation, bytes, slot: _ } = checked;
+        let Checked { kind, mut operation, bytes, token } = checked;
+        self.note_use(token, &operation);
         if let Operation::Get { compares_all, .. } = &mut operation {
             *compares_all = self.rng.random_ratio(1, BACKGROUND_SHARE);
         }
         let op = self.next_op();
+        self.foreground.note(self.now);
         match kind {
             CallKind::Get | CallKind::Inspect => self.figures.counters.gets += 1,
             CallKind::Put => self.figures.counters.puts += 1,
+            CallKind::Merge => self.figures.counters.imports += 1,
             CallKind::Scan => self.figures.counters.scans += 1,
         }
         self.calls.begin(op, Call { origin, began: self.now, kind, bytes });
@@ -158,6 +172,7 @@ impl Core {
     /// Checks what a request about keys says, and whether there is room for it.
     fn take_in(&mut self, body: &RequestBody, deadline: u64) -> Result<Checked, ErrorReply> {
         let checked = self.check(body)?;
+        self.check_recovery(body)?;
         let left = Duration::from_nanos(deadline.saturating_sub(self.now.monotonic));
         let requests = self.calls.len() + self.forwards.len();
         let bytes = self.calls.bytes() + self.forwards.bytes() + checked.bytes;
@@ -166,7 +181,7 @@ impl Core {
             let mut error =
                 error(ErrorCode::Overloaded, format!("{requests} requests are in flight here"));
             error.retry = true;
-            error.outcome = (checked.kind == CallKind::Put).then_some(Outcome::NotApplied);
+            error.outcome = checked.kind.is_write().then_some(Outcome::NotApplied);
             return Err(error);
         }
         Ok(checked)
@@ -192,6 +207,7 @@ impl Core {
                 Ok(checked(CallKind::Get, &key, key.len(), operation))
             }
             RequestBody::Put(put) => self.check_put(put),
+            RequestBody::Merge(merge) => self.check_merge_request(merge),
             RequestBody::Inspect { key } => {
                 let key = self.check_key(key)?;
                 let operation = Operation::Inspect { key: key.clone() };
@@ -201,6 +217,7 @@ impl Core {
             RequestBody::Layout
             | RequestBody::View
             | RequestBody::Info
+            | RequestBody::HotKeys
             | RequestBody::Leaves
             | RequestBody::RepairStart
             | RequestBody::RepairStatus
@@ -208,7 +225,10 @@ impl Core {
             | RequestBody::Stage(_)
             | RequestBody::Staged
             | RequestBody::Unstage
-            | RequestBody::Propose { .. } => {
+            | RequestBody::Snapshot(_)
+            | RequestBody::KeepNames(_)
+            | RequestBody::Propose { .. }
+            | RequestBody::Recover(_) => {
                 Err(error(ErrorCode::Usage, "only requests about keys are passed on".to_owned()))
             }
         }
@@ -255,6 +275,22 @@ impl Core {
         Ok(checked(CallKind::Put, &key, bytes, operation))
     }
 
+    /// What is put here was accepted elsewhere, where pairs may have been larger.
+    fn check_merge_request(&self, merge: &Merge) -> Result<Checked, ErrorReply> {
+        let Merge { key, state, w, consistency } = merge;
+        let key = self.check_key(key)?;
+        if state.versions().is_empty() {
+            return Err(error(ErrorCode::Usage, "the state holds no version".to_owned()));
+        }
+        for version in state.versions().values() {
+            self.check_size(key.len() + version.content.len())?;
+        }
+        let bytes = key.len() + state.bytes_estimate();
+        let (state, w, consistency) = (state.clone(), *w, *consistency);
+        let operation = Operation::Merge { key: key.clone(), state, w, consistency };
+        Ok(checked(CallKind::Merge, &key, bytes, operation))
+    }
+
     fn check_scan(&self, scan: &Scan) -> Result<Checked, ErrorReply> {
         let ring = &self.layout.now;
         if scan.layout != self.layout.version {
@@ -276,7 +312,8 @@ impl Core {
             bytes_max: scan.bytes_max,
         };
         let bytes = scan.prefix.len() + REQUEST_BYTES;
-        Ok(Checked { kind: CallKind::Scan, slot: slots.0, operation, bytes })
+        let token = Token::from_point(u64::from(slots.0.0) << 48);
+        Ok(Checked { kind: CallKind::Scan, token, operation, bytes })
     }
 
     /// Microseconds since `began`.
@@ -285,16 +322,21 @@ impl Core {
     }
 }
 
+/// How many slots each partition of a ring of `q` has.
+pub(super) const fn slots_a_partition(q: u32) -> u32 {
+    PARTITIONS_MAX / q
+}
+
 /// First and last slot of a partition.
 pub(super) fn slots_of(partition: u32, q: u32) -> (Slot, Slot) {
-    let slots = crate::ring::PARTITIONS_MAX / q;
+    let slots = slots_a_partition(q);
     let first = partition * slots;
     let slot = |number: u32| Slot(u16::try_from(number).expect("a partition of the ring"));
     (slot(first), slot(first + slots - 1))
 }
 
 fn checked(kind: CallKind, key: &Bytes, bytes: usize, operation: Operation) -> Checked {
-    Checked { kind, slot: Token::of(key).slot(), operation, bytes: bytes + REQUEST_BYTES }
+    Checked { kind, token: Token::of(key), operation, bytes: bytes + REQUEST_BYTES }
 }
 
 fn check_context(clock: &VectorClock) -> Result<VectorClock, ErrorReply> {

@@ -45,6 +45,8 @@ pub struct CoreConfig {
     pub repair_rate: u64,
     /// Bytes free and total where the data lies; asked when somebody asks for [`Info`](crate::wire::client::Info).
     pub disk_space: DiskSpace,
+    /// Processor time that the process has used; asked once a second.
+    pub cpu_time: CpuTime,
 }
 
 /// Bounds of what waits inside a Core. What is past them is refused as overload.
@@ -70,6 +72,9 @@ pub struct HintLimits {
 /// How much space the disk has.
 pub type DiskSpace = Arc<dyn Fn() -> (u64, u64) + Send + Sync>;
 
+/// How much processor time the process has used.
+pub type CpuTime = Arc<dyn Fn() -> Duration + Send + Sync>;
+
 impl CoreConfig {
     /// A configuration with the defaults of `UI.md` for all that a directory and its listeners do not say.
     pub fn new(identity: Identity, addresses: Addresses) -> Self {
@@ -84,6 +89,7 @@ impl CoreConfig {
             hints: HintLimits::default(),
             repair_rate: REPAIR_RATE,
             disk_space: Arc::new(|| (0, 0)),
+            cpu_time: Arc::new(|| Duration::ZERO),
         }
     }
 }

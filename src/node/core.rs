@@ -22,11 +22,12 @@ use rand_chacha::ChaCha8Rng;
 use crate::cluster::membership::{self, Membership};
 use crate::cluster::register::{self, Register};
 use crate::cluster::start::{self, Confirmation, Records};
-use crate::cluster::{Addresses, LayoutTag, MemberEntry, Sightings, Start, Time};
+use crate::cluster::{Addresses, Incarnation, LayoutTag, MemberEntry, Sightings, Start, Time};
 use crate::node_id::NodeId;
 use crate::planted::{self, Bug};
 use crate::replication::{
-    self, Answer, Coordinator, FailedWhy, Input, OpId, Reachability, Request, RequestMemory, View,
+    self, Answer, Coordinator, FailedWhy, Foreground, Input, OpId, Reachability, Request,
+    RequestMemory, View,
 };
 use crate::ring::{Layout, Preferences};
 use crate::storage::{LogPosition, Store, WriteBatch, WriteError};
@@ -48,6 +49,7 @@ use super::key_queue::KeyQueue;
 use super::key_work::KeyWork;
 use super::lineage::Lineage;
 use super::meta;
+use super::names::Names;
 use super::parking::Parking;
 use super::peer_rim::Fence;
 use super::peers::Peers;
@@ -56,6 +58,7 @@ use super::ranges::Ranges;
 use super::refill::Refilling;
 use super::replayed::Replayed;
 use super::rollback::Positions;
+use super::snapshots::Snapshots;
 use super::start::{StartError, open};
 use super::transition::Transition;
 
@@ -86,7 +89,11 @@ pub struct Core {
     pub(super) sightings: Sightings,
     pub(super) positions: Positions,
     pub(super) addresses: BTreeMap<NodeId, Addresses>,
+    /// Where a handshake found members in a life that gossip has not told of yet.
+    pub(super) located: BTreeMap<NodeId, (Incarnation, String)>,
     pub(super) peers: Peers,
+    /// Members that a recovery left behind in this life of the node: connections of theirs may still stand.
+    pub(super) left_behind: BTreeSet<NodeId>,
     /// When each member's health changed last.
     pub(super) health_since: BTreeMap<NodeId, Time>,
     pub(super) lineage: Lineage,
@@ -111,10 +118,14 @@ pub struct Core {
     pub(super) refilling: Refilling,
     pub(super) transition: Transition,
     pub(super) purging: Purging,
+    pub(super) snapshots: Snapshots,
+    pub(super) names: Names,
     pub(super) staged: Vec<StagedAt>,
     pub(super) cuts: Cuts,
     pub(super) next_op: u64,
     pub(super) figures: Figures,
+    /// What clients ask of this node, themselves and through other nodes.
+    pub(super) foreground: Foreground,
     /// The last [`Effect::Wake`].
     woken: u64,
     /// The last [`Effect::Peers`].
@@ -192,9 +203,19 @@ impl Core {
         let refilling = Refilling::open(&store, layout.now.q)?;
         let transition = Transition::open(&store)?;
         let reachable = |_| Reachability::Unreachable;
-        let view = View { me, preferences: &preferences, next: None, reachable: &reachable, now };
+        let foreground = Foreground::default();
+        let view = View {
+            me,
+            preferences: &preferences,
+            next: None,
+            recovers: layout.recovers,
+            reachable: &reachable,
+            foreground: foreground.load(now),
+            now,
+        };
         let hints = Hints::open(&store, &view, config.hints.ttl, &mut rng)?;
         let cuts = Cuts::open(&store, now, config.gossip_interval)?;
+        let names = Names::open(&store)?;
         let next_op = rng.random_range(0..1 << FIRST_OP_BITS);
         Ok(Self {
             me,
@@ -214,7 +235,9 @@ impl Core {
             sightings: Sightings::new(opened.sightings),
             positions: Positions::new(&store, now),
             addresses: opened.addresses,
+            located: BTreeMap::new(),
             peers: Peers::default(),
+            left_behind: BTreeSet::new(),
             health_since: BTreeMap::new(),
             lineage: opened.lineage,
             memory: replayed.into_memory(),
@@ -235,10 +258,13 @@ impl Core {
             refilling,
             transition,
             purging: Purging::default(),
+            snapshots: Snapshots::default(),
+            names,
             staged: opened.staged,
             cuts,
             next_op,
-            figures: Figures::default(),
+            figures: Figures::new(now, (config.cpu_time)()),
+            foreground,
             woken: 0,
             dialled: None,
             config,
@@ -264,9 +290,13 @@ impl Core {
             Event::Peer { from, frame } => self.peer_frame(from, frame, effects),
             Event::PeerConnected { peer, sent } => self.peer_connected(peer, sent, effects),
             Event::PeerUnreachable(peer) => self.peer_unreachable(peer, effects),
+            Event::Located { peer, incarnation, address } => {
+                self.located(peer, Incarnation(incarnation), address, effects);
+            }
             Event::Read { token, result } => self.read_done(token, result, effects),
             Event::Scanned { token, result } => self.slice_done(token, result, effects),
             Event::Mended { keys, result } => self.mended(&keys, result, effects),
+            Event::Snapshot(news) => self.snapshot_news(news, effects),
             Event::HintLimits(limits) => self.limit_hints(limits, effects),
             Event::Stop => {
                 if self.phase == Phase::Running {
@@ -350,7 +380,9 @@ impl Core {
             me: self.me,
             preferences: &self.preferences,
             next: self.next_preferences.as_deref(),
+            recovers: self.layout.recovers,
             reachable: &reachable,
+            foreground: self.foreground.load(self.now),
             now: self.now,
         };
         let mut buffer = Vec::new();
@@ -493,6 +525,7 @@ impl Core {
         if !std::mem::replace(&mut self.has_begun, true) {
             self.begin_transition(effects);
         }
+        self.load_timer();
         self.agreement_timers(effects);
         let due = self.wakes.split_off(&(self.now.monotonic + 1));
         if !mem::replace(&mut self.wakes, due).is_empty() {
@@ -575,12 +608,7 @@ pub(super) fn next_preferences(layout: &Layout) -> Option<Arc<Preferences>> {
 
 /// The members of both rings.
 pub(super) fn members_of(layout: &Layout) -> BTreeSet<NodeId> {
-    let rings = [Some(&layout.now), layout.next.as_ref()];
-    rings
-        .into_iter()
-        .flatten()
-        .flat_map(|ring| ring.members.iter().map(|member| member.id))
-        .collect()
+    layout.members().map(|member| member.id).collect()
 }
 
 impl std::fmt::Debug for Core {

@@ -283,12 +283,13 @@ impl Core {
         }
     }
 
-    /// Whether this node may name anything: it knows all it should hold, and keeps nothing for others.
+    /// Whether this node may name anything: it knows all it should hold, keeps nothing for others, and no snapshot is made.
     fn may_name(&self) -> bool {
         self.layout.next.is_none()
             && self.is_compared()
             && self.refilling.is_empty()
             && self.hints.held().next().is_none()
+            && !self.snapshots.holds(self.now)
     }
 
     fn look_for_due(&mut self, effects: &mut Vec<Effect>) {
@@ -406,7 +407,9 @@ impl Core {
         match question {
             CutQuestion::Numbers { first, last } => {
                 let numbers = self.cuts.numbers(first, last);
-                let answer = match (self.is_compared(), self.refilling.is_empty()) {
+                // In a recovery nobody may be left who knows better.
+                let is_known = self.refilling.is_empty() || self.layout.recovers;
+                let answer = match (self.is_compared(), is_known) {
                     (true, true) => Answer::Cut(CutAnswer { named: Vec::new(), numbers }),
                     (true, false) => Answer::Refused(Refusal::Refilling),
                     (false, _) => Answer::Refused(Refusal::Starting),

@@ -8,6 +8,7 @@ use crate::wire::client;
 use crate::wire::peer::{PeerFrame, PeerMessage};
 
 use super::config::HintLimits;
+use super::snapshots::{SnapshotNews, SnapshotWork};
 
 /// Who waits for a reply: the runtime's number for a client connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +50,15 @@ pub enum Event {
     },
     /// No connection to a peer: refused, broken, or its queue is full.
     PeerUnreachable(NodeId),
+    /// A handshake told where a member listens in this life: as it called, or where another one was dialled.
+    Located {
+        /// Who.
+        peer: NodeId,
+        /// In which life.
+        incarnation: u64,
+        /// Where.
+        address: String,
+    },
     /// The time asked for by [`Effect::Wake`], or any other time.
     Tick,
     /// A disk read is done.
@@ -72,6 +82,8 @@ pub enum Event {
         /// What came of it.
         result: Result<usize, String>,
     },
+    /// News of work with snapshots.
+    Snapshot(SnapshotNews),
     /// The log is as durable as the sync mode promises up to here.
     Durable(LogPosition),
     /// Hints have other bounds from now on.
@@ -124,6 +136,8 @@ pub enum Effect {
     },
     /// `Store::mend(keys)` on a disk thread, then [`Event::Mended`].
     Mend(KeyRange),
+    /// `do_snapshot_work` on a thread that may wait long for the disk, then [`Event::Snapshot`].
+    Snapshot(SnapshotWork),
     /// [`Event::Tick`] at these monotonic nanoseconds (the earliest asked for counts).
     Wake(u64),
     /// Dial these peers (id and address), and no others; the runtime keeps trying.

@@ -1,18 +1,25 @@
 //! What a node counts and remembers for those who ask how it does.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
+use crate::cluster::Time;
 use crate::replication::Latencies;
+
+use super::hot_keys::HotKeys;
+use super::load::{Load, Sample};
 
 /// Most alarms shown; older ones go.
 const ALARMS_MAX: usize = 16;
 
-/// Counters since the start, recent latencies, recent alarms.
-#[derive(Clone, Debug, Default)]
+/// Counters since the start, recent latencies, load and hot keys, recent alarms.
+#[derive(Clone, Debug)]
 pub(super) struct Figures {
     pub(super) counters: Counters,
     pub(super) gets: Latencies,
     pub(super) puts: Latencies,
+    pub(super) load: Load,
+    pub(super) hot_keys: HotKeys,
     alarms: VecDeque<String>,
 }
 
@@ -21,6 +28,7 @@ pub(super) struct Figures {
 pub(super) struct Counters {
     pub(super) gets: u64,
     pub(super) puts: u64,
+    pub(super) imports: u64,
     pub(super) scans: u64,
     pub(super) merges: u64,
     pub(super) reads: u64,
@@ -42,10 +50,25 @@ pub(super) struct Counters {
     pub(super) forgotten: u64,
     pub(super) refilled_slots: u64,
     pub(super) gained_keys: u64,
+    pub(super) gained_bytes: u64,
+    pub(super) gained_partitions: u64,
     pub(super) purged_keys: u64,
+    pub(super) purged_slots: u64,
 }
 
 impl Figures {
+    /// Those of a node that starts now, whose process has used so much processor time.
+    pub(super) fn new(now: Time, cpu: Duration) -> Self {
+        Self {
+            counters: Counters::default(),
+            gets: Latencies::default(),
+            puts: Latencies::default(),
+            load: Load::new(Sample { at: now, gets: 0, puts: 0, cpu }),
+            hot_keys: HotKeys::new(now),
+            alarms: VecDeque::new(),
+        }
+    }
+
     /// Keeps an alarm to be shown; one that is shown already is not repeated. Returns whether it is new.
     pub(super) fn alarm(&mut self, text: &str) -> bool {
         if self.alarms.iter().any(|known| known == text) {
@@ -70,6 +93,7 @@ impl Counters {
         let Self {
             gets,
             puts,
+            imports,
             scans,
             merges,
             reads,
@@ -87,7 +111,10 @@ impl Counters {
             forgotten,
             refilled_slots,
             gained_keys,
+            gained_bytes,
+            gained_partitions,
             purged_keys,
+            purged_slots,
             repair_bytes,
             compare_bytes,
             repaired_keys,
@@ -96,6 +123,7 @@ impl Counters {
         let named = [
             ("gets", gets),
             ("puts", puts),
+            ("imports", imports),
             ("scans", scans),
             ("merges", merges),
             ("reads", reads),
@@ -117,7 +145,10 @@ impl Counters {
             ("forgotten", forgotten),
             ("refilled_slots", refilled_slots),
             ("gained_keys", gained_keys),
+            ("gained_bytes", gained_bytes),
+            ("gained_partitions", gained_partitions),
             ("purged_keys", purged_keys),
+            ("purged_slots", purged_slots),
         ];
         named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
     }

@@ -150,6 +150,7 @@ impl Core {
         let consistency = match body {
             RequestBody::Get(get) => get.consistency,
             RequestBody::Put(put) => put.consistency,
+            RequestBody::Merge(merge) => merge.consistency,
             _ => return false,
         };
         consistency.unwrap_or(Consistency::of_mode(self.layout.now.mode)) == Consistency::Sloppy

@@ -43,6 +43,7 @@ impl Core {
                 nonce: own.start.nonce,
                 layout: self.layout.version,
                 generation: self.layout.generation,
+                address: self.config.addresses.peer.clone(),
             },
             sent: now.monotonic,
         }
@@ -58,7 +59,7 @@ impl Core {
             );
             return Welcome::Refused { code: RefusalCode::Protocol, reason };
         }
-        if let Role::Peer { cluster, node, name, incarnation, nonce, layout, generation } =
+        if let Role::Peer { cluster, node, name, incarnation, nonce, layout, generation, .. } =
             &hello.role
         {
             let start = Start { count: Incarnation(*incarnation), nonce: *nonce };
@@ -116,6 +117,7 @@ impl Core {
         let known = Known {
             own: self.own_hello(),
             layout: &self.layout,
+            recovery: self.register.recovery().map(|layout| &**layout),
             start: self.membership.entry(node).map(|entry| entry.start),
             is_up: self.membership.is_up(node),
         };
@@ -134,10 +136,11 @@ impl Core {
 
 const fn code_of(refusal: &Refusal) -> RefusalCode {
     match refusal {
-        Refusal::WrongCluster { .. } | Refusal::Generation { .. } => RefusalCode::WrongCluster,
-        Refusal::Itself | Refusal::CopiedIdentity { .. } => RefusalCode::CopiedIdentity,
+        Refusal::WrongCluster { .. } | Refusal::Recovered { .. } => RefusalCode::WrongCluster,
+        Refusal::Itself => RefusalCode::Itself,
+        Refusal::CopiedIdentity { .. } => RefusalCode::CopiedIdentity,
         Refusal::OlderIncarnation { .. } => RefusalCode::OldIncarnation,
-        Refusal::Removed { .. } => RefusalCode::RemovedMember,
+        Refusal::Removed { .. } | Refusal::LeftBehind { .. } => RefusalCode::RemovedMember,
         Refusal::NotYetKnown { .. } | Refusal::Joining { .. } => RefusalCode::NotAMember,
     }
 }

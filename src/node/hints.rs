@@ -291,7 +291,9 @@ impl Core {
     pub(super) fn find_hints_again(&mut self, effects: &mut Vec<Effect>) {
         let reachable = reachability(&self.membership, &self.peers, self.now);
         let (me, now, preferences) = (self.me, self.now, &self.preferences);
-        let view = View { me, preferences, next: None, reachable: &reachable, now };
+        let (next, recovers) = (None, self.layout.recovers);
+        let foreground = self.foreground.load(now);
+        let view = View { me, preferences, next, recovers, reachable: &reachable, foreground, now };
         let ttl = if self.gives_up_share() { Duration::ZERO } else { self.config.hints.ttl };
         let found = Hints::open(&self.store, &view, ttl, &mut self.rng);
         drop(reachable);
@@ -311,7 +313,9 @@ impl Core {
             me: self.me,
             preferences: &self.preferences,
             next: None,
+            recovers: self.layout.recovers,
             reachable: &reachable,
+            foreground: self.foreground.load(self.now),
             now: self.now,
         };
         let mut wanted = Vec::new();
@@ -371,6 +375,16 @@ impl Core {
             }
         };
         self.hand_over(event, effects);
+    }
+
+    /// Whether hints are held for members that a recovery left behind: they become data of this node before it gives any.
+    pub(super) fn holds_for_the_gone(&self) -> bool {
+        self.hints.held().any(|(target, _)| self.layout.member(target).is_none())
+    }
+
+    /// Whether `asker` is this node, which keeps what it held for somebody else.
+    pub(super) const fn keeps_hint(asker: Asker) -> bool {
+        matches!(asker, Asker::Own { op } if op.0 & SEND_BIT != 0)
     }
 
     /// The answer to a hint's merge. False when the operation is not one.

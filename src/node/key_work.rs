@@ -319,6 +319,9 @@ impl Core {
         standing: &mut Standing,
         effects: &mut Vec<Effect>,
     ) {
+        if request.is_of_a_client() {
+            self.foreground.note(self.now);
+        }
         match request {
             Request::Merge { .. } | Request::Hold { .. } => self.figures.counters.merges += 1,
             Request::Read { .. }

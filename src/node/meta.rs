@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! key                        value
-//! 'm' "register"             1 register state, MessagePack with field names
+//! 'm' "register"             1 register state, MessagePack with field names: layout, vote, accepted recovery
 //! 'm' "start"                1 count:u64 nonce:u64                      this directory's latest start
 //! 'm' "clean"                1 count:u64                                the start that ended cleanly; the next one consumes it
 //! 'm' "actor"                1 epoch:u32 random:u32 floor:u64           under whom this node mints
@@ -14,6 +14,7 @@
 //! 'm' "unsound/" block:2     1 slots:u64                                of 64 slots, those whose data may be incomplete here, a bit each
 //! 'm' "cut/" slot:2          1 number:u64                               the slot's cut number
 //! 'm' "gained/" partition:4  1 version:u64 step:u8                       how far a gained partition is in that layout: 0 clear, 1 copied
+//! 'm' "names"                1 (node:16 name)*                          names of nodes that are no members: bytes behind varint lengths
 //! 'm' "leaving"              1                                          this node gave its share away, and goes when it holds nothing more
 //! 'm' "staged"               1 staged changes, MessagePack with field names
 //! 'm' "due/" slot:2 key      1                                          a key of which a cut may forget something; slot big-endian
@@ -171,6 +172,21 @@ pub(super) fn gained_key(partition: Partition) -> Bytes {
     keys::meta(&[&b"gained/"[..], &partition.0.to_le_bytes()].concat())
 }
 
+/// The first key of the records of gained partitions, and the first that is none.
+pub(super) fn gained_range() -> (Bytes, Bytes) {
+    (keys::meta(b"gained/"), keys::meta(b"gained0"))
+}
+
+/// The partition of a key of [`gained_key`].
+pub(super) fn parse_gained(key: &[u8]) -> Result<Partition, DecodeError> {
+    let (prefix, _) = gained_range();
+    let rest = key.strip_prefix(&*prefix).ok_or(DecodeError::OutOfRange("gained"))?;
+    let mut reader = Reader::new(rest);
+    let partition = u32::from_le_bytes(reader.array()?);
+    reader.finish()?;
+    Ok(Partition(partition))
+}
+
 /// The layout version that it is gained by, and how far it is.
 pub(super) fn encode_gained(version: u64, step: Gained) -> Vec<u8> {
     let mut value = vec![FORMAT];
@@ -202,6 +218,31 @@ pub(super) fn leaving_key() -> Bytes {
 
 /// What that holds.
 pub(super) const LEAVING: &[u8] = &[FORMAT];
+
+/// Key of the names of nodes that are no members.
+pub(super) fn names_key() -> Bytes {
+    keys::meta(b"names")
+}
+
+pub(super) fn encode_names(names: &BTreeMap<NodeId, String>) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    for (node, name) in names {
+        bytes.extend_from_slice(node.as_bytes());
+        put_bytes(&mut bytes, name.as_bytes());
+    }
+    bytes
+}
+
+pub(super) fn decode_names(bytes: &[u8]) -> Result<BTreeMap<NodeId, String>, DecodeError> {
+    let mut reader = open(bytes)?;
+    let mut names = BTreeMap::new();
+    while !reader.rest().is_empty() {
+        let node = NodeId::from_bytes(reader.array()?);
+        let name = std::str::from_utf8(reader.bytes()?);
+        names.insert(node, name.map_err(|_| DecodeError::OutOfRange("name"))?.to_owned());
+    }
+    Ok(names)
+}
 
 /// Key of the staged changes.
 pub(super) fn staged_key() -> Bytes {
@@ -251,6 +292,7 @@ pub(super) fn decode_register(bytes: &[u8]) -> Result<RegisterState, DecodeError
     let state: RegisterState = rmp_serde::from_slice(open(bytes)?.rest())
         .map_err(|_| DecodeError::OutOfRange("register"))?;
     let is_sound = state.chosen.validate().is_ok()
+        && state.recovery.as_ref().is_none_or(|layout| layout.validate().is_ok())
         && Some(state.vote.version) == state.chosen.version.checked_add(1);
     if is_sound { Ok(state) } else { Err(DecodeError::OutOfRange("layout")) }
 }
@@ -260,9 +302,7 @@ pub(super) fn decode_register(bytes: &[u8]) -> Result<RegisterState, DecodeError
 /// [`DecodeError`] on anything that is no register's record.
 pub fn member_names(register: &[u8]) -> Result<BTreeMap<NodeId, String>, DecodeError> {
     let layout = decode_register(register)?.chosen;
-    let rings = [Some(&layout.now), layout.next.as_ref()].into_iter().flatten();
-    let members = rings.flat_map(|ring| &ring.members);
-    Ok(members.map(|member| (member.id, member.name.clone())).collect())
+    Ok(layout.members().map(|member| (member.id, member.name.clone())).collect())
 }
 
 pub(super) fn encode_start(start: Start) -> Vec<u8> {
@@ -406,6 +446,9 @@ mod tests {
             Addresses { peer: "a:1".to_owned(), client: "b:2".to_owned(), http: String::new() };
         assert_eq!(encode_addresses(&addresses), b"\x01\x03a:1\x03b:2\0");
         assert_eq!(decode_addresses(&encode_addresses(&addresses)), Ok(addresses));
+        let names = BTreeMap::from([(NodeId::from_bytes([b'x'; 16]), "n1".to_owned())]);
+        assert_eq!(encode_names(&names), b"\x01xxxxxxxxxxxxxxxx\x02n1");
+        assert_eq!(decode_names(&encode_names(&names)), Ok(names));
         assert_eq!(
             other_start_key(NodeId::from_bytes([b'x'; 16])).as_ref(),
             b"mstart/xxxxxxxxxxxxxxxx"
@@ -451,7 +494,7 @@ mod tests {
             let _ = decode_unsound(&bytes, &bytes);
             let _ = (decode_register(&bytes), decode_start(&bytes), decode_clean(&bytes));
             let _ = (decode_actor(&bytes), decode_addresses(&bytes));
-            let _ = (decode_reached(&bytes), decode_sighting(&bytes));
+            let _ = (decode_reached(&bytes), decode_sighting(&bytes), decode_names(&bytes));
         }
     }
 }

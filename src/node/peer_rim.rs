@@ -19,6 +19,7 @@ use crate::ring::{Slot, Token};
 use crate::storage::{LogPosition, WriteBatch};
 use crate::wire::peer::{PeerFrame, PeerMessage};
 
+use super::anti_entropy::is_repair;
 use super::core::{Core, Parked, Phase};
 use super::event::Effect;
 use super::key_work::{Asker, KeyWork};
@@ -47,6 +48,9 @@ struct Fenced {
 impl Core {
     /// A frame of a peer that the handshake let in.
     pub(super) fn peer_frame(&mut self, from: NodeId, frame: PeerFrame, effects: &mut Vec<Effect>) {
+        if !self.is_heard(from, &frame.message) {
+            return;
+        }
         self.peers.heard(from, frame.sent, self.now);
         self.membership_event(membership::Event::Heard(from), effects);
         match frame.message {
@@ -98,21 +102,36 @@ impl Core {
             Request::Hold { .. } => self.hold(asker, request, deadline, effects),
             Request::ReadHeld { key } => self.read_held(asker, &key, deadline, effects),
             Request::ReadRange { slots, after, prefix, bytes_max } => {
-                let partitions = [slots.0, slots.1].map(|slot| slot.partition(self.layout.now.q));
-                let is_unsound = !self.refilling.is_empty()
-                    && (slots.0.0..=slots.1.0).any(|slot| self.is_unsound(Slot(slot)));
-                if is_unsound {
-                    let answer = Answer::Refused(Refusal::Refilling);
-                    self.answer(asker, answer, LogPosition::ZERO, effects);
-                } else if partitions[0] == partitions[1] && self.owns(slots.0) && slots.0 <= slots.1
-                {
-                    let range = RangeRequest { slots, after, prefix, bytes_max };
-                    self.read_range(asker, range, deadline, effects);
-                } else {
-                    let answer = Answer::Refused(Refusal::NotOwner);
-                    self.answer(asker, answer, LogPosition::ZERO, effects);
+                let range = RangeRequest { slots, after, prefix, bytes_max };
+                match self.check_range(asker, slots) {
+                    Ok(()) => self.read_range(asker, range, deadline, effects),
+                    Err(refusal) => {
+                        let answer = Answer::Refused(refusal);
+                        self.answer(asker, answer, LogPosition::ZERO, effects);
+                    }
                 }
             }
+        }
+    }
+
+    /// Whether a page of these slots is given: of one partition, by an owner whose data is sound. In a recovery all that is
+    /// left anywhere counts, once it is data.
+    fn check_range(&self, asker: Asker, (first, last): (Slot, Slot)) -> Result<(), Refusal> {
+        let q = self.layout.now.q;
+        let recovers =
+            self.layout.recovers && matches!(asker, Asker::Peer { op, .. } if is_repair(op));
+        let is_unsound = || (first.0..=last.0).any(|slot| self.is_unsound(Slot(slot)));
+        if recovers && self.holds_for_the_gone()
+            || !recovers && !self.refilling.is_empty() && is_unsound()
+        {
+            Err(Refusal::Refilling)
+        } else if first.partition(q) == last.partition(q)
+            && (self.owns(first) || recovers)
+            && first <= last
+        {
+            Ok(())
+        } else {
+            Err(Refusal::NotOwner)
         }
     }
 
@@ -120,7 +139,8 @@ impl Core {
     pub(super) fn check_fence(&self, asker: Asker, key: &Bytes) -> Result<(), Refusal> {
         self.check_layout(asker)?;
         let slot = Token::of(key).slot();
-        if self.owns(slot) {
+        let is_kept = self.layout.recovers && Self::keeps_hint(asker);
+        if self.owns(slot) || is_kept {
             Ok(())
         } else if !self.gains(slot) {
             Err(Refusal::NotOwner)
@@ -174,6 +194,11 @@ impl Core {
         for Fenced { from, deadline, envelope } in std::mem::take(&mut self.fence.waiting) {
             self.peer_request(from, deadline, envelope, effects);
         }
+    }
+
+    /// Another generation of layouts has begun: nothing of the one before is answered.
+    pub(super) fn forget_fenced(&mut self) {
+        self.fence.waiting.clear();
     }
 
     /// Requests past their deadline are dropped unread.

@@ -9,19 +9,21 @@
 //! so that what came since is not taken for left over after a start.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
 use crate::replication::anti_entropy::Ages;
+use crate::replication::anti_entropy::headway::{Done, Headway};
 use crate::replication::anti_entropy::purge::{self, Purge};
-use crate::ring::{Partition, Slot, Token};
+use crate::ring::{PARTITIONS_MAX, Partition, Slot, Token};
 use crate::storage::WriteBatch;
 use crate::version::Siblings;
 
 use super::anti_entropy::Purpose;
-use super::clients::slots_of;
+use super::clients::{slots_a_partition, slots_of};
 use super::core::Core;
 use super::event::Effect;
 use super::key_work::{KeyWork, leaf_bits};
@@ -30,16 +32,26 @@ use super::meta;
 /// Partitions looked through at once.
 const SURVEYS_IN_FLIGHT: usize = 2;
 
+/// A partition to be looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Survey {
+    /// A change waits for it.
+    Gained(Partition),
+    /// It is another's.
+    Others(Partition),
+}
+
 /// How far a node is with what is others'.
 #[derive(Debug, Default)]
 pub(super) struct Purging {
-    /// Partitions still to be looked through.
-    unsurveyed: BTreeSet<Partition>,
+    /// Partitions still to be looked through; those that are gained stand first.
+    unsurveyed: BTreeSet<Survey>,
     surveying: BTreeSet<Partition>,
     machine: Purge,
     /// Keys of a slot that are still to be dropped.
     dropping: BTreeMap<u16, usize>,
     look_at: Option<u64>,
+    headway: Headway,
 }
 
 impl Purging {
@@ -53,29 +65,57 @@ impl Purging {
         self.unsurveyed.is_empty() && self.surveying.is_empty() && self.machine.is_empty()
     }
 
-    /// Whether nothing of others is held in a partition, and this node has looked there.
+    /// Whether nothing left over is held of a partition that is gained, and this node has looked there.
     pub(super) fn is_clear(&self, partition: Partition, slots: (Slot, Slot)) -> bool {
-        !self.unsurveyed.contains(&partition)
+        !self.unsurveyed.contains(&Survey::Gained(partition))
             && !self.surveying.contains(&partition)
             && !self.machine.holds_any(slots)
     }
 
-    /// Partitions that are still to be looked through, and slots that hold something.
-    pub(super) fn left(&self) -> (usize, usize) {
-        (self.unsurveyed.len() + self.surveying.len(), self.machine.len())
+    /// Slots that hold something, as far as this node has looked.
+    pub(super) fn slots_found(&self) -> u64 {
+        self.machine.len() as u64
+    }
+
+    /// Slots of a ring of `q` partitions that hold something, or that this node has not looked through yet.
+    pub(super) fn slots_left(&self, q: u32) -> u64 {
+        let partitions = self.unsurveyed.len() + self.surveying.len();
+        partitions as u64 * u64::from(slots_a_partition(q)) + self.slots_found()
+    }
+
+    /// When all of them are expected to be empty.
+    pub(super) fn left(&self, now: Time, q: u32) -> Option<Duration> {
+        self.headway.left(now, self.done(q), self.slots_left(q))
+    }
+
+    fn done(&self, q: u32) -> Done {
+        Done { steps: u64::from(PARTITIONS_MAX).saturating_sub(self.slots_left(q)), bytes: 0 }
+    }
+
+    /// Some slot is no longer left, perhaps.
+    fn note_headway(&mut self, now: Time, q: u32) {
+        if self.headway.goes_on(now) {
+            self.headway.note(now, self.done(q));
+        }
     }
 }
 
 impl Core {
     /// The layout is another: what is others' is looked for anew, but for partitions known to be clear.
     pub(super) fn look_for_left_overs(&mut self, effects: &mut Vec<Effect>) {
+        if self.layout.recovers {
+            // What is left anywhere may be all there is: the owners merge it first.
+            self.purging = Purging::default();
+            return;
+        }
         let walks =
             self.preferences.iter().zip(0..).map(|(walk, number)| (walk, Partition(number)));
         let others = walks.filter(|(walk, partition)| {
             !walk.owns(self.me) && !self.transition.is_clear(*partition)
         });
-        let unsurveyed = others.map(|(_, partition)| partition).collect();
+        let unsurveyed = others.map(|(_, partition)| self.survey_of(partition)).collect();
         self.purging = Purging { unsurveyed, look_at: Some(0), ..Purging::default() };
+        self.purging.headway = Headway::begin(self.now, self.purging.done(self.layout.now.q));
         self.survey_on(effects);
     }
 
@@ -87,14 +127,19 @@ impl Core {
         }
     }
 
-    /// Looks through the next partitions; those that are gained come first.
+    fn survey_of(&self, partition: Partition) -> Survey {
+        if self.transition.is_unclear(partition) {
+            Survey::Gained(partition)
+        } else {
+            Survey::Others(partition)
+        }
+    }
+
+    /// Looks through the next partitions.
     fn survey_on(&mut self, effects: &mut Vec<Effect>) {
         while self.purging.surveying.len() < SURVEYS_IN_FLIGHT {
-            let gained = self.transition.first_unclear();
-            let gained = gained.filter(|partition| self.purging.unsurveyed.contains(partition));
-            let next = gained.or_else(|| self.purging.unsurveyed.first().copied());
-            let Some(partition) = next else { return };
-            self.purging.unsurveyed.remove(&partition);
+            let Some(next) = self.purging.unsurveyed.pop_first() else { return };
+            let (Survey::Gained(partition) | Survey::Others(partition)) = next;
             self.purging.surveying.insert(partition);
             let slots = slots_of(partition.0, self.layout.now.q);
             let purpose = Purpose::Survey { layout: self.layout.version, slots: BTreeSet::new() };
@@ -117,6 +162,7 @@ impl Core {
         let found: Vec<Slot> = found.into_iter().map(Slot).collect();
         self.survey_on(effects);
         self.purge(purge::Event::Found(found), effects);
+        self.purging.note_headway(self.now, self.layout.now.q);
         self.note_clear(partition, effects);
     }
 
@@ -124,7 +170,7 @@ impl Core {
     pub(super) fn survey_failed(&mut self, slots: (Slot, Slot), layout: u64) {
         let partition = slots.0.partition(self.layout.now.q);
         if layout == self.layout.version && self.purging.surveying.remove(&partition) {
-            self.purging.unsurveyed.insert(partition);
+            self.purging.unsurveyed.insert(self.survey_of(partition));
             self.purging.look_at = Some(self.now.after(self.config.gossip_interval).monotonic);
         }
     }
@@ -229,7 +275,9 @@ impl Core {
     /// A slot is empty, or could not be emptied.
     pub(super) fn slot_dropped(&mut self, slot: Slot, is_empty: bool, effects: &mut Vec<Effect>) {
         self.purging.dropping.remove(&slot.0);
+        self.figures.counters.purged_slots += u64::from(is_empty);
         self.purge(purge::Event::Dropped(slot, is_empty), effects);
+        self.purging.note_headway(self.now, self.layout.now.q);
         self.note_clear(slot.partition(self.layout.now.q), effects);
     }
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
-use crate::replication::anti_entropy::refill::{self, Known, Refill, Wants};
+use crate::replication::anti_entropy::refill::{self, Known, Refill, Sources, Wants};
 use crate::replication::cut::{CutAnswer, CutQuestion};
 use crate::replication::{Answer, OpId, RangeEntry, RangePage, Request};
 use crate::ring::{Partition, Slot};
@@ -102,15 +102,19 @@ impl Refilling {
     }
 
     /// A partition is gained from now on.
-    pub(super) fn gain(
-        &mut self,
-        partition: Partition,
-        slots: (Slot, Slot),
-        from: Option<NodeId>,
-        needed: usize,
-    ) {
-        self.machine.gain(partition, slots, from, needed);
+    pub(super) fn gain(&mut self, partition: Partition, slots: (Slot, Slot), sources: Sources) {
+        self.machine.gain(partition, slots, sources);
         self.look_at = Some(0);
+    }
+
+    /// Whether everything that is gained, and is clear, has come.
+    pub(super) fn has_gained_all(&self) -> bool {
+        self.machine.has_gained_all()
+    }
+
+    /// About how many slots came of partitions that are being copied.
+    pub(super) fn slots_gained(&self) -> u64 {
+        self.machine.slots_gained()
     }
 
     /// Nothing is gained any more.
@@ -255,7 +259,7 @@ impl Core {
 
     /// An owner can be reached again.
     pub(super) fn refill_from_all(&mut self, effects: &mut Vec<Effect>) {
-        if !self.refilling.machine.is_empty() || !self.refilling.machine.has_gained_all() {
+        if !self.refilling.machine.is_empty() || !self.refilling.has_gained_all() {
             self.refill(refill::Event::Tick, effects);
         }
     }
@@ -273,6 +277,7 @@ impl Core {
             reachable: &reachable,
             is_numbered: &is_numbered,
             rate: self.config.repair_rate,
+            foreground: self.foreground.load(self.now),
         };
         self.refilling.machine.handle(self.now, event, &known, &mut wanted);
         self.refilling.look_at = self.refilling.machine.wake_at(self.now).map(|at| at.monotonic);
@@ -376,9 +381,15 @@ impl Core {
             }
             match wants {
                 Wants::Numbers | Wants::Lost => self.figures.counters.repair_bytes += bytes,
-                Wants::Gained => self.transition.bytes += bytes,
+                Wants::Gained => {
+                    self.figures.counters.gained_bytes += bytes;
+                    self.transition.came.bytes += bytes;
+                }
             }
-            let cut = cuts.get(&slot).copied().unwrap_or(0);
+            // In a recovery nothing is forgotten, and what a survivor holds now it never named: a cut that it took no part
+            // in forgot nothing (`replication::cut`).
+            let cut =
+                if self.layout.recovers { u64::MAX } else { cuts.get(&slot).copied().unwrap_or(0) };
             let op = self.anti_entropy.op(Asked::PageMerge(partition, op, source));
             let asker = Asker::Repair { op, cut };
             let request = Request::Merge { key: key.clone(), state, put: None };
@@ -403,7 +414,10 @@ impl Core {
         }
         match page.wants {
             Wants::Numbers | Wants::Lost => self.figures.counters.repaired_keys += 1,
-            Wants::Gained => self.figures.counters.gained_keys += 1,
+            Wants::Gained => {
+                self.figures.counters.gained_keys += 1;
+                self.transition.came.keys += 1;
+            }
         }
         page.waiting -= 1;
         if page.waiting == 0 {
@@ -416,6 +430,7 @@ impl Core {
             return;
         };
         self.refill(refill::Event::Merged { partition, source, next, bytes }, effects);
+        self.note_headway();
     }
 
     fn page_failed(&mut self, partition: Partition, effects: &mut Vec<Effect>) {

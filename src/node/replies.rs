@@ -2,7 +2,7 @@
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
-use crate::replication::{self, Failure, FailureKind, OpId, Outcome, WriteOutcome};
+use crate::replication::{self, Failure, FailureKind, Guarantee, OpId, Outcome, WriteOutcome};
 use crate::wire::client::{
     self, Done, ErrorCode, ErrorReply, Failed, Got, Inspected, Reply, ReplyBody, Scanned,
 };
@@ -57,7 +57,7 @@ impl Core {
         match call.kind {
             CallKind::Get => self.figures.gets.note(micros, now),
             CallKind::Put => self.figures.puts.note(micros, now),
-            CallKind::Inspect | CallKind::Scan => {}
+            CallKind::Merge | CallKind::Inspect | CallKind::Scan => {}
         }
         self.figures.counters.read_repairs += match result {
             Ok(Outcome::Got(got)) => got.stale.len() as u64,
@@ -79,6 +79,8 @@ impl Core {
                     stale,
                     guarantee,
                 } = got;
+                // Not all that survived a loss is merged yet.
+                let guarantee = if self.layout.recovers { Guarantee::Eventual } else { guarantee };
                 ReplyBody::Got(Got {
                     state,
                     answered,

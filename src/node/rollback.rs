@@ -71,8 +71,11 @@ impl Core {
 
     /// Whether this node may answer `request`, and how: before it is compared it promises nothing.
     pub(super) fn check_compared(&self, asker: Asker, request: &Request) -> Result<(), Refusal> {
+        if self.layout.recovers && is_strict(request) {
+            return Err(Refusal::Refilling);
+        }
         let speaks_for_all = match request {
-            Request::Read { consistency, .. } => *consistency == Consistency::Strict,
+            Request::Read { .. } => is_strict(request),
             Request::ReadRange { .. } => match asker {
                 Asker::Peer { op, .. } => is_repair(op),
                 Asker::Own { .. } | Asker::Repair { .. } => false,
@@ -87,10 +90,12 @@ impl Core {
         if speaks_for_all && !self.is_compared() { Err(Refusal::Starting) } else { Ok(()) }
     }
 
-    /// Whether what `request` reads is told without any promise: before the disk is compared.
+    /// Whether what `request` reads is told without any promise: before the disk is compared, and before all that
+    /// survived a loss is merged.
     pub(super) fn unpromised(&self, asker: Asker, request: &Request) -> bool {
         let is_read = matches!(request, Request::Read { .. });
-        is_read && !matches!(asker, Asker::Repair { .. }) && !self.is_compared()
+        let is_promised = self.is_compared() && !self.layout.recovers;
+        is_read && !matches!(asker, Asker::Repair { .. }) && !is_promised
     }
 
     /// Enough members saw no more than the disk gave back.
@@ -190,4 +195,8 @@ impl Core {
         }
         let _ = self.write_hearsay(batch, effects);
     }
+}
+
+fn is_strict(request: &Request) -> bool {
+    matches!(request, Request::Read { consistency: Consistency::Strict, .. })
 }

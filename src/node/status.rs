@@ -5,7 +5,6 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crate::cluster::membership::Health;
 use crate::cluster::{Addresses, Time};
 use crate::node_id::NodeId;
-use crate::ring::Member;
 use crate::ring::Slot;
 use crate::wire::client::{
     ErrorCode, Info, LayoutReply, MemberHealth, MemberView, RepairPair, RepairReply, Reply,
@@ -14,7 +13,7 @@ use crate::wire::client::{
 
 use super::calls::Origin;
 use super::clients::slots_of;
-use super::core::{Core, Parked, members_of};
+use super::core::{Core, Parked};
 use super::event::Effect;
 use super::keys;
 use super::replies::error_reply;
@@ -32,9 +31,9 @@ impl Core {
     }
 
     pub(super) fn layout_reply(&self) -> ReplyBody {
-        let clients = members_of(&self.layout).into_iter().filter_map(|member| {
-            let address = self.addresses_of(member).client;
-            (!address.is_empty()).then_some((member, address))
+        let clients = self.layout.members().filter_map(|member| {
+            let address = self.addresses_of(member.id).client;
+            (!address.is_empty()).then_some((member.id, address))
         });
         ReplyBody::Layout(LayoutReply {
             cluster: self.config.identity.cluster,
@@ -42,20 +41,19 @@ impl Core {
             layout: (*self.layout).clone(),
             clients: clients.collect(),
             pair_max: self.config.pair_max,
+            former: self.names.known().clone(),
         })
     }
 
     pub(super) fn view_reply(&self) -> ReplyBody {
-        let mut members: Vec<&Member> = self.layout.now.members.iter().collect();
-        let joining = self.layout.next.iter().flat_map(|ring| &ring.members);
-        members.extend(joining.filter(|member| self.layout.now.member(member.id).is_none()));
         ReplyBody::View(View {
             node: self.me,
             cluster: self.config.identity.cluster,
             cluster_name: self.config.identity.cluster_name.clone(),
             layout: (*self.layout).clone(),
-            members: members.into_iter().map(|member| self.member_view(member.id)).collect(),
+            members: self.layout.members().map(|member| self.member_view(member.id)).collect(),
             alarms: self.figures.alarms(),
+            change: self.changing(),
         })
     }
 
@@ -88,6 +86,7 @@ impl Core {
             actor: Some(self.lineage.actor()),
             is_settled: self.lineage.is_settled(),
             moving: self.moving(),
+            load: self.told_load(),
         }))
     }
 

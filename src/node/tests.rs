@@ -2,6 +2,8 @@
 
 mod cluster;
 mod hung;
+mod recovery;
+mod snapshots;
 mod stand_ins;
 
 use std::collections::BTreeMap;
@@ -19,9 +21,11 @@ use crate::node_id::{ClusterId, NodeId};
 use crate::ring::{Layout, Member, Mode, Partition, Weight};
 use crate::storage::vfs::simulated::{Disk, Unsynced};
 use crate::storage::{Identity, IdentityEpoch, Options, Store, identity};
-use crate::version::{Actor, Dot, Epoch, RequestId, VectorClock};
+use crate::version::{
+    Actor, Content, Dot, Epoch, RequestId, Siblings, Timestamp, VectorClock, Version,
+};
 use crate::wire::client::{
-    Done, ErrorCode, Get, Put, PutBasis, ReplyBody, Request, RequestBody, Scan,
+    Done, ErrorCode, Get, Merge, Put, PutBasis, ReplyBody, Request, RequestBody, Scan,
 };
 
 const CALLER: Caller = Caller(5);
@@ -168,6 +172,19 @@ fn put(key: &[u8], value: &[u8], basis: PutBasis, counter: u64) -> RequestBody {
     })
 }
 
+/// A state of one value that `actor` wrote as its `counter`-th of the key.
+fn merge(key: &[u8], actor: Actor, counter: u64, value: &'static [u8]) -> RequestBody {
+    let dot = Dot { actor, counter };
+    let (timestamp, request) = (Timestamp::default(), RequestId { session: 9, counter });
+    let content = Content::Value(Bytes::from_static(value));
+    let mut clock = VectorClock::new();
+    clock.observe(dot);
+    let versions = BTreeMap::from([(dot, Version { timestamp, request, content })]);
+    let state = Siblings::from_parts(clock, versions).unwrap();
+    let (w, consistency) = (None, None);
+    RequestBody::Merge(Merge { key: Bytes::copy_from_slice(key), state, w, consistency })
+}
+
 fn get(key: &[u8]) -> RequestBody {
     RequestBody::Get(Get { key: Bytes::copy_from_slice(key), r: None, consistency: None })
 }
@@ -272,6 +289,53 @@ fn a_clean_stop_keeps_the_epoch_and_a_crash_does_not() {
     let body = crashed.put(b"3", PutBasis::Present);
     let third = crashed.done(body).dot.unwrap();
     assert_eq!(third.actor.epoch.counter, 2);
+}
+
+fn elsewhere() -> Actor {
+    Actor { node: NodeId::from_bytes([9; 16]), epoch: Epoch { counter: 3, random: 5 } }
+}
+
+#[test]
+fn a_state_from_elsewhere_is_there_once_durable_and_again_changes_nothing() {
+    let mut alone = Alone::new(|config| config.pair_max = 8);
+    let body = merge(b"key", elsewhere(), 4, b"12345");
+    alone.send(0, body.clone());
+    assert_eq!(alone.reply(), None, "nothing is synced yet");
+    alone.sync();
+    assert!(matches!(alone.reply(), Some(ReplyBody::Done(done)) if done.dot.is_none()));
+    let ReplyBody::Got(before) = alone.call(get(b"key")) else { panic!("not read") };
+    let written = alone.store.appended();
+    alone.done(body);
+    assert_eq!(alone.store.appended(), written, "the second time nothing is written");
+    let ReplyBody::Got(after) = alone.call(get(b"key")) else { panic!("not read") };
+    assert_eq!((after.state.versions().len(), after.state), (1, before.state));
+
+    alone.check_error(merge(b"key", elsewhere(), 5, b"123456"), ErrorCode::TooLarge);
+    alone.check_error(merge(b"", elsewhere(), 5, b"1"), ErrorCode::Usage);
+    let (key, state) = (Bytes::from_static(b"key"), Siblings::new());
+    let nothing = Merge { key, state, w: None, consistency: None };
+    alone.check_error(RequestBody::Merge(nothing), ErrorCode::Usage);
+}
+
+/// A state that shows this node's present actor above all that it knows it minted: those dots may name other writes.
+#[test]
+fn a_state_that_shows_the_own_actor_ahead_begins_an_epoch_before_the_next_write() {
+    let mut alone = Alone::new(|_| {});
+    let body = alone.put(b"1", PutBasis::Present);
+    let own = alone.done(body).dot.unwrap().actor;
+    alone.done(merge(b"k", own, 1, b"of the own past"));
+    let body = alone.put(b"2", PutBasis::Present);
+    assert_eq!(alone.done(body).dot.unwrap().actor, own, "it wrote that much itself");
+
+    alone.done(merge(b"k", own, 7, b"from a life that it does not know"));
+    let body = alone.put(b"3", PutBasis::Blind);
+    let next = alone.done(body).dot.unwrap();
+    assert_eq!((next.actor.epoch.counter, next.counter), (own.epoch.counter + 1, 1));
+    let mut again = alone.crash();
+    again.next = 20;
+    let body = again.put(b"4", PutBasis::Blind);
+    let last = again.done(body).dot.unwrap();
+    assert_eq!(last.actor.epoch.counter, own.epoch.counter + 2, "the epoch was durable");
 }
 
 #[test]

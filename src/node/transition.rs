@@ -5,26 +5,32 @@
 //!                                                              all gainers ready ──▶ any member of now proposes new
 //! stable, weight 0 ──▶ no hint and nothing of others held ──▶ who leaves asks for the step without it
 //! ```
+//! A change that makes up for the loss of a majority (`recovery.rs`) goes the same way, but for what is copied: every owner
+//! merges what every other member holds, whoever owned it, and nothing is purged before.
+//!
 //! On record, a partition: that it was clear of left-overs when the change began, and that all of it was copied. Both speak
 //! of one layout version, and of no other.
 //!
 //! Invariant: a node says that it is ready only once all it gains is durable here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
 
-use crate::cluster::change::{self, Change};
-use crate::cluster::membership;
+use crate::cluster::change::Change;
 use crate::cluster::register::{self, ProposalId};
 use crate::cluster::staged::{self, Staged};
+use crate::cluster::{Time, change, membership};
 use crate::node_id::NodeId;
+use crate::replication::anti_entropy::headway::{Done, Headway};
+use crate::replication::anti_entropy::refill::Sources;
 use crate::ring::{Layout, Partition, Preferences, Ring, Slot, Weight, gains};
 use crate::storage::{Store, WriteBatch};
-use crate::wire::client::Moving;
+use crate::wire::client::{Changing, Moving};
 
-use super::clients::slots_of;
+use super::clients::{slots_a_partition, slots_of};
 use super::core::{Core, Parked};
 use super::event::{Effect, Severity};
 use super::meta::{self, Gained};
@@ -42,20 +48,30 @@ pub(super) struct Transition {
     gainers: BTreeSet<NodeId>,
     /// Partitions that this node gains, and where they are to come from.
     gains: BTreeMap<Partition, Gain>,
-    /// Bytes that came.
-    pub(super) bytes: u64,
+    /// When this node took it, or started while it ran.
+    taken: Time,
+    /// What came of it since.
+    pub(super) came: Came,
+    headway: Headway,
     /// When this node proposes the next step.
     propose_at: Option<u64>,
     /// Whether this node gave its share away and wants to go.
     is_leaving: bool,
 }
 
+/// What came of what is gained.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Came {
+    /// States that were merged durably.
+    pub(super) keys: u64,
+    /// Bytes of keys and states.
+    pub(super) bytes: u64,
+}
+
 /// One partition that is gained.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Gain {
-    from: Option<NodeId>,
-    /// How many owners are enough.
-    needed: usize,
+    sources: Sources,
     /// Whether it was an owner's all along: nothing of it is left over.
     is_kept: bool,
     /// What is on record of it in this version.
@@ -77,14 +93,14 @@ impl Transition {
         self.gains.get(&partition).is_some_and(Gain::is_clear)
     }
 
-    /// A partition that is gained, and that must be cleared first.
-    pub(super) fn first_unclear(&self) -> Option<Partition> {
-        self.gains.iter().find(|(_, gain)| !gain.is_clear()).map(|(partition, _)| *partition)
-    }
-
     /// Whether a partition is gained and must not be spoken of before it is clear.
     pub(super) fn is_unclear(&self, partition: Partition) -> bool {
         self.gains.get(&partition).is_some_and(|gain| !gain.is_clear())
+    }
+
+    /// How many partitions are copied of those that are gained.
+    fn copied(&self) -> usize {
+        self.gains.values().filter(|gain| gain.step == Some(Gained::Copied)).count()
     }
 }
 
@@ -113,8 +129,8 @@ fn gained(
         let others =
             walks.flat_map(|(old, new)| new.owners().filter(move |owner| !old.owns(*owner)));
         let gain = |(partition, from): (Partition, Option<NodeId>)| {
-            let gain = Gain { from, needed: k.min(left(partition)), is_kept: false, step: None };
-            (partition, gain)
+            let sources = Sources::Owners { first: from, needed: k.min(left(partition)) };
+            (partition, Gain { sources, is_kept: false, step: None })
         };
         return (others.collect(), gains(now, next, me).into_iter().map(gain).collect());
     }
@@ -124,7 +140,21 @@ fn gained(
     let gain = |partition: Partition| {
         let is_kept = now.of_partition(partition).owns(me);
         let needed = k.min(left(partition)).saturating_sub(usize::from(is_kept));
-        (partition, Gain { from: None, needed, is_kept, step: None })
+        (partition, Gain { sources: Sources::Owners { first: None, needed }, is_kept, step: None })
+    };
+    (all.collect(), own.map(|(_, partition)| gain(partition)).collect())
+}
+
+/// The same where the change makes up for a loss: every owner, the one of before too, merges what any other member
+/// holds, and drops nothing first.
+fn recovered(next: &Preferences, me: NodeId) -> (BTreeSet<NodeId>, BTreeMap<Partition, Gain>) {
+    let members = next.ring().members.iter().map(|member| member.id);
+    let others: Arc<BTreeSet<NodeId>> = Arc::new(members.filter(|node| *node != me).collect());
+    let all = next.iter().flat_map(|walk| walk.owners());
+    let own = next.iter().zip((0..).map(Partition)).filter(|(walk, _)| walk.owns(me));
+    let gain = |partition| {
+        let sources = Sources::Everyone(Arc::clone(&others));
+        (partition, Gain { sources, is_kept: true, step: None })
     };
     (all.collect(), own.map(|(_, partition)| gain(partition)).collect())
 }
@@ -134,14 +164,17 @@ impl Core {
     pub(super) fn begin_transition(&mut self, effects: &mut Vec<Effect>) {
         self.refilling.forget_gains();
         let is_leaving = self.transition.is_leaving;
-        self.transition = Transition { is_leaving, ..Transition::default() };
+        self.transition = Transition { is_leaving, taken: self.now, ..Transition::default() };
         if let Some(next) = self.next_preferences.clone() {
-            let (gainers, mut gains) = gained(&self.preferences, &next, self.me);
-            for (partition, gain) in &mut gains {
-                gain.step = self.gained_on_record(*partition);
-            }
+            let (gainers, gains) = if self.layout.recovers {
+                recovered(&next, self.me)
+            } else {
+                gained(&self.preferences, &next, self.me)
+            };
             (self.transition.gainers, self.transition.gains) = (gainers, gains);
         }
+        self.recall_gained(effects);
+        self.transition.headway = Headway::begin(self.now, self.gained_so_far());
         self.look_for_left_overs(effects);
         let clear: Vec<Partition> = self.transition.gains.keys().copied().collect();
         for partition in clear {
@@ -153,12 +186,25 @@ impl Core {
         self.note_ready(effects);
     }
 
-    /// What is on record of a partition in the layout in force.
-    fn gained_on_record(&self, partition: Partition) -> Option<Gained> {
-        // Read from the disk: a handful of records as a change begins, or as a node starts.
-        let found = self.store.get(&meta::gained_key(partition)).ok()?.value?;
-        let (version, step) = meta::decode_gained(&found).ok()?;
-        (version == self.layout.version).then_some(step)
+    /// Takes up what is on record of gained partitions in the layout in force; what is of another one goes.
+    fn recall_gained(&mut self, effects: &mut Vec<Effect>) {
+        let (start, end) = meta::gained_range();
+        let mut old = WriteBatch::new();
+        // A record that cannot be read makes the node copy once more.
+        for (key, value) in self.store.scan(&start, Some(&end)).filter_map(Result::ok) {
+            let step = meta::decode_gained(&value).ok();
+            let step = step.filter(|(version, _)| *version == self.layout.version);
+            let gain = meta::parse_gained(&key).ok();
+            let gain = gain.and_then(|partition| self.transition.gains.get_mut(&partition));
+            match (gain, step) {
+                (Some(gain), Some((_, step))) => gain.step = Some(step),
+                (Some(_) | None, _) => drop(old.delete(key)),
+            }
+        }
+        if !old.is_empty() {
+            // What stays is of a version that is over.
+            let _ = self.write(old, effects);
+        }
     }
 
     /// Has a partition that is clear copied, unless that is done.
@@ -166,7 +212,7 @@ impl Core {
         let Some(gain) = self.transition.gains.get(&partition) else { return };
         if gain.step != Some(Gained::Copied) {
             let slots = slots_of(partition.0, self.layout.now.q);
-            self.refilling.gain(partition, slots, gain.from, gain.needed);
+            self.refilling.gain(partition, slots, gain.sources.clone());
         }
     }
 
@@ -187,6 +233,7 @@ impl Core {
         if self.transition.gains.contains_key(&partition)
             && self.record_gained(partition, Gained::Copied, effects)
         {
+            self.figures.counters.gained_partitions += 1;
             self.note_ready(effects);
         }
     }
@@ -233,6 +280,7 @@ impl Core {
     fn note_ready(&mut self, effects: &mut Vec<Effect>) {
         let is_copied = |gain: &Gain| gain.step == Some(Gained::Copied);
         if self.transition.gainers.contains(&self.me)
+            && self.refilling.has_gained_all()
             && self.transition.gains.values().all(is_copied)
         {
             let ready = Parked::Ready { layout: self.layout.version };
@@ -339,17 +387,54 @@ impl Core {
         self.layout.next.as_ref().map_or_else(|| self.transition.is_leaving, is_idle)
     }
 
+    /// A page of what is gained is merged: how far it is now.
+    pub(super) fn note_headway(&mut self) {
+        if self.transition.headway.goes_on(self.now) {
+            let done = self.gained_so_far();
+            self.transition.headway.note(self.now, done);
+        }
+    }
+
+    /// What is copied of all that is gained, in slots, and what came since this node took the change.
+    fn gained_so_far(&self) -> Done {
+        let copied =
+            self.transition.copied() as u64 * u64::from(slots_a_partition(self.layout.now.q));
+        let steps = copied + self.refilling.slots_gained();
+        Done { steps, bytes: self.transition.came.bytes }
+    }
+
     /// For those who ask how far it is.
     pub(super) fn moving(&self) -> Moving {
-        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let copied =
-            self.transition.gains.values().filter(|gain| gain.step == Some(Gained::Copied));
-        let (partitions, slots) = self.purging.left();
+        let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let (gains, q) = (self.transition.gains.len() as u64, self.layout.now.q);
+        let (slots, done) = (gains * u64::from(slots_a_partition(q)), self.gained_so_far());
+        let headway = &self.transition.headway;
         Moving {
-            gains: count(self.transition.gains.len()),
-            gained: count(copied.count()),
-            bytes: self.transition.bytes,
-            left_over: count(partitions + slots),
+            gains: count(gains),
+            gained: count(self.transition.copied() as u64),
+            slots: count(slots),
+            slots_gained: count(done.steps),
+            keys: self.transition.came.keys,
+            bytes: self.transition.came.bytes,
+            rate: headway.bytes_per_second(self.now, done),
+            left: headway.left(self.now, done, slots.saturating_sub(done.steps)).map(micros),
+            left_over: count(self.purging.slots_left(q)),
+            left_over_found: count(self.purging.slots_found()),
+            left_over_left: self.purging.left(self.now, q).map(micros),
         }
+    }
+
+    /// How far the change that runs is, as far as the others told.
+    pub(super) fn changing(&self) -> Option<Changing> {
+        self.layout.next.as_ref()?;
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let gainers = &self.transition.gainers;
+        let ready = gainers.iter().filter(|node| self.is_ready(**node));
+        Some(Changing {
+            since: self.micros_since(self.transition.taken),
+            gainers: count(gainers.len()),
+            ready: count(ready.count()),
+        })
     }
 }

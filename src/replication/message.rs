@@ -122,6 +122,22 @@ impl Request {
         }
     }
 
+    /// Whether a client waits for it.
+    pub const fn is_of_a_client(&self) -> bool {
+        match self {
+            Self::Read { .. }
+            | Self::Merge { put: Some(_), .. }
+            | Self::Hold { put: Some(_), .. }
+            | Self::ReadHeld { .. }
+            | Self::Recall { .. } => true,
+            Self::Merge { put: None, .. }
+            | Self::Hold { put: None, .. }
+            | Self::ReadRange { .. }
+            | Self::Compare(_)
+            | Self::Cut(_) => false,
+        }
+    }
+
     /// The key that it is about, where it is one.
     pub const fn key(&self) -> Option<&Bytes> {
         match self {

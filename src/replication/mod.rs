@@ -3,6 +3,7 @@
 pub mod anti_entropy;
 mod coordinator;
 pub mod cut;
+mod foreground;
 pub mod hinted_handoff;
 mod latency;
 mod message;
@@ -16,6 +17,7 @@ mod view;
 pub use coordinator::{
     Coordinator, Effect, HeldFor, Input, OPERATIONS_MAX, Operation, PutBasis, operation_of,
 };
+pub use foreground::{Foreground, ForegroundLoad};
 pub use latency::Latencies;
 pub use message::{
     Acknowledgement, Answer, Envelope, Known, OpId, PutTag, RangeEntry, RangePage, ReadWant,

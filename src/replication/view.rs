@@ -4,6 +4,7 @@ use crate::cluster::Time;
 use crate::node_id::NodeId;
 use crate::ring::{Preferences, Slot};
 
+use super::ForegroundLoad;
 use super::quorum::Rings;
 
 /// The cluster as this node sees it now.
@@ -15,8 +16,12 @@ pub struct View<'a> {
     pub preferences: &'a Preferences,
     /// The ring that a running change leads to.
     pub next: Option<&'a Preferences>,
+    /// Whether that change makes up for the loss of a majority.
+    pub recovers: bool,
     /// Whether a member can be asked; not consulted for `me`, which always can.
     pub reachable: &'a dyn Fn(NodeId) -> Reachability,
+    /// What clients ask of this node.
+    pub foreground: ForegroundLoad,
     /// The present.
     pub now: Time,
 }

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     fn layout(ring: Ring) -> Layout {
-        Layout { generation: 1, version: 3, now: ring, next: None }
+        Layout { generation: 1, version: 3, now: ring, next: None, recovers: false }
     }
 
     fn before() -> Layout {

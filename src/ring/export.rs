@@ -94,7 +94,7 @@ mod tests {
         let now = ring(2, members("1 0.5@a 2.25@b"), vec![0, 1, 2, 2]);
         let next =
             Ring { mode: Mode::Consistent, ..ring(3, members("1 0.5@a 2.25@b"), vec![0, 2, 1, 2]) };
-        Layout { generation: 1, version: 7, now, next: Some(next) }
+        Layout { generation: 1, version: 7, now, next: Some(next), recovers: false }
     }
 
     /// A layout exported by an older release is read, and its hash, which nodes compare, is the same.

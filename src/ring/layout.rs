@@ -2,7 +2,7 @@
 //!
 //! Two nodes compare layouts by hash, so its canonical bytes are a format:
 //! ```text
-//! layout := "kvlayout" format:u8=1 generation:u64 version:u64 rings:u8 now:ring next:ring?     rings: 1 or 2
+//! layout := "kvlayout" format:u8=1 generation:u64 version:u64 rings:u8 now:ring next:ring?     rings: 1, 2, or 3: two, recovering
 //! ring   := q:u32 n:u8 r:u8 w:u8 mode:u8 members:varint member* owner:u16{q}                    mode: 0 available, 1 consistent
 //! member := id:[u8; 16] name_length:varint name zone_length:varint zone thousandths:u32
 //! ```
@@ -78,6 +78,15 @@ pub struct Layout {
     pub now: Ring,
     /// The ring that a change in progress leads to.
     pub next: Option<Ring>,
+    /// Whether that change makes up for the loss of a majority: its owners merge what any member holds, and nothing is
+    /// promised before it is done.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub recovers: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// 64 bits of SHA-1 over a layout's canonical bytes: one version with two hashes is an alarm.
@@ -111,6 +120,9 @@ pub enum LayoutError {
     /// A version or generation of 0.
     #[error("a layout's generation and version count from 1")]
     Version,
+    /// A recovery that leads nowhere, or in the first generation.
+    #[error("a recovery is a change, and begins a generation")]
+    Recovery,
     /// n, r or w is 0, or r or w is above n.
     #[error("n={n} r={r} w={w}: each must be at least 1, r and w at most n")]
     Quorum {
@@ -145,10 +157,12 @@ impl Ring {
     }
     /// The member with this id.
     pub fn member(&self, id: NodeId) -> Option<&Member> {
-        self.members
-            .binary_search_by_key(&id, |member| member.id)
-            .ok()
-            .map(|index| &self.members[index])
+        self.index_of(id).map(|index| &self.members[usize::from(index)])
+    }
+    /// The index in `members` of the one with this id.
+    pub fn index_of(&self, id: NodeId) -> Option<u16> {
+        let index = self.members.binary_search_by_key(&id, |member| member.id).ok()?;
+        u16::try_from(index).ok()
     }
     /// The member with this name.
     pub fn named(&self, name: &str) -> Option<&Member> {
@@ -244,12 +258,18 @@ impl Layout {
         let mut now = Ring { q, n, r, w, mode, members, owner: Vec::new() };
         now.validate_numbers()?;
         now.owner = place(q, n, &now.members, None).owner;
-        let layout = Self { generation: 1, version: 1, now, next: None };
+        let layout = Self { generation: 1, version: 1, now, next: None, recovers: false };
         layout.validate().map(|()| layout)
     }
     /// The member with this id, of the ring in force or of that which a change leads to.
     pub fn member(&self, id: NodeId) -> Option<&Member> {
         self.now.member(id).or_else(|| self.next.as_ref()?.member(id))
+    }
+    /// All members, in the order of their ids; those that a change adds come last.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        let joining = self.next.iter().flat_map(|ring| &ring.members);
+        let joining = joining.filter(|member| self.now.member(member.id).is_none());
+        self.now.members.iter().chain(joining)
     }
     /// The hash over the canonical bytes.
     pub fn hash(&self) -> LayoutHash {
@@ -260,7 +280,7 @@ impl Layout {
         let mut out = CANONICAL_MAGIC.to_vec();
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.version.to_le_bytes());
-        out.push(1 + u8::from(self.next.is_some()));
+        out.push(1 + u8::from(self.next.is_some()) + u8::from(self.recovers));
         put_ring(&mut out, &self.now);
         if let Some(next) = &self.next {
             put_ring(&mut out, next);
@@ -273,6 +293,9 @@ impl Layout {
     pub fn validate(&self) -> Result<(), LayoutError> {
         if self.generation == 0 || self.version == 0 {
             return Err(LayoutError::Version);
+        }
+        if self.recovers && (self.next.is_none() || self.generation == 1) {
+            return Err(LayoutError::Recovery);
         }
         self.now.validate()?;
         self.next.as_ref().map_or(Ok(()), Ring::validate)
@@ -324,7 +347,8 @@ mod tests {
         assert_eq!(ring.validate(), Ok(()));
         spoil(&mut ring);
         assert_eq!(ring.validate().as_ref(), Err(expected));
-        let layout = Layout { generation: 1, version: 1, now: sound(), next: Some(ring) };
+        let layout =
+            Layout { generation: 1, version: 1, now: sound(), next: Some(ring), recovers: false };
         assert_eq!(layout.validate().as_ref(), Err(expected), "as the next ring");
     }
 
@@ -361,8 +385,15 @@ mod tests {
             |ring| ring.members.iter_mut().for_each(|member| member.weight = Weight::ZERO),
             &LayoutError::Empty,
         );
-        let unnumbered = Layout { generation: 1, version: 0, now: sound(), next: None };
+        let unnumbered =
+            Layout { generation: 1, version: 0, now: sound(), next: None, recovers: false };
         assert_eq!(unnumbered.validate(), Err(LayoutError::Version));
+        let recovery = |generation, next| {
+            Layout { generation, version: 1, now: sound(), next, recovers: true }.validate()
+        };
+        assert_eq!(recovery(1, Some(sound())), Err(LayoutError::Recovery));
+        assert_eq!(recovery(2, None), Err(LayoutError::Recovery));
+        assert_eq!(recovery(2, Some(sound())), Ok(()));
     }
 
     #[test]
@@ -404,11 +435,12 @@ mod tests {
 
     #[test]
     fn every_field_is_in_the_hash() {
-        let base = Layout { generation: 1, version: 1, now: sound(), next: None };
-        let spoils: [fn(&mut Layout); 13] = [
+        let base = Layout { generation: 1, version: 1, now: sound(), next: None, recovers: false };
+        let spoils: [fn(&mut Layout); 14] = [
             |layout| layout.generation = 2,
             |layout| layout.version = 2,
             |layout| layout.next = Some(sound()),
+            |layout| (layout.next, layout.recovers) = (Some(sound()), true),
             |layout| layout.now.q = 8,
             |layout| layout.now.n = 3,
             |layout| layout.now.r = 1,

@@ -99,8 +99,7 @@ pub fn place_anew(before: &Ring, mut ring: Ring) -> Result<Plan, LayoutError> {
     let shortfalls = if placed_by(before) == placed_by(&ring) && before.q <= ring.q {
         let halves = (ring.q / before.q) as usize;
         let owners = before.owner.iter().map(|owner| before.members[usize::from(*owner)].id);
-        let index = |owner| ring.members.partition_point(|member| member.id < owner);
-        let indexes = owners.map(|owner| u16::try_from(index(owner)).expect("a ring's index"));
+        let indexes = owners.map(|owner| ring.index_of(owner).expect("who is active stays so"));
         let owners = indexes.flat_map(|index| std::iter::repeat_n(index, halves)).collect();
         ring.owner = owners;
         Vec::new()

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use rand::{Rng, SeedableRng, TryRngCore};
 use rand_chacha::ChaCha8Rng;
 use tokio::net::{TcpListener, UnixListener};
@@ -20,7 +22,6 @@ use crate::node::{
 use crate::node_id::NodeId;
 use crate::storage::vfs::{Real, Vfs};
 use crate::storage::{DirLock, Identity, IdentityError, Recovery, Store};
-use crate::wire::handshake::RefusalCode;
 
 use super::disk::{Disk, News, Read};
 use super::hub::{Hub, Phase};
@@ -52,6 +53,8 @@ enum Life {
 
 /// What the loop carries along.
 struct Drive {
+    /// Where members may be found.
+    seeds: Vec<String>,
     hub: Rc<Hub>,
     disk: Disk,
     rng: ChaCha8Rng,
@@ -129,6 +132,7 @@ async fn live(
     tracing::info!(name, peer = options.listen_peer, client = options.listen_client, "ready");
     notify(&[sd_notify::NotifyState::Ready]);
     let mut drive = Drive {
+        seeds: options.seeds.clone(),
         hub,
         disk,
         rng,
@@ -268,6 +272,7 @@ fn core_config(options: &Options, identity: Identity, addresses: Addresses) -> C
         repair_rate: options.repair_rate,
         limits: Limits { request_bytes: options.request_bytes, ..Limits::default() },
         disk_space: Arc::new(move || disk_space(&data_dir)),
+        cpu_time: Arc::new(cpu_time),
         ..CoreConfig::new(identity, addresses)
     }
 }
@@ -278,6 +283,16 @@ fn disk_space(dir: &Path) -> (u64, u64) {
         let block = space.fragment_size();
         (space.blocks_available() * block, space.blocks() * block)
     })
+}
+
+/// Processor time of all threads of this process.
+fn cpu_time() -> Duration {
+    let span = |time: TimeVal| {
+        Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or_default())
+    };
+    getrusage(UsageWho::RUSAGE_SELF)
+        .map(|usage| span(usage.user_time()) + span(usage.system_time()))
+        .unwrap_or_default()
 }
 
 fn welcome_all(hub: &Rc<Hub>, listeners: Listeners, connections: usize) {
@@ -379,6 +394,7 @@ impl Drive {
                 self.disk.read(Read::Scan { token, start, end, entries_max, bytes_max });
             }
             Effect::Mend(keys) => self.disk.read(Read::Mend(keys)),
+            Effect::Snapshot(work) => self.disk.snapshot(work),
             Effect::Wake(at) => self.wake = self.wake.min(at),
             Effect::Peers(peers) => self.link_up(peers),
             Effect::Introduce { address, message } => {
@@ -409,6 +425,7 @@ impl Drive {
             let is_wanted = wanted.get(peer) == Some(&link.address);
             if !is_wanted {
                 link.retire();
+                self.hub.post(Event::PeerUnreachable(*peer));
             }
             is_wanted
         });
@@ -423,30 +440,13 @@ impl Drive {
         }
     }
 
-    /// The cluster's members will not have this node: it ends, and says so. One peer alone may be wrong about that,
-    /// unless it saw a second process with this identity.
+    /// The cluster's members will not have this node: it ends, and says so.
     fn check_verdicts(&self) -> Result<(), RunError> {
-        let verdicts = self.hub.verdicts.borrow();
-        let is_copied = |code| code == RefusalCode::CopiedIdentity;
-        let is_final = |code| {
-            matches!(
-                code,
-                RefusalCode::WrongCluster | RefusalCode::RemovedMember | RefusalCode::NotAMember
-            )
-        };
-        let links = self.hub.links.borrow();
-        let is_refused = |link: &Rc<Link>| {
-            verdicts.refusals.get(&link.address).is_some_and(|(code, _)| is_final(*code))
-        };
-        let is_unwanted =
-            !verdicts.is_accepted && !links.is_empty() && links.values().all(is_refused);
-        let refusal = verdicts
-            .refusals
-            .iter()
-            .find(|(_, (code, _))| is_copied(*code) || (is_unwanted && is_final(*code)));
-        match refusal {
-            Some((by, (code, reason))) => {
-                Err(RunError::Refused { by: by.clone(), code: *code, reason: reason.clone() })
+        let (verdicts, links) = (self.hub.verdicts.borrow(), self.hub.links.borrow());
+        let addresses: Vec<&str> = links.values().map(|link| link.address.as_str()).collect();
+        match verdicts.last_word(&addresses, &self.seeds) {
+            Some((by, code, reason)) => {
+                Err(RunError::Refused { by: by.to_owned(), code, reason: reason.to_owned() })
             }
             None => Ok(()),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::node::{Event, ReadToken, ScanToken};
+use crate::node::{Event, ReadToken, ScanToken, SnapshotNews, SnapshotWork, do_snapshot_work};
 use crate::storage::{JobError, KeyRange, LogPosition, Store, SyncMode};
 
 use super::workers::{JobFailure, Workers};
@@ -19,6 +19,10 @@ use super::{RunError, clock};
 const GROUP_WRITES: u64 = 4;
 /// Longest time that a group is given.
 const GATHER_MAX: Duration = Duration::from_micros(300);
+/// How many bytes of a snapshot are read in a second at most: what clients want of the disk comes first.
+const SNAPSHOT_RATE: u64 = 128 << 20;
+/// How often Core is told how far a snapshot is.
+const SNAPSHOT_NEWS_INTERVAL: Duration = Duration::from_millis(200);
 /// Threads that read. Reads that need them miss the cache, and more in flight help a disk with depth.
 const READERS: usize = 3;
 
@@ -44,6 +48,8 @@ pub(super) enum Read {
     },
     /// `Store::mend`.
     Mend(KeyRange),
+    /// Which snapshots there are.
+    Snapshots(SnapshotWork),
     /// A slice of a scan.
     Scan {
         /// Core's number for it.
@@ -64,6 +70,7 @@ pub(super) struct Disk {
     store: Arc<Store>,
     log: Arc<Desk<()>>,
     reads: Arc<Desk<Read>>,
+    snapshots: Arc<Desk<SnapshotWork>>,
     workers: Workers,
     /// Up to where writes were counted by [`Disk::delay`].
     paced: LogPosition,
@@ -100,6 +107,7 @@ impl Disk {
             store: Arc::clone(store),
             log: Arc::default(),
             reads: Arc::default(),
+            snapshots: Arc::default(),
             workers,
             paced: store.appended(),
             threads: Vec::new(),
@@ -107,6 +115,8 @@ impl Disk {
         let mine = || (Arc::clone(store), news.clone());
         let ((own, outbox), seat) = (mine(), Arc::clone(&disk.log));
         disk.spawn("log-sync".to_owned(), move || sync_log(&own, &seat, &outbox))?;
+        let ((own, outbox), seat) = (mine(), Arc::clone(&disk.snapshots));
+        disk.spawn("snapshot".to_owned(), move || make_snapshots(&own, &seat, &outbox))?;
         for number in 1..=READERS {
             let ((own, outbox), seat) = (mine(), Arc::clone(&disk.reads));
             disk.spawn(format!("disk-{number}"), move || read(&own, &seat, &outbox))?;
@@ -133,10 +143,20 @@ impl Disk {
         self.reads.put(read);
     }
 
-    /// Lets every thread finish what it does, and waits for that.
+    pub(super) fn snapshot(&self, work: SnapshotWork) {
+        match work {
+            SnapshotWork::List(_) => self.reads.put(Read::Snapshots(work)),
+            SnapshotWork::Create(_) | SnapshotWork::Verify(_) | SnapshotWork::Remove(_) => {
+                self.snapshots.put(work);
+            }
+        }
+    }
+
+    /// Lets every thread finish what it does, and waits for that; a snapshot is given up.
     pub(super) fn stop(self) {
         self.log.close();
         self.reads.close();
+        self.snapshots.close();
         self.workers.stop();
         for thread in self.threads {
             if thread.join().is_err() {
@@ -204,6 +224,9 @@ fn read(store: &Store, desk: &Desk<Read>, news: &UnboundedSender<News>) {
                 let result = store.scan_slice(&start, end.as_deref(), entries_max, bytes_max);
                 Event::Scanned { token, result }
             }
+            Turn::Work(Read::Snapshots(work)) => {
+                Event::Snapshot(do_snapshot_work(store, work, String::new(), &mut |_, _| true))
+            }
             Turn::Work(Read::Mend(keys)) => {
                 let result = store.mend(&keys).map_err(|error| error.to_string());
                 Event::Mended { keys, result }
@@ -213,6 +236,37 @@ fn read(store: &Store, desk: &Desk<Read>, news: &UnboundedSender<News>) {
         };
         tell(news, News::Event(event));
     }
+}
+
+/// Makes, reads and removes snapshots, slowly, and tells now and then how far it is.
+fn make_snapshots(store: &Store, desk: &Desk<SnapshotWork>, news: &UnboundedSender<News>) {
+    loop {
+        let work = match desk.turn(None) {
+            Turn::Work(work) => work,
+            Turn::Nothing => continue,
+            Turn::Closed => return,
+        };
+        let began = clock::now();
+        let mut told = began.monotonic;
+        let mut step = |done: u64, total: u64| {
+            let due = began.monotonic + done.saturating_mul(1_000_000_000) / SNAPSHOT_RATE;
+            let ahead = due.saturating_sub(clock::now().monotonic);
+            thread::sleep(Duration::from_nanos(ahead));
+            if SNAPSHOT_NEWS_INTERVAL <= clock::since(told) {
+                told = clock::now().monotonic;
+                tell(news, News::Event(Event::Snapshot(SnapshotNews::Step { done, total })));
+            }
+            !desk.is_closed()
+        };
+        let created = rfc3339(began.wall);
+        let ended = do_snapshot_work(store, work, created, &mut step);
+        tell(news, News::Event(Event::Snapshot(ended)));
+    }
+}
+
+fn rfc3339(unix_micros: u64) -> String {
+    let stamp = i64::try_from(unix_micros).ok().map(jiff::Timestamp::from_microsecond);
+    stamp.and_then(Result::ok).map_or_else(String::new, |stamp| stamp.to_string())
 }
 
 /// A job that failed for good ends the process; another is tried again.
@@ -244,6 +298,10 @@ impl<T> Desk<T> {
     fn put(&self, work: T) {
         self.pile().work.push_back(work);
         self.bell.notify_one();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.pile().is_closed
     }
 
     fn close(&self) {

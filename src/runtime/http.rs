@@ -73,9 +73,9 @@ async fn answer(
             Phase::Serving => text(StatusCode::OK, "ok\n"),
             Phase::Stopping => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
         },
-        "/clusterz" => match view(&hub).await {
-            Some(view) => clusterz(&view),
-            None => stopped(),
+        "/clusterz" => match (view(&hub).await, info(&hub).await) {
+            (Some(view), Some(info)) => clusterz(&view, &info),
+            _ => stopped(),
         },
         "/status" => match (view(&hub).await, info(&hub).await) {
             (Some(view), Some(info)) => status(&view, &info),
@@ -113,16 +113,18 @@ fn status(view: &View, info: &Info) -> Response<Full<Bytes>> {
     let ring = &view.layout.now;
     let body = json!({"v": 1, "type": "status", "cluster": view.cluster, "cluster_name": view.cluster_name,
         "layout": view.layout.version, "n": ring.n, "r": ring.r, "w": ring.w, "mode": ring.mode,
-        "members": members, "alarms": view.alarms, "node": info});
+        "change": view.change, "members": members, "alarms": view.alarms, "node": info});
     json_response(StatusCode::OK, &body)
 }
 
-/// 200 where every partition has enough members up for the layout's reads and writes.
-fn clusterz(view: &View) -> Response<Full<Bytes>> {
+/// 200 where every partition has enough members up for the layout's reads and writes. How far a change is, too: by gossip
+/// for all, in full for this node.
+fn clusterz(view: &View, info: &Info) -> Response<Full<Bytes>> {
     let below = below_quorum(view);
     let status = if below == 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body =
-        json!({"v": 1, "type": "clusterz", "partitions": view.layout.now.q, "below_quorum": below});
+    let body = json!({"v": 1, "type": "clusterz", "layout": view.layout.version,
+        "partitions": view.layout.now.q, "below_quorum": below, "change": view.change,
+        "moving": info.moving});
     json_response(status, &body)
 }
 

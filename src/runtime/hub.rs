@@ -1,7 +1,7 @@
 //! The hub: what the tasks of the core thread share. No borrow of it lives across an await.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -54,6 +54,48 @@ pub(super) struct Verdicts {
     pub(super) is_accepted: bool,
     /// Who refused us last, by address.
     pub(super) refusals: BTreeMap<String, (RefusalCode, String)>,
+    /// Where nobody answered the last time.
+    pub(super) silent: BTreeSet<String>,
+}
+
+impl Verdicts {
+    /// The refusal that ends this node: it was never taken by any of the members at `addresses`, and each of them refuses it
+    /// for good; or they removed it, and who does not say so does not answer. One peer alone may be wrong about the rest,
+    /// unless it saw a second process with this identity. Where another cluster answers the members may have moved, so that
+    /// the seeds are to be heard, too.
+    pub(super) fn last_word(
+        &self,
+        addresses: &[&str],
+        seeds: &[String],
+    ) -> Option<(&str, RefusalCode, &str)> {
+        let code = |address: &str| self.refusals.get(address).map(|(code, _)| *code);
+        let is_final = |code| {
+            matches!(
+                code,
+                RefusalCode::WrongCluster | RefusalCode::RemovedMember | RefusalCode::NotAMember
+            )
+        };
+        let by_all = addresses.iter().all(|address| code(address).is_some_and(is_final));
+        let nobody_else = addresses
+            .iter()
+            .all(|address| self.silent.contains(*address) || code(address).is_some_and(is_final));
+        let is_no_help = |code| is_final(code) || code == RefusalCode::Itself;
+        let by_seeds = seeds.iter().all(|seed| code(seed).is_some_and(is_no_help));
+        let is_unwanted = !self.is_accepted && !addresses.is_empty();
+        let ends = |code| match code {
+            RefusalCode::CopiedIdentity => true,
+            RefusalCode::RemovedMember => is_unwanted && nobody_else,
+            RefusalCode::NotAMember => is_unwanted && by_all,
+            RefusalCode::WrongCluster => is_unwanted && by_all && by_seeds,
+            RefusalCode::Protocol
+            | RefusalCode::Itself
+            | RefusalCode::OldIncarnation
+            | RefusalCode::Overloaded
+            | RefusalCode::NotAuthorised => false,
+        };
+        let refusal = self.refusals.iter().find(|(_, (code, _))| ends(*code));
+        refusal.map(|(by, (code, reason))| (by.as_str(), *code, reason.as_str()))
+    }
 }
 
 /// Who waits for a reply.
@@ -186,5 +228,55 @@ impl Hub {
         self.last_caller.set(caller.0);
         self.callers.borrow_mut().insert(caller, waiter);
         caller
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The last word where each of the members at `a`, `b`, … said this: `r` removed, `w` wrong cluster, `c` copied, `-`
+    /// nothing, `?` was not tried yet.
+    #[track_caller]
+    fn check(said: &str, is_accepted: bool, expected: Option<RefusalCode>) {
+        let (members, by_seeds) = said.split_once('/').unwrap_or((said, ""));
+        let addresses: Vec<String> =
+            ('a'..).take(members.len() + by_seeds.len()).map(String::from).collect();
+        let mut verdicts = Verdicts { is_accepted, ..Verdicts::default() };
+        for (address, said) in addresses.iter().zip(members.chars().chain(by_seeds.chars())) {
+            let code = match said {
+                'r' => RefusalCode::RemovedMember,
+                'w' => RefusalCode::WrongCluster,
+                'c' => RefusalCode::CopiedIdentity,
+                'i' => RefusalCode::Itself,
+                '-' => {
+                    verdicts.silent.insert(address.clone());
+                    continue;
+                }
+                _ => continue,
+            };
+            verdicts.refusals.insert(address.clone(), (code, String::new()));
+        }
+        let (addresses, seeds) = addresses.split_at(members.len());
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let last_word = verdicts.last_word(&addresses, seeds);
+        assert_eq!(last_word.map(|(_, code, _)| code), expected, "{said}");
+    }
+
+    #[test]
+    fn a_node_ends_where_nobody_is_left_who_might_take_it() {
+        check("", false, None);
+        check("ww", false, Some(RefusalCode::WrongCluster));
+        check("w-", false, None);
+        check("w?", false, None);
+        check("ww/?", false, None);
+        check("ww/wi", false, Some(RefusalCode::WrongCluster));
+        check("rr/?", false, Some(RefusalCode::RemovedMember));
+        check("r--", false, Some(RefusalCode::RemovedMember));
+        check("rw-", false, Some(RefusalCode::RemovedMember));
+        check("r-?", false, None);
+        check("rr", true, None);
+        check("c??", true, Some(RefusalCode::CopiedIdentity));
+        check("---", false, None);
     }
 }

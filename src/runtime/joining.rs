@@ -19,8 +19,8 @@ use crate::cluster::Addresses;
 use crate::cluster::staged::{Staged, plan};
 use crate::node;
 use crate::node_id::NodeId;
-use crate::ring::Member;
-use crate::storage::identity::{IDENTITY, IdentityEpoch, VERSION};
+use crate::ring::{Layout, Member};
+use crate::storage::identity::IDENTITY;
 use crate::storage::vfs::{Real, Vfs};
 use crate::storage::{DirLock, Identity, Store};
 use crate::wire::client::{Change, ReplyBody, RequestBody, StagedAt, View};
@@ -92,7 +92,7 @@ async fn latest_view(options: &Options, known: Option<&View>) -> Result<View, Ha
             Ok((_, view))
                 if latest
                     .as_ref()
-                    .is_none_or(|latest| latest.layout.version < view.layout.version) =>
+                    .is_none_or(|latest| rank(&latest.layout) < rank(&view.layout)) =>
             {
                 latest = Some(view);
             }
@@ -101,6 +101,11 @@ async fn latest_view(options: &Options, known: Option<&View>) -> Result<View, Ha
         }
     }
     latest.ok_or(failure)
+}
+
+/// Layouts in the order in which they follow on each other.
+const fn rank(layout: &Layout) -> (u64, u64) {
+    (layout.generation, layout.version)
 }
 
 /// Who this node is, kept from the first time it is asked.
@@ -113,7 +118,7 @@ fn identity(options: &Options, view: &View) -> Result<Identity, RunError> {
     };
     if view.cluster_name != options.cluster {
         return Err(wrong(
-            format!("the seeds\u{2019} cluster `{}`", view.cluster_name),
+            format!("cluster `{}`, by its seeds", view.cluster_name),
             format!("cluster `{}`", options.cluster),
         ));
     }
@@ -127,15 +132,10 @@ fn identity(options: &Options, view: &View) -> Result<Identity, RunError> {
     let mut rng = rand::rngs::OsRng.unwrap_err();
     let mut id = [0; 16];
     rng.fill_bytes(&mut id);
-    let identity = Identity {
-        v: VERSION,
-        node: NodeId::from_bytes(id),
-        name: options.name.clone(),
-        cluster: view.cluster,
-        cluster_name: view.cluster_name.clone(),
-        epoch: IdentityEpoch { counter: 1, random: rng.next_u32() },
-        created: jiff::Timestamp::now().to_string(),
-    };
+    let (name, cluster_name) = (options.name.clone(), view.cluster_name.clone());
+    let (random, created) = (rng.next_u32(), jiff::Timestamp::now().to_string());
+    let node = NodeId::from_bytes(id);
+    let identity = Identity::first(node, name, view.cluster, cluster_name, random, created);
     let text = serde_json::to_vec_pretty(&identity).expect("plain fields");
     crate::storage::vfs::write_atomically(&Real, dir, JOINING, &text)
         .map_err(|source| RunError::System { what: "write JOINING", source })?;
@@ -144,8 +144,7 @@ fn identity(options: &Options, view: &View) -> Result<Identity, RunError> {
 
 /// A name belongs to one member: who takes a dead one's place has another.
 fn check_name(options: &Options, view: &View) -> Result<(), RunError> {
-    let rings = [Some(&view.layout.now), view.layout.next.as_ref()];
-    if rings.into_iter().flatten().all(|ring| ring.named(&options.name).is_none()) {
+    if view.layout.members().all(|member| member.name != options.name) {
         return Ok(());
     }
     Err(RunError::Refused {

@@ -64,6 +64,7 @@ struct Greeted {
     frames: Frames<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     node: NodeId,
+    incarnation: u64,
     sent: u64,
 }
 
@@ -106,11 +107,12 @@ impl Link {
         self.queue.take()
     }
 
-    /// Returns once the link is up; dials at once where a pause was under way. Called when the peer is known to be there.
+    /// Returns once the link is up, or retired; dials at once where a pause was under way. Called when the peer is known
+    /// to be there.
     pub(super) async fn rise(&self) {
         loop {
             let risen = self.risen.notified();
-            if self.is_up.get() {
+            if self.is_up.get() || self.is_retired.get() {
                 return;
             }
             self.is_hurried.set(true);
@@ -119,10 +121,16 @@ impl Link {
         }
     }
 
+    /// Whether it is no longer wanted: the peer is dialled elsewhere, or not at all.
+    pub(super) const fn is_retired(&self) -> bool {
+        self.is_retired.get()
+    }
+
     /// Ends the link's task.
     pub(super) fn retire(&self) {
         self.is_retired.set(true);
         self.news.notify_one();
+        self.risen.notify_waiters();
     }
 }
 
@@ -130,23 +138,37 @@ impl Link {
 pub(super) async fn maintain(hub: Rc<Hub>, peer: NodeId, link: Rc<Link>, mut rng: ChaCha8Rng) {
     let mut pause = PAUSE_MIN;
     let mut told = String::new();
-    while !link.is_retired.get() {
-        let down = match dial(&hub, &link.address).await {
+    while !link.is_retired() {
+        let dialled = dial(&hub, &link.address).await;
+        if link.is_retired() {
+            return;
+        }
+        let down = match dialled {
             Ok(greeted) if greeted.node == peer => {
                 tracing::info!(peer = %peer, address = link.address, "linked");
                 (pause, told) = (PAUSE_MIN, String::new());
                 carry(&hub, peer, &link, greeted).await
             }
-            Ok(greeted) => Down::Unreachable(HandshakeError::Garbage(format!(
-                "node {} answers there",
-                greeted.node
-            ))),
+            Ok(greeted) => {
+                let Greeted { node, incarnation, .. } = greeted;
+                let address = link.address.clone();
+                hub.post(Event::Located { peer: node, incarnation, address });
+                Down::Unreachable(HandshakeError::Garbage(format!("node {node} answers there")))
+            }
             Err(down) => down,
         };
+        if link.is_retired() {
+            // Another link to this peer may be up by now: what became of this one says nothing of it.
+            return;
+        }
         hub.post(Event::PeerUnreachable(peer));
         let why = match down {
             Down::Retired => return,
-            Down::Unreachable(error) => error.to_string(),
+            Down::Unreachable(error) => {
+                hub.verdicts.borrow_mut().silent.insert(link.address.clone());
+                hub.news.notify_one();
+                error.to_string()
+            }
             Down::Refused(reason) => format!("refused: {reason}"),
         };
         if why != told {
@@ -187,11 +209,13 @@ async fn dial(hub: &Hub, address: &str) -> Result<Greeted, Down> {
     let hello = hub.core.borrow().hello(clock::now());
     let (welcome, frames) =
         handshake::greet(reader, &mut writer, &hello).await.map_err(unreachable)?;
-    let sent = match &welcome {
-        Welcome::Accepted { sent, .. } => *sent,
+    let (incarnation, sent) = match &welcome {
+        Welcome::Accepted { incarnation, sent, .. } => (*incarnation, *sent),
         Welcome::Refused { code, reason } => {
             let verdict = (*code, reason.clone());
-            hub.verdicts.borrow_mut().refusals.insert(address.to_owned(), verdict);
+            let mut verdicts = hub.verdicts.borrow_mut();
+            verdicts.refusals.insert(address.to_owned(), verdict);
+            verdicts.silent.remove(address);
             // The core loop looks whether that is the end of this node.
             hub.news.notify_one();
             return Err(Down::Refused(reason.clone()));
@@ -202,7 +226,8 @@ async fn dial(hub: &Hub, address: &str) -> Result<Greeted, Down> {
     let mut verdicts = hub.verdicts.borrow_mut();
     verdicts.is_accepted = true;
     verdicts.refusals.remove(address);
-    Ok(Greeted { frames, writer, node, sent })
+    verdicts.silent.remove(address);
+    Ok(Greeted { frames, writer, node, incarnation, sent })
 }
 
 /// Sends what waits, all of it with one write, until the link breaks or is retired.

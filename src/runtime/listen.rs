@@ -12,6 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
+use crate::node::Event;
 use crate::wire::client::Request;
 use crate::wire::frame::{self, Frames, HANDSHAKE_BYTES_MAX};
 use crate::wire::handshake::{RefusalCode, Role, Welcome};
@@ -187,7 +188,10 @@ where
     }
     hub.news.notify_one();
     match hello.role {
-        Role::Peer { node, .. } => peers::serve(&hub, node, frames).await,
+        Role::Peer { node, incarnation, address, .. } => {
+            hub.post(Event::Located { peer: node, incarnation, address });
+            peers::serve(&hub, node, frames).await;
+        }
         Role::Client { .. } if door == Door::Peers => tell_view(&hub, frames, writer).await,
         Role::Client { .. } if hub.phase.get() == Phase::Serving => {
             clients::serve(hub, frames, writer).await;

@@ -7,6 +7,7 @@
 //! flush         memtables into tables
 //! compaction    tables into fewer tables, a slice at a time
 //! scrub         all tables, again and again, a little at a time
+//! snapshot      snapshots, one after the other, made, read again and removed
 //! ```
 //! Connections collect what they read and the core loop takes all of it at once; what it answers is collected too and
 //! leaves with one write for each connection. Nothing waits for room: a client past its limit is not read, a peer whose

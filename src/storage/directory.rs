@@ -7,7 +7,7 @@
 //! sst/NNNNNNNN.sst                          the SSTables
 //! manifest/CURRENT                          the number of the manifest that counts
 //! manifest/NNNNNNNN.manifest                which tables and segments make up the store
-//! snapshots/                                hard-linked copies; NAME.tmp is one that is not whole
+//! snapshots/                                hard-linked copies, see `storage::snapshots`
 //! damaged/                                  logs and tables set aside, under their names; nothing deletes them
 //! ```
 //! Numbers of tables and segments come from one counter and are never used twice.

@@ -105,6 +105,19 @@ pub enum LockError {
 }
 
 impl Identity {
+    /// That of a new directory; `random` tells its first epoch from that of another one, `created` is RFC 3339.
+    pub const fn first(
+        node: NodeId,
+        name: String,
+        cluster: ClusterId,
+        cluster_name: String,
+        random: u32,
+        created: String,
+    ) -> Self {
+        let epoch = IdentityEpoch { counter: 1, random };
+        Self { v: VERSION, node, name, cluster, cluster_name, epoch, created }
+    }
+
     /// The identity of the directory.
     /// # Errors
     /// [`IdentityError`].

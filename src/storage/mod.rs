@@ -7,7 +7,7 @@
 //! ```
 //! What is where: formats in [`log`], [`table`], [`manifest`] and [`batch`], names in `directory`; the store and its jobs
 //! in `store`, the start in `recovery`, which tables merge next in `plan`, what damage costs in `hole`; readers for files of a store that is not
-//! running in [`offline`]; who owns a directory in [`identity`].
+//! running in [`offline`]; who owns a directory in [`identity`]; copies with a name in [`snapshots`].
 //!
 //! Invariants. After a crash at any instant the store holds every write at or below a position that
 //! [`Store::durable`] had reached (a power loss: in the mode `always`, and up to each `durable` batch in the others), and
@@ -31,6 +31,7 @@ pub mod offline;
 mod options;
 mod plan;
 mod recovery;
+pub mod snapshots;
 mod space;
 mod store;
 pub mod table;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::LayoutTag;
+use crate::cluster::recover::Knowledge;
 use crate::cluster::staged::Staged;
 use crate::node_id::{ClusterId, NodeId};
 use crate::replication::{Consistency, Guarantee, Level, RangeEntry};
@@ -29,6 +31,8 @@ pub enum RequestBody {
     Get(Get),
     /// Write or delete a key.
     Put(Put),
+    /// Merge a state from elsewhere.
+    Merge(Merge),
     /// Each owner's state of a key, side by side.
     Inspect {
         /// The key.
@@ -42,6 +46,8 @@ pub enum RequestBody {
     View,
     /// This node's own figures.
     Info,
+    /// The keys that this node coordinates most for.
+    HotKeys,
     /// For each partition 64 bits over its slots' leaves at this node; equal data, equal bits.
     Leaves,
     /// Compare with every other replica now, and settle what differs; replied to at once.
@@ -61,6 +67,10 @@ pub enum RequestBody {
     Staged,
     /// Forget all that is staged at this node.
     Unstage,
+    /// Remember what nodes are called that are no members here, and whose versions come: replied to with the layout.
+    KeepNames(BTreeMap<NodeId, String>),
+    /// Do something with snapshots of this node's store.
+    Snapshot(SnapshotRequest),
     /// Propose the next layout.
     Propose {
         /// The version it was planned against.
@@ -68,6 +78,19 @@ pub enum RequestBody {
         /// What to change.
         change: Change,
     },
+    /// A step of a recovery after the loss of a majority.
+    Recover(Recover),
+}
+
+/// A step of a recovery.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Recover {
+    /// What this node knows.
+    Tell,
+    /// Accept this layout, and do nothing more for the generation before.
+    Accept(Box<Layout>),
+    /// All survivors accepted the layout of this tag: act on it.
+    Begin(LayoutTag),
 }
 
 /// Read a key.
@@ -102,6 +125,20 @@ pub struct Put {
     pub age: u64,
 }
 
+/// Have a key's owners merge a state from elsewhere, by its dots: an exact import, a restore. Doing it again changes
+/// nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Merge {
+    /// The key.
+    pub key: Bytes,
+    /// Its state, at least one version.
+    pub state: Siblings,
+    /// Durable acknowledgements to wait for; the layout's w where none is named.
+    pub w: Option<Level>,
+    /// Whom to count; the layout's mode where none is named.
+    pub consistency: Option<Consistency>,
+}
+
 /// What a put replaces.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PutBasis {
@@ -113,6 +150,40 @@ pub enum PutBasis {
     IfContext(VectorClock),
     /// Nothing.
     Blind,
+}
+
+/// What to do with snapshots. What takes long is begun, and asked about with [`SnapshotRequest::Progress`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SnapshotRequest {
+    /// Forget no delete for a while: every node that has a part in a snapshot is told so before the first part is made, or
+    /// what one part still has another would not know to be deleted.
+    Hold,
+    /// Make this node's part, if it was told to hold. One that was made of the same name and id is found again.
+    Create {
+        /// The snapshot's name.
+        name: String,
+        /// What all nodes' parts share.
+        id: u64,
+        /// The layout version that it shall be of.
+        layout: u64,
+    },
+    /// Read a part again and hold it against its checksums.
+    Verify {
+        /// The snapshot's name.
+        name: String,
+    },
+    /// Take a part away, or what is left of one.
+    Remove {
+        /// The snapshot's name.
+        name: String,
+    },
+    /// How far the last of these with this name is.
+    Progress {
+        /// The snapshot's name.
+        name: String,
+    },
+    /// All that there are.
+    List,
 }
 
 /// A stretch of one partition.
@@ -181,7 +252,7 @@ pub struct Reply {
 pub enum ReplyBody {
     /// To `Get`.
     Got(Got),
-    /// To `Put`.
+    /// To `Put` and `Merge`.
     Done(Done),
     /// To `Inspect`: in preference order.
     Inspected(Vec<Inspected>),
@@ -193,6 +264,8 @@ pub enum ReplyBody {
     View(View),
     /// To `Info`.
     Info(Box<Info>),
+    /// To `HotKeys`.
+    HotKeys(HotKeysReply),
     /// To `Leaves`: one number a partition.
     Leaves(Vec<u64>),
     /// To `RepairStart` and `RepairStatus`.
@@ -204,6 +277,10 @@ pub enum ReplyBody {
         /// The new version.
         version: u64,
     },
+    /// To `Snapshot`.
+    Snapshot(SnapshotReply),
+    /// To `Recover`: what this node knows once the step is done, durably.
+    Recovery(Box<Knowledge>),
     /// Not done, or not known to be done.
     Error(ErrorReply),
 }
@@ -234,7 +311,7 @@ pub struct Got {
 /// A write that met its quorum.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Done {
-    /// The write's name; `None` for a retry that was found done.
+    /// The write's name; `None` for a retry that was found done, and for a merge.
     pub dot: Option<Dot>,
     /// The state's clock after it: the context of what was written.
     pub clock: VectorClock,
@@ -289,6 +366,9 @@ pub struct LayoutReply {
     pub clients: BTreeMap<NodeId, String>,
     /// Longest key and value together, bytes.
     pub pair_max: u32,
+    /// Names of nodes that are no members, as far as the node was told.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub former: BTreeMap<NodeId, String>,
 }
 
 /// A node's view of the cluster.
@@ -306,6 +386,9 @@ pub struct View {
     pub members: Vec<MemberView>,
     /// What an operator should know.
     pub alarms: Vec<String>,
+    /// How far the change of the layout is that runs.
+    #[serde(default)]
+    pub change: Option<Changing>,
 }
 
 /// One member as another sees it.
@@ -386,6 +469,65 @@ pub struct Info {
     /// How far this node is with data that moves.
     #[serde(default)]
     pub moving: Moving,
+    /// What it had to do lately.
+    #[serde(default)]
+    pub load: Load,
+}
+
+/// What a node had to do lately. All zero from a node that does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Microseconds that the rest speaks of.
+    pub window: u64,
+    /// Gets that it began to coordinate.
+    pub gets: u64,
+    /// Puts and deletes that it began to coordinate.
+    pub puts: u64,
+    /// Microseconds of processor time that its process used.
+    pub cpu: u64,
+}
+
+/// The keys that a node coordinates most for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HotKeysReply {
+    /// Microseconds that the counts speak of.
+    pub window: u64,
+    /// All gets that it began to coordinate.
+    pub gets: u64,
+    /// All puts and deletes.
+    pub puts: u64,
+    /// Most operations that any key not named may have had.
+    pub unseen_max: u64,
+    /// In no order that says anything; some may have had next to nothing.
+    pub keys: Vec<HotKey>,
+}
+
+/// What one key was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HotKey {
+    /// Its first bytes: all of them, unless `key_bytes` says more.
+    pub key: Bytes,
+    /// How many it has.
+    pub key_bytes: u32,
+    /// Its token's point on the ring.
+    pub token: u64,
+    /// Gets that were counted.
+    pub gets: u64,
+    /// Puts and deletes that were counted.
+    pub puts: u64,
+    /// How many more there may have been.
+    pub error: u64,
+}
+
+/// A change of the layout that runs, as gossip tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changing {
+    /// Microseconds since the speaker took it, or started while it ran.
+    pub since: u64,
+    /// Members that gain something.
+    pub gainers: u32,
+    /// How many of those have all of it.
+    pub ready: u32,
 }
 
 /// How far a node is with the data that a change of the layout moves.
@@ -393,12 +535,33 @@ pub struct Info {
 pub struct Moving {
     /// Partitions that it gains by the change that runs.
     pub gains: u32,
-    /// Of those so many are there.
+    /// How many of those are copied.
     pub gained: u32,
-    /// Bytes that came so far.
+    /// The slots of those that it gains.
+    #[serde(default)]
+    pub slots: u32,
+    /// How many of those are copied, about.
+    #[serde(default)]
+    pub slots_gained: u32,
+    /// Keys copied since this node took the change, or started while it ran.
+    #[serde(default)]
+    pub keys: u64,
+    /// The same in bytes of keys and states.
     pub bytes: u64,
-    /// Partitions that are another's by the layout, and of which it may still hold data.
+    /// Bytes copied a second, lately.
+    #[serde(default)]
+    pub rate: u64,
+    /// Microseconds until all is copied, at the pace of late; `None` where nothing came lately.
+    #[serde(default)]
+    pub left: Option<u64>,
+    /// Slots of others that hold something, or that were not looked through yet. 0 once it holds nothing of others.
     pub left_over: u32,
+    /// Slots of others that were found to hold something.
+    #[serde(default)]
+    pub left_over_found: u32,
+    /// Microseconds until nothing is left over, at the pace of late; `None` where nothing went lately.
+    #[serde(default)]
+    pub left_over_left: Option<u64>,
 }
 
 /// How far a node's repairs are.
@@ -424,6 +587,99 @@ pub struct RepairPair {
     pub is_running: bool,
     /// Microseconds since a comparison that began here found both equal.
     pub equal: Option<u64>,
+}
+
+/// What a node says of its snapshots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SnapshotReply {
+    /// To `Hold`: no delete is forgotten for so many microseconds.
+    Held {
+        /// How long.
+        micros: u64,
+    },
+    /// It is being done.
+    Working {
+        /// Bytes read.
+        done: u64,
+        /// Of so many; 0 while that is not known.
+        total: u64,
+    },
+    /// It is done; the part, where there is one now.
+    Done(Option<SnapshotPart>),
+    /// It was not done.
+    Failed(SnapshotFailure),
+    /// To `Progress`: nothing of the kind was begun since this node started.
+    Unknown,
+    /// To `List`, by name.
+    List(Vec<SnapshotPart>),
+}
+
+/// A node's part in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPart {
+    /// The snapshot's name.
+    pub name: String,
+    /// What it is, or why it is none.
+    pub state: Result<SnapshotFacts, SnapshotFlaw>,
+}
+
+/// What is known of a whole part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotFacts {
+    /// What all nodes' parts share.
+    pub id: String,
+    /// When it was begun here, RFC 3339.
+    pub created: String,
+    /// The layout version that it is of.
+    pub layout: u64,
+    /// Keys, an estimate.
+    pub keys: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+/// Why a part does not count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotFlaw {
+    /// It was interrupted as it was made or removed.
+    Incomplete,
+    /// Its note is not what was written.
+    Damaged(String),
+}
+
+/// Why something was not done with a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotFailure {
+    /// For programs.
+    pub code: SnapshotFailureCode,
+    /// For people.
+    pub message: String,
+    /// Damaged files, and what is wrong with each.
+    #[serde(default)]
+    pub files: Vec<(String, String)>,
+}
+
+/// Kinds of failures; the exit codes of UI §1 follow from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotFailureCode {
+    /// Another one has this name: 73.
+    Exists,
+    /// There is none of this name: 66.
+    Missing,
+    /// It is not whole: 1.
+    Incomplete,
+    /// Files are damaged: 65.
+    Damaged,
+    /// The layout moved on meanwhile: 75.
+    Layout,
+    /// The disk is full: 74.
+    DiskFull,
+    /// The disk failed: 74.
+    Io,
+    /// The node stopped in the middle: 75.
+    GivenUp,
 }
 
 /// Why a request failed.

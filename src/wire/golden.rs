@@ -11,8 +11,9 @@ use data_encoding::HEXLOWER;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::client::{
-    Done, ErrorCode, ErrorReply, Failed, Get, Outcome, Put, PutBasis, Reply, ReplyBody, Request,
-    RequestBody,
+    Done, ErrorCode, ErrorReply, Failed, Get, HotKey, HotKeysReply, Merge, Outcome, Put, PutBasis,
+    Reply, ReplyBody, Request, RequestBody, SnapshotFacts, SnapshotFailure, SnapshotFailureCode,
+    SnapshotFlaw, SnapshotPart, SnapshotReply, SnapshotRequest,
 };
 use super::handshake::{Hello, RefusalCode, Role, Welcome};
 use super::peer::{PeerFrame, PeerMessage};
@@ -78,6 +79,7 @@ fn handshakes_stay() {
         nonce: 9,
         layout: 12,
         generation: 0,
+        address: String::new(),
     };
     let hello = |role| Hello {
         protocol_min: 1,
@@ -120,6 +122,10 @@ fn client_messages_stay() {
         age: 0,
     };
     check("request-put.hex", &request(RequestBody::Put(put)));
+    let merge = Merge { key: KEY, state: state(), w: Some(Level::Quorum), consistency: None };
+    check("request-merge.hex", &request(RequestBody::Merge(merge)));
+    let create = SnapshotRequest::Create { name: "nightly".into(), id: 9, layout: 12 };
+    check("request-snapshot.hex", &request(RequestBody::Snapshot(create)));
     check("request-layout.hex", &request(RequestBody::Layout));
     let reply = |body| Reply { id: 1, sent: 7, layout: 12, body };
     let done = Done {
@@ -134,6 +140,22 @@ fn client_messages_stay() {
         micros: 250,
     };
     check("reply-done.hex", &reply(ReplyBody::Done(done)));
+    let facts = SnapshotFacts {
+        id: "0000000000000009".into(),
+        created: "2026-11-22T10:00:00Z".into(),
+        layout: 12,
+        keys: 3,
+        bytes: 99,
+    };
+    let part = |state| SnapshotPart { name: "nightly".into(), state };
+    let parts = vec![part(Ok(facts)), part(Err(SnapshotFlaw::Damaged("why".into())))];
+    check("reply-snapshots.hex", &reply(ReplyBody::Snapshot(SnapshotReply::List(parts))));
+    let failure = SnapshotFailure {
+        code: SnapshotFailureCode::Damaged,
+        message: "1 files are damaged".into(),
+        files: vec![("sst/00000001.sst".into(), "it is gone".into())],
+    };
+    check("reply-snapshot-failed.hex", &reply(ReplyBody::Snapshot(SnapshotReply::Failed(failure))));
     let error = ErrorReply {
         code: ErrorCode::QuorumUnmet,
         message: "too few".into(),
@@ -144,6 +166,10 @@ fn client_messages_stay() {
         retry: true,
     };
     check("reply-error.hex", &reply(ReplyBody::Error(error)));
+    check("request-hot-keys.hex", &request(RequestBody::HotKeys));
+    let hot = HotKey { key: KEY, key_bytes: 7, token: 1 << 60, gets: 40, puts: 2, error: 1 };
+    let hot = HotKeysReply { window: 12, gets: 90, puts: 10, unseen_max: 3, keys: vec![hot] };
+    check("reply-hot-keys.hex", &reply(ReplyBody::HotKeys(hot)));
 }
 
 #[test]

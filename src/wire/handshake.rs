@@ -41,6 +41,9 @@ pub enum Role {
         layout: u64,
         /// The layout's generation.
         generation: u64,
+        /// Where peers reach it; empty where it does not say.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        address: String,
     },
     /// A client or a tool.
     Client {
@@ -102,4 +105,6 @@ pub enum RefusalCode {
     Overloaded,
     /// Not allowed.
     NotAuthorised,
+    /// The connection leads back to the caller.
+    Itself,
 }

@@ -203,3 +203,41 @@ fn replicas_and_partitions_change_and_mistakes_are_refused() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_wait_for_a_change_ends_in_time_and_tells_how_far_it_is() -> Result<()> {
+    let mut cluster = FaultyCluster::start(3)?;
+    for number in 0..KEYS {
+        cluster.kvctl(&["put", &format!("key{number}"), "value"]).assert().success();
+    }
+    cluster.join("join = \"staged\"")?;
+    wait_for("n4 to wait", || {
+        let shown = cluster.shown();
+        shown["waiting"].as_array()?.iter().any(|name| name == "n4").then_some(())
+    });
+    cluster.kvctl(&["cluster", "join", "n4"]).assert().success();
+    cluster.nodes[3].signal(Signal::SIGSTOP)?;
+    let layout = cluster.layout();
+    let commit = ["cluster", "commit", "--expect", &layout, "--wait", "--progress", "json"];
+    let late = cluster.kvctl(&[&commit[..], &["--timeout", "5s"]].concat()).assert().code(75);
+    assert!(stdout(&late).contains("is chosen"), "the change itself is made");
+    let said = String::from_utf8_lossy(&late.get_output().stderr).into_owned();
+    assert!(said.contains("the change goes on"), "{said}");
+    let progress = json(said.lines().next().unwrap_or_default());
+    assert_eq!((&progress["type"], &progress["step"]), (&"progress".into(), &"copying".into()));
+    for command in [&["status"][..], &["cluster", "show"]] {
+        let shown = stdout(&cluster.kvctl(command).assert().success());
+        assert!(shown.contains("a change runs: "), "{shown}");
+        assert!(shown.contains("end not in sight"), "{shown}");
+    }
+
+    cluster.nodes[3].signal(Signal::SIGCONT)?;
+    cluster.wait_done(4);
+    let shown = cluster.shown();
+    assert_eq!((&shown["moving"]["step"], &shown["change"]), (&"rest".into(), &Value::Null));
+    let status = json(stdout(&cluster.kvctl(&["status", "--json"]).assert().success()).trim());
+    let of_n4 = status["nodes"].as_array().and_then(|nodes| nodes.last()).ok_or("no nodes")?;
+    assert!(of_n4["counters"]["gained_keys"].as_u64() > Some(0), "{of_n4}");
+    assert_eq!(of_n4["moving"]["gains"], 0, "{of_n4}");
+    Ok(())
+}

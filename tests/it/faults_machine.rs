@@ -2,18 +2,84 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::faults_kill::seed;
 use crate::faulty_cluster::{FaultyCluster, library};
+use crate::faulty_net::{Fault, Kind};
 use crate::live::json;
-use crate::load::{Entry, Load, assert_none_failed, judge};
+use crate::live_kills::number;
+use crate::load::{Entry, Load, assert_none_failed, judge, now};
 use crate::node_fixture::{Result, wait_for};
 use crate::tool::stdout;
 
 /// File handles of the node that has few.
 const HANDLES: u32 = 64;
+
+/// Seconds under full load; the long form is `KVKIT_BUSY_SECONDS=600`.
+const BUSY_SECONDS: u64 = 10;
+/// Of so many messages one is lost.
+const LOST_ONE_IN: u32 = 20;
+
+/// Threads that take all processors for themselves, until this is dropped.
+struct Burners {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Burners {
+    fn start() -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..std::thread::available_parallelism()?.get()).map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        });
+        Ok(Self { threads: threads.collect(), stop })
+    }
+}
+
+impl Drop for Burners {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().expect("a thread that spins does not panic");
+        }
+    }
+}
+
+#[test]
+fn busy_nodes_that_lose_a_twentieth_of_their_messages_put_nobody_down() -> Result<()> {
+    let (seed, again) = seed();
+    let second = ("KVNODE_GOSSIP__INTERVAL".to_owned(), "1s".to_owned());
+    let cluster = FaultyCluster::start_with(5, "", |node| node.variables.push(second.clone()))?;
+    let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+    cluster.net.set(&names, &names, Fault::Lose { one_in: LOST_ONE_IN });
+    let burners = Burners::start()?;
+    let load = Load::start("k", seed, &[Entry::Hosts(cluster.hosts())]);
+    let end = now() + Duration::from_secs(number("KVKIT_BUSY_SECONDS", BUSY_SECONDS));
+    while now() < end {
+        load.wait_for_more(20, &format!("on busy processors; {again}"));
+    }
+    drop(burners);
+    assert!(cluster.net.met_anywhere(Kind::Lose) > 100, "hardly a message was lost");
+    cluster.net.heal();
+    for node in &cluster.nodes {
+        let told = node.told(" is down");
+        assert!(told.is_empty(), "{} says: {told:?}", node.name);
+    }
+    cluster.settle();
+    let (history, _) = load.stop();
+    judge(&history, cluster.hosts(), &again)
+}
 
 #[test]
 fn a_node_that_stands_still_holds_nobody_up() -> Result<()> {

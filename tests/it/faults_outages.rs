@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::faults_kill::seed;
 use crate::faulty_cluster::FaultyCluster;
 use crate::faulty_net::{Fault, Kind};
 use crate::live::json;
 use crate::live_kills::number;
-use crate::load::{Entry, Load, assert_failed_only_behind, judge};
+use crate::load::{Entry, Load, assert_failed_only_behind, judge, now};
 use crate::node_fixture::{Result, wait_for};
 use crate::refill::wipe;
 use crate::tool::{stdout, tool};
@@ -139,9 +139,4 @@ fn five_nodes_outlive_a_death_a_lost_disk_a_cut_and_a_kill_under_load() -> Resul
     judge(&history, hosts[1..].to_vec(), &again)?;
     assert_failed_only_behind(&moments, failed, &again);
     Ok(())
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test of time")]
-fn now() -> Instant {
-    Instant::now()
 }

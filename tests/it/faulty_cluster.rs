@@ -131,9 +131,8 @@ impl FaultyCluster {
     #[track_caller]
     pub(crate) fn assert_nobody_misses_writes(&self) {
         for node in &self.nodes {
-            let log = std::fs::read_to_string(&node.log).unwrap_or_default();
-            let told = log.lines().find(|line| line.contains("that it has lost"));
-            assert!(told.is_none(), "{} says: {told:?}", node.name);
+            let told = node.told("that it has lost");
+            assert!(told.is_empty(), "{} says: {told:?}", node.name);
         }
     }
 
@@ -226,9 +225,42 @@ impl FaultyNode {
         command
     }
 
+    /// Has it listen elsewhere from its next start on, without a network with faults.
+    pub(crate) fn listen_at(&mut self, port: u16) -> Result<()> {
+        let at = |offset: u16| SocketAddr::from(([127, 0, 0, 1], port + offset)).to_string();
+        (self.peer, self.client, self.http) = (at(0), at(1), at(2));
+        let (peer, client, http) = (&self.peer, &self.client, &self.http);
+        self.configure(
+            "listen",
+            &format!("peer = \"{peer}\"\nclient = \"{client}\"\nhttp = \"{http}\""),
+        )
+    }
+
+    /// Puts these lines in the place of a section's from its next start on; of `[node]` only what the fixture left out
+    /// is replaced.
+    pub(crate) fn configure(&self, section: &str, lines: &str) -> Result<()> {
+        let text = std::fs::read_to_string(&self.config)?;
+        let mut config: toml::Table = text.parse()?;
+        let mut wanted: toml::Table = lines.parse()?;
+        if section == "node" {
+            let kept = config.get("node").and_then(toml::Value::as_table).cloned();
+            let kept = kept.unwrap_or_default().into_iter();
+            let fixed = ["name", "cluster", "data_dir"];
+            wanted.extend(kept.filter(|(key, _)| fixed.contains(&key.as_str())));
+        }
+        config.insert(section.to_owned(), toml::Value::Table(wanted));
+        Ok(std::fs::write(&self.config, toml::to_string(&config)?)?)
+    }
+
     /// Whether its log has this text.
     pub(crate) fn said(&self, text: &str) -> bool {
-        std::fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
+        !self.told(text).is_empty()
+    }
+
+    /// The lines of its log that have this text.
+    pub(crate) fn told(&self, text: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
     fn reap(&mut self) -> Result<()> {

@@ -5,7 +5,7 @@
 //! ```
 //! A link between nodes carries messages one way, so that a fault of the pair (n1, n2) is one of that direction alone. Who
 //! dials is in the first frame. Bytes are never lost inside a connection, as TCP never loses any: what is held comes
-//! late, or the connection ends.
+//! late, or the connection ends. Messages can be lost, whole frames of a link, as a full queue loses them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,6 +17,8 @@ use std::time::Duration;
 use kvkit::wire::codec;
 use kvkit::wire::frame::{HANDSHAKE_BYTES_MAX, PREAMBLE};
 use kvkit::wire::handshake::{Hello, Role};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,6 +30,8 @@ use crate::node_fixture::Result;
 const CHUNK_BYTES: usize = 16 << 10;
 /// Chunks under way in one direction; a full line holds its sender up, as a full socket does.
 const CHUNKS_MAX: usize = 256;
+/// Which messages of a connection are lost: it needs not differ from run to run, when they are sent does.
+const LOSS_SEED: u64 = 7;
 
 /// What happens to messages of one node to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +44,8 @@ pub(crate) enum Fault {
     Cut,
     /// The receiver sees its connections end, the sender keeps open ones that nobody reads.
     HalfOpen,
+    /// Of so many messages one is lost, chosen by chance.
+    Lose { one_in: u32 },
 }
 
 /// A fault without its measure.
@@ -49,6 +55,7 @@ pub(crate) enum Kind {
     Hold,
     Cut,
     HalfOpen,
+    Lose,
 }
 
 impl From<Fault> for Kind {
@@ -58,6 +65,7 @@ impl From<Fault> for Kind {
             Fault::Hold => Self::Hold,
             Fault::Cut => Self::Cut,
             Fault::HalfOpen => Self::HalfOpen,
+            Fault::Lose { .. } => Self::Lose,
         }
     }
 }
@@ -263,17 +271,25 @@ async fn pump(
     mut rule: Option<Rule>,
 ) -> io::Result<()> {
     let (line, mut far_end) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS_MAX);
-    let delayed_by = rule.clone();
+    let taken_under = rule.clone();
     let take = async move {
+        let mut chance = ChaCha8Rng::seed_from_u64(LOSS_SEED);
         loop {
-            let mut chunk = vec![0; CHUNK_BYTES];
-            let count = reads.read(&mut chunk).await?;
-            chunk.truncate(count);
-            let delay = match delayed_by.as_ref().and_then(Rule::now) {
-                Some(Fault::Delay(delay)) => delay,
-                Some(Fault::Hold | Fault::Cut | Fault::HalfOpen) | None => Duration::ZERO,
+            let chunk = match &taken_under {
+                Some(_) => next_frame(&mut reads).await?,
+                None => next_bytes(&mut reads).await?,
             };
-            if count == 0 || line.send((Instant::now() + delay, chunk)).await.is_err() {
+            let delay = match taken_under.as_ref().and_then(Rule::now) {
+                Some(Fault::Lose { one_in }) if chance.random_ratio(1, one_in) => {
+                    note(taken_under.as_ref());
+                    continue;
+                }
+                Some(Fault::Delay(delay)) => delay,
+                Some(Fault::Hold | Fault::Cut | Fault::HalfOpen | Fault::Lose { .. }) | None => {
+                    Duration::ZERO
+                }
+            };
+            if chunk.is_empty() || line.send((Instant::now() + delay, chunk)).await.is_err() {
                 return Ok::<(), io::Error>(());
             }
         }
@@ -282,7 +298,7 @@ async fn pump(
         while let Some((due, chunk)) = far_end.recv().await {
             if Instant::now() < due {
                 tokio::time::sleep_until(due).await;
-                delayed(rule.as_ref());
+                note(rule.as_ref());
             }
             if let Some(rule) = &mut rule {
                 rule.until(|fault| fault != Some(Fault::Hold)).await?;
@@ -294,7 +310,30 @@ async fn pump(
     tokio::try_join!(take, give).map(drop)
 }
 
-fn delayed(rule: Option<&Rule>) {
+/// The next message of a link, whole; ends with an error between two of them as within one, which ends the link alike.
+async fn next_frame(reads: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let length = reads.read_u32_le().await?;
+    let mut frame = length.to_le_bytes().to_vec();
+    let expected = size_of::<u32>() + length as usize;
+    frame.reserve(length as usize);
+    while frame.len() < expected {
+        let rest = (expected - frame.len()) as u64;
+        if reads.take(rest).read_buf(&mut frame).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(frame)
+}
+
+/// What there is, at least a byte; none at the end.
+async fn next_bytes(reads: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let count = reads.read(&mut chunk).await?;
+    chunk.truncate(count);
+    Ok(chunk)
+}
+
+fn note(rule: Option<&Rule>) {
     if let Some(rule) = rule {
         rule.note(rule.now());
     }

@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use kvkit::client::{Client, ClientError, ClientOptions, GetOptions, PutOptions};
 use kvkit::replication::{Guarantee, Level};
 use kvkit::version::{Content, Siblings};
@@ -22,6 +24,8 @@ use crate::node_fixture::{Result, wait_for};
 const CLIENTS: u64 = 6;
 /// Keys that they share.
 const KEYS: u32 = 24;
+/// The same of a load that comes at a rate: so many that each node owns its part of them.
+const KEYS_AT_RATE: u32 = 200;
 /// Of so many writes one replaces nothing: a sibling of what is there.
 const BLIND_ONE_IN: u32 = 12;
 /// Deadline of a request.
@@ -61,11 +65,74 @@ struct Shared {
     failed: Mutex<Vec<Failed>>,
     acknowledged: AtomicU64,
     stop: AtomicBool,
+    /// How many keys there are.
+    keys: u32,
+    /// Of a load that comes at a rate.
+    ramp: Mutex<Ramp>,
+}
+
+/// Rounds of a read and a write each that begin in a second; the rate goes evenly from one to another.
+#[derive(Clone, Copy, Debug)]
+struct Ramp {
+    from: f64,
+    to: f64,
+    began: Moment,
+    ends: Moment,
+}
+
+impl Ramp {
+    const fn steady(rate: f64) -> Self {
+        Self { from: rate, to: rate, began: 0, ends: 0 }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of a minute")]
+    fn rate(&self, at: Moment) -> f64 {
+        if self.ends <= at {
+            return self.to;
+        }
+        let passed = at.saturating_sub(self.began) as f64 / (self.ends - self.began) as f64;
+        self.from + (self.to - self.from) * passed
+    }
 }
 
 impl Load {
     /// Starts clients at each of these entries. Keys begin with `prefix`, so that loads do not meet.
     pub(crate) fn start(prefix: &str, seed: u64, entries: &[Entry]) -> Self {
+        let mut load = Self::of(prefix, KEYS);
+        for (number, entry) in (0..).zip(entries.to_vec()) {
+            load.spawn(async move |shared| {
+                let client = connected(shared, &entry).await;
+                let clients = (0..CLIENTS).map(|client_number| {
+                    let number = number * CLIENTS + client_number;
+                    let chance = ChaCha8Rng::seed_from_u64(seed.wrapping_add(number));
+                    work(shared, client.clone(), number, chance)
+                });
+                futures_util::future::join_all(clients).await;
+            });
+        }
+        load
+    }
+
+    /// Starts a load that comes at a rate, however long the answers take: an open loop.
+    pub(crate) fn start_at_rate(prefix: &str, seed: u64, entry: Entry, rounds: f64) -> Self {
+        let mut load = Self::of(prefix, KEYS_AT_RATE);
+        *lock(&load.shared.ramp) = Ramp::steady(rounds);
+        load.spawn(async move |shared| {
+            let client = connected(shared, &entry).await;
+            work_at_rate(shared, &client, ChaCha8Rng::seed_from_u64(seed)).await;
+        });
+        load
+    }
+
+    /// From now on the rate goes to another one, and is there after so long.
+    pub(crate) fn ramp_to(&self, rounds: f64, over: Duration) {
+        let began = self.now();
+        let ends = began + u64::try_from(over.as_micros()).unwrap_or(Moment::MAX / 2);
+        let mut ramp = lock(&self.shared.ramp);
+        *ramp = Ramp { from: ramp.rate(began), to: rounds, began, ends };
+    }
+
+    fn of(prefix: &str, keys: u32) -> Self {
         let shared = Arc::new(Shared {
             start: now(),
             prefix: prefix.to_owned(),
@@ -73,27 +140,17 @@ impl Load {
             failed: Mutex::default(),
             acknowledged: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            keys,
+            ramp: Mutex::new(Ramp::steady(0.0)),
         });
-        let mut load = Self { shared, threads: Vec::new() };
-        for (number, entry) in (0..).zip(entries) {
-            load.join_in(number, seed, entry.clone());
-        }
-        load
+        Self { shared, threads: Vec::new() }
     }
 
-    fn join_in(&mut self, number: u64, seed: u64, entry: Entry) {
+    fn spawn(&mut self, work: impl AsyncFnOnce(&Shared) + Send + 'static) {
         let shared = Arc::clone(&self.shared);
         self.threads.push(std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async {
-                let client = connected(&shared, &entry).await;
-                let clients = (0..CLIENTS).map(|client_number| {
-                    let number = number * CLIENTS + client_number;
-                    let chance = ChaCha8Rng::seed_from_u64(seed.wrapping_add(number));
-                    work(&shared, client.clone(), number, chance)
-                });
-                futures_util::future::join_all(clients).await;
-            });
+            runtime.expect("a runtime").block_on(work(&shared));
         }));
     }
 
@@ -222,22 +279,47 @@ async fn work(shared: &Shared, client: Client, number: u64, mut chance: ChaCha8R
         if shared.is_stopped() {
             return;
         }
-        let key = format!("{}{:02}", shared.prefix, chance.random_range(0..KEYS));
-        let value = format!("{number}-{round}");
-        let is_blind = chance.random_ratio(1, BLIND_ONE_IN);
-        let done = match read(shared, &client, &key).await {
-            None => false,
-            Some(state) => {
-                let (basis, saw) = if is_blind {
-                    (PutBasis::Blind, BTreeSet::new())
-                } else {
-                    (PutBasis::Context(state.clock().clone()), values(&state))
-                };
-                write(shared, &client, key, value, basis, saw).await
-            }
-        };
+        let done = replace(shared, &client, format!("{number}-{round}"), &mut chance).await;
         tokio::time::sleep(if done { PAUSE } else { PAUSE_FAILED }).await;
     }
+}
+
+/// Begins a round each time that one is due, whether those before it have ended or not.
+async fn work_at_rate(shared: &Shared, client: &Client, mut chance: ChaCha8Rng) {
+    let mut rounds = FuturesUnordered::new();
+    let mut due = now();
+    for round in 0_u64.. {
+        let rate = lock(&shared.ramp).rate(shared.now());
+        due += Duration::from_secs_f64(1.0 / rate);
+        let until_due = tokio::time::sleep_until(due.into());
+        tokio::pin!(until_due);
+        loop {
+            tokio::select! {
+                () = &mut until_due => break,
+                Some(_) = rounds.next() => {}
+            }
+        }
+        if shared.is_stopped() {
+            break;
+        }
+        let mut chance = ChaCha8Rng::from_rng(&mut chance);
+        rounds
+            .push(async move { replace(shared, client, format!("r-{round}"), &mut chance).await });
+    }
+    while rounds.next().await.is_some() {}
+}
+
+/// Reads a key and writes what replaces it, or now and then what replaces nothing; whether both went through.
+async fn replace(shared: &Shared, client: &Client, value: String, chance: &mut ChaCha8Rng) -> bool {
+    let key = format!("{}{:02}", shared.prefix, chance.random_range(0..shared.keys));
+    let is_blind = chance.random_ratio(1, BLIND_ONE_IN);
+    let Some(state) = read(shared, client, &key).await else { return false };
+    let (basis, saw) = if is_blind {
+        (PutBasis::Blind, BTreeSet::new())
+    } else {
+        (PutBasis::Context(state.clock().clone()), values(&state))
+    };
+    write(shared, client, key, value, basis, saw).await
 }
 
 async fn read(shared: &Shared, client: &Client, key: &str) -> Option<Siblings> {
@@ -299,6 +381,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test is a rim: it reads the clock")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

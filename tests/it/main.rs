@@ -1,5 +1,7 @@
 //! The black-box test crate: runs the real binaries in temporary directories, and holds the sources against the map.
 
+mod addresses;
+mod autoscale;
 mod conflicts;
 mod corpus;
 mod ctl_offline;
@@ -16,6 +18,7 @@ mod faulty_net;
 mod full_disk;
 mod handoff;
 mod history;
+mod hot_keys;
 mod layers;
 mod live;
 mod live_ctl;
@@ -29,11 +32,13 @@ mod node_dev;
 mod node_fixture;
 mod node_init;
 mod node_run;
+mod recover;
 mod refill;
 mod repair;
 mod ring_changes;
 mod ring_offline;
 mod rolled_back;
+mod snapshots;
 mod sstable_live;
 mod sstable_offline;
 mod sstable_rewrite;

@@ -137,7 +137,11 @@ fn status_tells_members_and_figures() -> Result<()> {
     let body: serde_json::Value = serde_json::from_str(&body)?;
     assert_eq!((status, &body["node"]["name"]), (200, &"n1".into()));
     assert_eq!(body["members"].as_array().map(Vec::len), Some(1));
-    assert_eq!(http_get(&http, "/clusterz")?.0, 200);
+    assert_eq!(body["node"]["moving"]["gains"], 0, "{body}");
+    let (status, body) = http_get(&http, "/clusterz")?;
+    let body: serde_json::Value = serde_json::from_str(&body)?;
+    assert_eq!((status, &body["change"]), (200, &serde_json::Value::Null));
+    assert_eq!(body["moving"]["left_over"], 0, "{body}");
     assert_eq!(http_get(&http, "/nothing")?.0, 404);
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::cli::connect::Session;
 use crate::cli::exit::Exit;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
-use crate::cli::records::{Detail, Recorder, record};
+use crate::cli::records::{Recorder, record};
 use crate::node_id::NodeId;
 use crate::replication::Level;
 use crate::wire::client::{ReplyBody, RequestBody};
@@ -59,7 +59,7 @@ pub(crate) async fn export(
     let prefix = prefix(args.prefix.as_ref(), args.coding)?;
     let (cluster, names) = (session.cluster(), session.names());
     check_level("r", args.r, &cluster.layout.now)?;
-    let actors = actors(session, &names).await;
+    let actors = actors(session, &session.member_names()).await;
     let mut recorder = Recorder::begin(out, |header| {
         header
             .field("cluster", cluster.cluster.to_string())
@@ -71,7 +71,7 @@ pub(crate) async fn export(
         .run(common, |entry| {
             if !entry.state.versions().is_empty() {
                 let blank = recorder.blank("kv");
-                recorder.push(record(blank, &entry.key, &entry.state, &names, Detail::Shared))?;
+                recorder.push(record(blank, &entry.key, &entry.state, &names))?;
             }
             Ok(Flow::On)
         })

@@ -1,15 +1,25 @@
 //! The input of an import: read and parsed on a thread of its own, handed over in batches.
+//!
+//! An exact import takes a whole stream or none: a file is read through before anything of it is handed over, and of a
+//! pipe, which can be read once only, the frame is held against what was handed over already.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::thread;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::cli::failure::Failure;
-use crate::cli::records::{Digest, Line, Lines, Parsed, Record, RecordError, parse};
+use crate::cli::records::{
+    Digest, Frame, FrameWanted, Line, Lines, Origin, Parsed, Record, RecordError, StoredLine,
+    StoredRecord, parse, parse_stored,
+};
+use crate::node_id::NodeId;
+use crate::version::Siblings;
 
 use super::resume::Checkpoint;
 
@@ -22,8 +32,8 @@ const READ_BYTES: usize = 256 << 10;
 
 /// An opened input.
 pub(crate) struct Source {
-    /// What it holds; an I/O error ends it.
-    pub(crate) batches: Receiver<io::Result<Batch>>,
+    /// What it holds; an error ends it.
+    pub(crate) batches: Receiver<anyhow::Result<Batch>>,
     /// Its size, where it is a file.
     pub(crate) bytes_total: Option<u64>,
 }
@@ -40,35 +50,72 @@ pub(crate) struct Batch {
 
 /// What a line holds.
 pub(crate) enum Item {
-    /// A record.
-    Record(Record),
+    /// Something to be stored.
+    Entry(Entry),
     /// Something else.
     Bad(Failure),
 }
 
+/// What is stored of a record.
+pub(crate) enum Entry {
+    /// Its values, by puts.
+    Put(Record),
+    /// Its whole state, by a merge.
+    Merge(State),
+}
+
+/// A key's state, and what the nodes that wrote it are called.
+pub(crate) struct State {
+    /// The key.
+    pub(crate) key: Bytes,
+    /// Its state.
+    pub(crate) siblings: Siblings,
+    /// Names of the nodes in its clock.
+    pub(crate) names: BTreeMap<NodeId, String>,
+}
+
+/// What is made of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Puts; generous.
+    Puts,
+    /// States, from a stream that is whole.
+    States,
+}
+
+impl Entry {
+    /// The key.
+    pub(crate) const fn key(&self) -> &Bytes {
+        match self {
+            Self::Put(record) => &record.key,
+            Self::Merge(state) => &state.key,
+        }
+    }
+}
+
 /// Opens `file` (stdin for none or `-`) and skips what `from` says is in already.
 /// # Errors
-/// Exit 66 for a missing file; 65 where the lines to skip are not those that were imported.
-pub(crate) fn open(file: Option<&OsStr>, from: Option<Checkpoint>) -> anyhow::Result<Source> {
+/// Exit 66 for a missing file; 65 where the lines to skip are not those that were imported, and where states are to be read
+/// from a file that is not whole.
+pub(crate) fn open(
+    file: Option<&OsStr>,
+    reading: Reading,
+    from: Option<Checkpoint>,
+) -> anyhow::Result<Source> {
     let (input, bytes_total): (Box<dyn Read + Send>, _) = match file.filter(|file| *file != "-") {
         None => (Box::new(io::stdin()), None),
         Some(path) => {
-            let open = || -> io::Result<_> {
-                let file = File::open(path)?;
-                let metadata = file.metadata()?;
-                Ok((file, metadata))
-            };
-            let (file, metadata) = open().with_context(|| format!("opening {}", path.display()))?;
+            let opening = || format!("opening {}", path.display());
+            let mut file = File::open(path).with_context(opening)?;
+            let metadata = file.metadata().with_context(opening)?;
+            if reading == Reading::States && metadata.is_file() {
+                BatchReader::new(&file, reading).check_all()?;
+                file.seek(SeekFrom::Start(0)).with_context(opening)?;
+            }
             (Box::new(file), metadata.is_file().then_some(metadata.len()))
         }
     };
-    let mut reader = BatchReader {
-        lines: Lines::new(BufReader::with_capacity(READ_BYTES, input)),
-        digest: Digest::default(),
-        bytes: 0,
-        number: 0,
-        open: false,
-    };
+    let mut reader = BatchReader::new(input, reading);
     if let Some(from) = from {
         reader.skip(&from)?;
     }
@@ -84,14 +131,40 @@ struct BatchReader<R> {
     number: u64,
     /// Whether a header was read without its footer.
     open: bool,
+    /// Of a stream that must be whole: what stands around its records.
+    frame: Option<Frame>,
 }
 
 impl<R: Read> BatchReader<BufReader<R>> {
+    fn new(input: R, reading: Reading) -> Self {
+        let frame = match reading {
+            Reading::Puts => None,
+            Reading::States => Some(Frame::new(FrameWanted::Whole)),
+        };
+        Self {
+            lines: Lines::new(BufReader::with_capacity(READ_BYTES, input)),
+            digest: Digest::default(),
+            bytes: 0,
+            number: 0,
+            open: false,
+            frame,
+        }
+    }
+
+    /// Reads all of a stream that must be whole, for what is wrong with it alone.
+    fn check_all(mut self) -> anyhow::Result<()> {
+        while !self.batch()?.1 {}
+        Ok(())
+    }
+
     fn skip(&mut self, from: &Checkpoint) -> anyhow::Result<()> {
         while self.number < from.lines
             && let Some(line) = self.lines.next_line().context("reading the input")?
         {
             self.count(&line);
+            if self.frame.is_some() {
+                self.state(&line)?;
+            }
         }
         if self.number != from.lines || self.digest.hex() != from.sha1 {
             let message =
@@ -102,7 +175,7 @@ impl<R: Read> BatchReader<BufReader<R>> {
         Ok(())
     }
 
-    fn run(mut self, sender: &Sender<io::Result<Batch>>) {
+    fn run(mut self, sender: &Sender<anyhow::Result<Batch>>) {
         loop {
             let (batch, ended) = match self.batch() {
                 Ok((batch, ended)) => (Ok(batch), ended),
@@ -115,25 +188,33 @@ impl<R: Read> BatchReader<BufReader<R>> {
         }
     }
 
-    fn batch(&mut self) -> io::Result<(Batch, bool)> {
+    fn batch(&mut self) -> anyhow::Result<(Batch, bool)> {
         let mut items = Vec::new();
         let (mut cut, mut ended) = (false, false);
         for _ in 0..BATCH_LINES_MAX {
-            let Some(line) = self.lines.next_line()? else {
+            let Some(line) = self.lines.next_line().context("reading the input")? else {
                 ended = true;
                 cut |= self.open;
+                self.end_frame()?;
                 break;
             };
             self.count(&line);
-            match line.bytes.as_deref().map_or(Err(RecordError::TooLong), parse) {
-                Ok(Parsed::Record(record)) => items.push((line.number, Item::Record(record))),
-                Ok(Parsed::Header) => cut |= std::mem::replace(&mut self.open, true),
-                Ok(Parsed::Footer) => self.open = false,
-                Ok(Parsed::Blank) => {}
-                Err(error) => {
-                    let failure =
-                        Failure::bad_data("malformed record").code("bad_record").because(error);
-                    items.push((line.number, Item::Bad(failure)));
+            if self.frame.is_some() {
+                let state = self.state(&line)?;
+                items.extend(state.map(|state| (line.number, Item::Entry(Entry::Merge(state)))));
+            } else {
+                match line.bytes.as_deref().map_or(Err(RecordError::TooLong), parse) {
+                    Ok(Parsed::Record(record)) => {
+                        items.push((line.number, Item::Entry(Entry::Put(record))));
+                    }
+                    Ok(Parsed::Header) => cut |= std::mem::replace(&mut self.open, true),
+                    Ok(Parsed::Footer) => self.open = false,
+                    Ok(Parsed::Blank) => {}
+                    Err(error) => {
+                        let failure =
+                            Failure::bad_data("malformed record").code("bad_record").because(error);
+                        items.push((line.number, Item::Bad(failure)));
+                    }
                 }
             }
             if self.lines.input().buffer().is_empty() {
@@ -149,6 +230,31 @@ impl<R: Read> BatchReader<BufReader<R>> {
         Ok((Batch { items, checkpoint, cut }, ended))
     }
 
+    /// The state that a line of a stream that must be whole holds, if any.
+    fn state(&mut self, line: &Line) -> Result<Option<State>, Failure> {
+        let bad = |error: RecordError| {
+            let message = format!("line {}", line.number);
+            Failure::bad_data(message).code("bad_record").detail("line", line.number).because(error)
+        };
+        let bytes = line.bytes.as_deref().ok_or_else(|| bad(RecordError::TooLong))?;
+        let parsed = parse_stored(bytes).map_err(bad)?;
+        if let Some(frame) = &mut self.frame {
+            frame.note(bytes, &parsed).map_err(|error| {
+                let message = format!("line {}: {error}", line.number);
+                Failure::bad_data(message).code("frame").detail("line", line.number)
+            })?;
+        }
+        match parsed {
+            StoredLine::Entry(record) => state_of(*record).map_err(bad),
+            StoredLine::Header(_) | StoredLine::Footer(..) | StoredLine::Blank => Ok(None),
+        }
+    }
+
+    fn end_frame(&self) -> Result<(), Failure> {
+        let ended = self.frame.as_ref().map_or(Ok(()), Frame::end);
+        ended.map_err(|error| Failure::bad_data(error.to_string()).code("cut"))
+    }
+
     fn count(&mut self, line: &Line) {
         let bytes = line.bytes.as_deref().unwrap_or_default();
         self.digest.update(bytes);
@@ -157,23 +263,35 @@ impl<R: Read> BatchReader<BufReader<R>> {
     }
 }
 
+/// The state that a record holds: a key's, or one held for another node. A node's own notes are nobody else's, and what a
+/// store holds as removed is not there.
+fn state_of(record: StoredRecord) -> Result<Option<State>, RecordError> {
+    let StoredRecord { origin, key, value, names, names_puts } = record;
+    match (origin, value) {
+        (Origin::Meta | Origin::Unknown, _) | (_, None) => Ok(None),
+        // Under its dot a version would stand beside itself, as two writes.
+        (Origin::Data | Origin::Hint(_), Some(_)) if !names_puts => {
+            Err(RecordError::Missing("req"))
+        }
+        (Origin::Data | Origin::Hint(_), Some(value)) => {
+            let state = Siblings::decode(&value);
+            let state = state.map_err(|error| RecordError::State(error.to_string()))?;
+            Ok((!state.versions().is_empty()).then_some(State { key, siblings: state, names }))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(input: &'static str) -> (Vec<(u64, bool)>, Checkpoint, bool) {
-        let mut reader = BatchReader {
-            lines: Lines::new(BufReader::new(input.as_bytes())),
-            digest: Digest::default(),
-            bytes: 0,
-            number: 0,
-            open: false,
-        };
+        let mut reader = BatchReader::new(input.as_bytes(), Reading::Puts);
         let (mut items, mut cut) = (Vec::new(), false);
         loop {
             let (batch, ended) = reader.batch().unwrap();
             cut |= batch.cut;
-            let good = |item: Item| matches!(item, Item::Record(_));
+            let good = |item: Item| matches!(item, Item::Entry(_));
             items.extend(batch.items.into_iter().map(|(line, item)| (line, good(item))));
             if ended {
                 return (items, batch.checkpoint, cut);

@@ -1,16 +1,20 @@
 //! `kvctl`: the client and the operator's hand.
 
+mod autoscale;
 mod choice;
 mod cluster;
+mod confirm;
 mod context;
 mod explain;
 mod export;
 mod filter;
 mod hints;
+mod hotkeys;
 mod import;
 mod import_source;
 mod inspect;
 mod merge;
+mod moving;
 mod quorum;
 mod read;
 mod repair;
@@ -20,6 +24,7 @@ mod resume;
 mod rewrite;
 mod scan;
 mod siblings;
+mod snapshot;
 mod status;
 mod update;
 mod wait;
@@ -66,9 +71,23 @@ enum Command {
     /// What nodes keep for others that could not be reached
     #[command(subcommand)]
     Hints(hints::HintsCommand),
+    /// Show the keys that are asked for most, of what the nodes coordinated in the last 10 to 20 seconds
+    ///
+    /// SHARE is the part of all gets and puts that is surely a key's, ERROR how much more it may be: each node counts the
+    /// 64 keys that it is asked for most, and what it overlooks is less than a 64th of its traffic. Shown are keys of
+    /// which more is sure than not.
+    Hotkeys(hotkeys::HotKeysArgs),
     /// Anti-entropy: replicas compared, and what differs settled
     #[command(subcommand)]
     Repair(repair::RepairCommand),
+    /// Add and take away nodes by their load, as a policy says
+    ///
+    /// Looks at the nodes again and again, and says in a line what it does and why. A node is added by the policy's start
+    /// command, made a member, and waited for; it is taken away by giving its data to the others first, then by the
+    /// policy's stop command. One change at a time, and none while a member is not up, a change runs, or something is
+    /// staged. What is under way stands in a file beside the policy: who starts again goes on there. SIGTERM ends it
+    /// between two steps.
+    Autoscale(autoscale::AutoscaleArgs),
     /// Look into context tokens
     #[command(subcommand)]
     Context(context::ContextCommand),
@@ -101,6 +120,13 @@ enum Live {
     /// Print the keys that hold a value, by slot, then key
     Keys(export::KeysArgs),
     /// Store records (kv-records/1, or any JSON lines with key and value)
+    ///
+    /// Each record is a put. With --exact an export, or a dump of kvsstable, is restored instead: each record's whole state
+    /// is merged into what is there, by its dots, so that siblings, deletes and causality are as they were, in another
+    /// cluster too, and doing it again changes nothing. The input must be whole, from its header to the count and SHA-1 in
+    /// its footer, else: exit 65. A file is checked before anything is written; of a pipe, what came before the flaw has
+    /// been. What was written here since the export stays. A key that was deleted since stays deleted as long as the
+    /// cluster remembers the delete, which it forgets once every member has it: after that the key comes back.
     Import(import::ImportArgs),
     /// Print every key's state as records (kv-records/1)
     Export(export::ExportArgs),
@@ -111,6 +137,9 @@ enum Live {
     /// Members, shares and quorums: staged, planned, committed
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Copies of the whole cluster: made, checked, restored into a cluster of any size
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
 }
 
 /// Runs `kvctl`.
@@ -147,8 +176,19 @@ kvctl resolve cart:42 -- jq -csj 'map(.value | fromjson? // empty) | add'
 
 # many keys
 kvctl keys user: | kvctl mget
-kvctl export > backup.ndjson
+kvctl export > backup.ndjson && kvctl import --exact backup.ndjson
 jq -c '{key: .id, value: .}' things.ndjson | kvctl import
+
+# which keys keep the nodes busy?
+kvctl hotkeys --limit 3
+
+# what would a policy do now? (examples/autoscale)
+kvctl autoscale --policy local.toml --once --dry-run
+
+# a snapshot of the whole cluster, and back into one of any size
+kvctl snapshot create nightly && kvctl snapshot verify nightly
+kvctl snapshot restore n1/snapshots/nightly n2/snapshots/nightly n3/snapshots/nightly
+kvsstable get cart:42 n1/snapshots/nightly
 
 # is everything up, and do all replicas agree?
 kvctl status
@@ -177,12 +217,16 @@ kvctl export -r all > /dev/null && kvctl wait converged",
         match &command {
             Command::Live(live) => block_on(async {
                 let session = connect.open(PROGRAM, TIMEOUT_DEFAULT).await?;
-                live.run(&session, &common, out).await
+                live.run(&connect, &session, &common, out).await
             }),
             Command::Wait(args) => block_on(wait::wait(args, &connect, &common, out)),
             Command::Hints(hints::HintsCommand::List) => block_on(async {
                 let session = connect.open(PROGRAM, TIMEOUT_DEFAULT).await?;
                 hints::list(&session, &common, out).await
+            }),
+            Command::Hotkeys(args) => block_on(async {
+                let session = connect.open(PROGRAM, TIMEOUT_DEFAULT).await?;
+                hotkeys::hotkeys(args, &session, &common, out).await
             }),
             Command::Repair(command) => block_on(async {
                 let session = connect.open(PROGRAM, TIMEOUT_DEFAULT).await?;
@@ -196,6 +240,7 @@ kvctl export -r all > /dev/null && kvctl wait converged",
                     }
                 }
             }),
+            Command::Autoscale(args) => autoscale::autoscale(args, &connect, &common, out),
             Command::Context(context::ContextCommand::Decode(args)) => {
                 context::decode(args, &common, out)
             }
@@ -206,6 +251,7 @@ kvctl export -r all > /dev/null && kvctl wait converged",
 impl Live {
     async fn run(
         &self,
+        connect: &Connect,
         session: &Session,
         common: &Common,
         out: &mut dyn Write,
@@ -221,7 +267,8 @@ impl Live {
             Self::Import(args) => import::import(args, session, common, out).await,
             Self::Export(args) => export::export(args, session, common, out).await,
             Self::Inspect(args) => inspect::inspect(args, session, common, out).await,
-            Self::Cluster(command) => cluster::run(command, session, common, out).await,
+            Self::Cluster(command) => cluster::run(command, connect, session, common, out).await,
+            Self::Snapshot(command) => snapshot::run(command, session, common, out).await,
             Self::Status => status::status(session, common, out).await,
         }
     }

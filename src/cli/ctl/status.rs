@@ -15,7 +15,9 @@ use crate::cli::options::{Common, Format};
 use crate::cli::table::{Side, Table};
 use crate::node_id::NodeId;
 use crate::ring::{Balance, Member, Preferences, Ring};
-use crate::wire::client::{Info, MemberHealth, MemberView, ReplyBody, RequestBody, View};
+use crate::wire::client::{Info, Load, MemberHealth, MemberView, ReplyBody, RequestBody, View};
+
+use super::moving::HowFar;
 
 /// What one look at the cluster shows.
 pub(crate) struct Sight {
@@ -91,6 +93,9 @@ pub(crate) async fn status(
             writeln!(out, "{}", headline(&sight))?;
             table(&sight, &balance, common).write(out)?;
             writeln!(out, "{}", verdict(&sight, common))?;
+            if let Some(words) = on_its_way(&sight, common) {
+                writeln!(out, "{words}")?;
+            }
             for alarm in &sight.view.alarms {
                 writeln!(out, "{} {alarm}", common.palette().bad("alarm:"))?;
             }
@@ -127,6 +132,8 @@ fn table(sight: &Sight, balance: &Balance, common: &Common) -> Table {
         ("HINTS", Side::Right),
         ("DISK", Side::Right),
         ("P99 GET", Side::Right),
+        ("OPS/S", Side::Right),
+        ("CPU", Side::Right),
     ]);
     let ring = &sight.view.layout.now;
     for (index, member) in by_name(ring) {
@@ -146,6 +153,8 @@ fn table(sight: &Sight, balance: &Balance, common: &Common) -> Table {
             cell(|info, common| {
                 info.get_p99.map_or_else(|| "-".to_owned(), |micros| common.span(micros))
             }),
+            cell(|info, common| operations(info.load, common)),
+            cell(|info, _| cpu(info.load)),
         ]);
     }
     table
@@ -178,6 +187,17 @@ fn verdict(sight: &Sight, common: &Common) -> String {
     }
 }
 
+/// What a change of the layout still moves.
+fn on_its_way(sight: &Sight, common: &Common) -> Option<String> {
+    let how_far = HowFar::of(sight);
+    let words = how_far.words(common);
+    match how_far {
+        HowFar::Copying(_) => Some(common.palette().warn(&format!("a change runs: {words}"))),
+        HowFar::Dropping(dropping) => dropping.is_found().then_some(words),
+        HowFar::Rest => None,
+    }
+}
+
 fn json(sight: &Sight, balance: &Balance, out: &mut dyn Write) -> io::Result<()> {
     let (view, ring) = (&sight.view, &sight.view.layout.now);
     let availability = sight.availability();
@@ -207,6 +227,8 @@ fn json(sight: &Sight, balance: &Balance, out: &mut dyn Write) -> io::Result<()>
             .maybe("disk_total", info.map(|info| info.disk.1))
             .maybe("get_p99", info.and_then(|info| info.get_p99))
             .maybe("put_p99", info.and_then(|info| info.put_p99))
+            .maybe("load", info.map(|info| info.load))
+            .maybe("moving", info.map(|info| info.moving))
             .maybe("counters", info.map(|info| &info.counters))
     });
     let object = Object::new("status")
@@ -220,6 +242,9 @@ fn json(sight: &Sight, balance: &Balance, out: &mut dyn Write) -> io::Result<()>
         .field("partitions", ring.q)
         .field("partitions_degraded", availability.degraded)
         .field("partitions_below_quorum", availability.below_quorum)
+        .field("changing", view.layout.next.is_some())
+        .field("change", view.change)
+        .object("moving", HowFar::of(sight).object(Object::bare()))
         .list("nodes", nodes)
         .field("alarms", &view.alarms);
     writeln!(out, "{}", object.finish())
@@ -236,6 +261,22 @@ pub(crate) fn by_name(ring: &Ring) -> Vec<(usize, &Member)> {
 pub(crate) fn percent(part: usize, whole: usize) -> String {
     let tenths = (part * 2_000 + whole) / (2 * whole.max(1));
     format!("{}.{}%", tenths / 10, tenths % 10)
+}
+
+/// Gets and puts a second that a node coordinates.
+fn operations(load: Load, common: &Common) -> String {
+    match (load.gets + load.puts).saturating_mul(1_000_000).checked_div(load.window) {
+        Some(rate) => common.count(rate),
+        None => "-".to_owned(),
+    }
+}
+
+/// Processor time that a node uses; 100% is one processor.
+fn cpu(load: Load) -> String {
+    match load.cpu.saturating_mul(100).checked_div(load.window) {
+        Some(percent) => format!("{percent}%"),
+        None => "-".to_owned(),
+    }
 }
 
 fn used((free, total): (u64, u64)) -> String {

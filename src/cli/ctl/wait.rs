@@ -101,7 +101,8 @@ enum Look {
     NotYet(String),
 }
 
-fn late(message: &str) -> Failure {
+/// It took longer than it may.
+pub(crate) fn late(message: &str) -> Failure {
     Failure::new(Exit::TryAgain, message).code("timeout").detail("retry", true)
 }
 

@@ -19,7 +19,7 @@ use crate::node;
 use crate::node_id::{ClusterId, NodeId};
 use crate::ring::{Layout, Member};
 use crate::storage::vfs::{Real, Vfs};
-use crate::storage::{DirLock, Identity, IdentityEpoch, Store};
+use crate::storage::{DirLock, Identity, Store};
 
 /// Flags of `kvnode init`.
 #[derive(Args, Clone, Debug)]
@@ -104,15 +104,10 @@ fn found_one(
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let vfs: Arc<dyn Vfs> = Arc::new(Real);
     let _lock = DirLock::take(&*vfs, dir, std::process::id())?;
-    let identity = Identity {
-        v: crate::storage::identity::VERSION,
-        node: id,
-        name: config.name.clone(),
-        cluster: plan.cluster,
-        cluster_name: config.cluster.clone(),
-        epoch: IdentityEpoch { counter: 1, random: rand::rngs::OsRng.unwrap_err().next_u32() },
-        created: jiff::Timestamp::now().to_string(),
-    };
+    let random = rand::rngs::OsRng.unwrap_err().next_u32();
+    let created = jiff::Timestamp::now().to_string();
+    let (name, cluster_name) = (config.name.clone(), config.cluster.clone());
+    let identity = Identity::first(id, name, plan.cluster, cluster_name, random, created);
     let (store, _) = Store::open(Arc::clone(&vfs), dir, config.store(), &mut |_, _| {})?;
     node::found(&store, &identity, plan.layout.clone(), addresses)?;
     store.close()?;

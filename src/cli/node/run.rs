@@ -167,7 +167,8 @@ fn exit(error: &RunError) -> Exit {
             | RefusalCode::WrongCluster
             | RefusalCode::CopiedIdentity
             | RefusalCode::OldIncarnation
-            | RefusalCode::Overloaded => Exit::Protocol,
+            | RefusalCode::Overloaded
+            | RefusalCode::Itself => Exit::Protocol,
         },
         RunError::Removed { .. } => Exit::NotAuthorised,
         RunError::Fatal(_) => Exit::Io,

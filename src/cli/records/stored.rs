@@ -6,8 +6,8 @@
 //! meta    := KEY "value_b64"                   a node's own note, by its name
 //! unknown := "key_b64" "value_b64"             whatever else stands there, by its storage key
 //! ```
-//! Instead of a state or value `"removed":true` says that the store holds a delete. What `kvctl export` writes is taken,
-//! too: it has no `req`, so a version's dot stands for it.
+//! Instead of a state or value `"removed":true` says that the store holds a delete. What `kvctl export` writes is a part of
+//! this. A version without `req` is read, too, and its dot stands for it.
 
 use std::collections::BTreeMap;
 
@@ -45,6 +45,17 @@ pub(crate) struct StoredRecord {
     pub(crate) key: Bytes,
     /// What is stored; `None` for a delete.
     pub(crate) value: Option<Bytes>,
+    /// What the nodes in a state's clock are called.
+    pub(crate) names: BTreeMap<NodeId, String>,
+    /// Whether the put of each version is named; else its dot stands for it.
+    pub(crate) names_puts: bool,
+}
+
+/// A state that a record shows.
+struct ShownState {
+    bytes: Bytes,
+    names: BTreeMap<NodeId, String>,
+    names_puts: bool,
 }
 
 /// What an entry is.
@@ -141,16 +152,26 @@ pub(crate) fn parse_stored(line: &[u8]) -> Result<StoredLine, RecordError> {
         _ => return Err(RecordError::Field("type", "is none of kv, hint, meta, unknown")),
     };
     let key = key_of(fields.key, fields.key_b64)?;
-    let value = match (fields.removed.map(RawValue::get), origin) {
-        (Some("true"), _) => None,
+    let plain = |value| StoredRecord {
+        origin,
+        key: key.clone(),
+        value,
+        names: BTreeMap::new(),
+        names_puts: true,
+    };
+    let record = match (fields.removed.map(RawValue::get), origin) {
+        (Some("true"), _) => plain(None),
         (Some(_), _) => return Err(RecordError::Field("removed", "is not true")),
-        (None, Origin::Data | Origin::Hint(_)) => Some(state(line, &fields, &key)?),
+        (None, Origin::Data | Origin::Hint(_)) => {
+            let ShownState { bytes, names, names_puts } = state(line, &fields, &key)?;
+            StoredRecord { origin, key, value: Some(bytes), names, names_puts }
+        }
         (None, Origin::Meta | Origin::Unknown) => {
             let value = fields.value_b64.ok_or(RecordError::Missing("value_b64"))?;
-            Some(base64("value_b64", value)?)
+            plain(Some(base64("value_b64", value)?))
         }
     };
-    Ok(StoredLine::Entry(Box::new(StoredRecord { origin, key, value })))
+    Ok(StoredLine::Entry(Box::new(record)))
 }
 
 fn header(line: &[u8]) -> Result<StoredLine, RecordError> {
@@ -174,20 +195,21 @@ fn held_for(fields: &Fields<'_>) -> Result<NodeId, RecordError> {
     node.ok_or(RecordError::Field("node", "is no node's id"))
 }
 
-/// The bytes of the state that a record shows.
-fn state(line: &[u8], fields: &Fields<'_>, key: &[u8]) -> Result<Bytes, RecordError> {
+fn state(line: &[u8], fields: &Fields<'_>, key: &[u8]) -> Result<ShownState, RecordError> {
     let context = string(fields.ctx.ok_or(RecordError::Missing("ctx"))?);
     let context = context.map_err(|()| RecordError::Field("ctx", "is no string"))?;
     let refused = |error: &dyn std::fmt::Display| RecordError::State(error.to_string());
     let context = Context::decode(&context).map_err(|error| refused(&error))?;
     let clock = context.for_key(key).map_err(|error| refused(&error))?.clone();
     let mut versions = BTreeMap::new();
+    let mut names_puts = true;
     match fields.siblings {
         Some(siblings) => {
             let no_list = |_| RecordError::Field("siblings", "is no list of objects");
             let siblings: Vec<VersionFields<'_>> =
                 serde_json::from_str(siblings.get()).map_err(no_list)?;
             for fields in &siblings {
+                names_puts &= fields.req.is_some();
                 versions.extend([version(fields, &context, &clock)?]);
             }
         }
@@ -200,13 +222,15 @@ fn state(line: &[u8], fields: &Fields<'_>, key: &[u8]) -> Result<Bytes, RecordEr
             return Err(RecordError::Missing("value"));
         }
         None => {
-            let fields = serde_json::from_slice(line).map_err(RecordError::Json)?;
+            let fields: VersionFields<'_> =
+                serde_json::from_slice(line).map_err(RecordError::Json)?;
+            names_puts = fields.req.is_some();
             versions.extend([version(&fields, &context, &clock)?]);
         }
     }
-    Siblings::from_parts(clock, versions)
-        .map(|state| state.encode().into())
-        .ok_or_else(|| RecordError::State("`ctx` does not cover each `dot`".to_owned()))
+    let state = Siblings::from_parts(clock, versions)
+        .ok_or_else(|| RecordError::State("`ctx` does not cover each `dot`".to_owned()))?;
+    Ok(ShownState { bytes: state.encode().into(), names: context.names, names_puts })
 }
 
 fn version(
@@ -270,7 +294,7 @@ fn request_of(dot: Dot) -> RequestId {
 
 #[cfg(test)]
 mod tests {
-    use super::super::write::{Detail, record};
+    use super::super::write::record;
     use super::*;
     use crate::cli::json::Object;
     use crate::version::Epoch;
@@ -299,13 +323,16 @@ mod tests {
         let state = Siblings::from_parts(clock, state).unwrap();
         let names = names.iter();
         let names = names.map(|(id, name)| (NodeId::from_bytes([*id; 16]), (*name).to_owned()));
-        let names: BTreeMap<NodeId, String> = names.collect();
-        let line = record(Object::new("kv"), key, &state, &names, Detail::Stored).into_bytes();
+        let mut names: BTreeMap<NodeId, String> = names.collect();
+        let line = record(Object::new("kv"), key, &state, &names).into_bytes();
         let shown = String::from_utf8_lossy(&line).into_owned();
+        names.retain(|node, _| state.clock().iter().any(|(actor, _)| actor.node == *node));
         let expected = StoredRecord {
             origin: Origin::Data,
             key: Bytes::copy_from_slice(key),
             value: Some(state.encode().into()),
+            names,
+            names_puts: true,
         };
         match parse_stored(&line) {
             Ok(StoredLine::Entry(entry)) => assert_eq!(*entry, expected, "{shown}"),

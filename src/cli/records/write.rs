@@ -77,60 +77,51 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// How much a record tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Detail {
-    /// What clients and other clusters need.
-    Shared,
-    /// Also the names of the puts and the logical parts of the times, so that the state can be made of it again.
-    Stored,
-}
-
 /// Bytes of an unknown node's id that people see.
 const SHORT_ID_BYTES: usize = 4;
 
-/// A key's state, put into a blank record.
+/// A key's state, put into a blank record, with all that it takes to make the state of it again: the names of the puts and
+/// the logical parts of the times, too.
 pub(crate) fn record(
     object: Object,
     key: &[u8],
     state: &Siblings,
     names: &BTreeMap<NodeId, String>,
-    detail: Detail,
 ) -> Object {
-    let object = object.bytes("key", key);
     let context = || Context::token(key, state.clock(), names);
+    let object = object.bytes("key", key);
     let fields = |object, (dot, version): (&Dot, &Version)| {
-        version_value(object, version).text("dot", &shown(*dot, state.clock(), names, detail))
+        version_value(object, version).text("dot", &exact_dot(*dot, state.clock(), names))
     };
     let mut versions = state.versions().iter();
     match (versions.next(), versions.next()) {
         (None, _) => object.field("tombstone", true).field("ctx", context()),
-        (Some(only), None) => {
-            let object = fields(object, only).text("ctx", &context());
-            times(object, only.1, detail)
-        }
+        (Some(only), None) => origin(fields(object, only).text("ctx", &context()), only.1),
         (Some(_), Some(_)) => object
             .list(
                 "siblings",
                 state
                     .versions()
                     .iter()
-                    .map(|version| times(fields(Object::bare(), version), version.1, detail)),
+                    .map(|version| origin(fields(Object::bare(), version), version.1)),
             )
             .field("ctx", context()),
     }
 }
 
-/// Adds the fields of one version of several.
+/// Adds the fields of one version of several, for who looks at them.
 pub(crate) fn version_fields(
     object: Object,
     dot: Dot,
     version: &Version,
     names: &BTreeMap<NodeId, String>,
 ) -> Object {
-    let object = version_value(object, version);
-    let dot = shown(dot, &VectorClock::new(), names, Detail::Shared);
-    times(object.field("dot", dot), version, Detail::Shared)
+    let node = dot.actor.node;
+    let dot = match names.get(&node) {
+        Some(name) => dot_name(name, dot),
+        None => dot_name(&node.to_string(), dot),
+    };
+    time(version_value(object, version).field("dot", dot), version)
 }
 
 fn version_value(object: Object, version: &Version) -> Object {
@@ -140,15 +131,16 @@ fn version_value(object: Object, version: &Version) -> Object {
     }
 }
 
-fn times(object: Object, version: &Version, detail: Detail) -> Object {
+fn time(object: Object, version: &Version) -> Object {
+    object.text("ts", &human::rfc3339(version.timestamp.unix_micros()))
+}
+
+/// When and by which put: the time with its logical part, and the put's name.
+fn origin(object: Object, version: &Version) -> Object {
     let timestamp = version.timestamp;
-    let object = object.text("ts", &human::rfc3339(timestamp.unix_micros()));
-    if detail == Detail::Shared {
-        return object;
-    }
     let tick = timestamp.bits() - Timestamp::at(timestamp.unix_micros()).bits();
     let request = version.request;
-    object
+    time(object, version)
         .maybe("tick", (tick > 0).then_some(tick))
         .field("req", format_args!("{:016x}:{}", request.session, request.counter))
 }
@@ -161,19 +153,12 @@ pub(crate) fn node_name(node: NodeId, names: &BTreeMap<NodeId, String>) -> Strin
     }
 }
 
-fn shown(
-    dot: Dot,
-    clock: &VectorClock,
-    names: &BTreeMap<NodeId, String>,
-    detail: Detail,
-) -> String {
-    match (detail, names.get(&dot.actor.node)) {
-        (Detail::Shared, Some(name)) => dot_name(name, dot),
-        (Detail::Shared, None) => dot_name(&dot.actor.node.to_string(), dot),
-        (Detail::Stored, _) if is_taken_twice(dot.actor, clock, names) => {
-            format!("{}:{}", dot.actor, dot.counter)
-        }
-        (Detail::Stored, _) => dot_name(&node_name(dot.actor.node, names), dot),
+/// A dot as people see it, or in full where that would be another's, too.
+fn exact_dot(dot: Dot, clock: &VectorClock, names: &BTreeMap<NodeId, String>) -> String {
+    if is_taken_twice(dot.actor, clock, names) {
+        format!("{}:{}", dot.actor, dot.counter)
+    } else {
+        dot_name(&node_name(dot.actor.node, names), dot)
     }
 }
 

@@ -98,7 +98,13 @@ pub(crate) fn report_plan(
 /// The layout that would come next, with the plan's ring in force.
 fn following(known: &Known, plan: &Plan) -> Known {
     let Layout { generation, version, .. } = *known.layout;
-    let layout = Layout { generation, version: version + 1, now: plan.ring.clone(), next: None };
+    let layout = Layout {
+        generation,
+        version: version + 1,
+        now: plan.ring.clone(),
+        next: None,
+        recovers: false,
+    };
     let preferences = Arc::new(plan.preferences());
     Known { layout: Arc::new(layout), preferences, ..known.clone() }
 }

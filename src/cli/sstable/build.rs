@@ -13,7 +13,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::json::Object;
 use crate::cli::options::Common;
-use crate::cli::records::{Digest, Line, Lines, RecordError, StoredLine, parse_stored};
+use crate::cli::records::{Frame, FrameWanted, Lines, RecordError, StoredLine, parse_stored};
 use crate::storage::offline::TableBuilder;
 
 use super::compact::{builder, described, names};
@@ -53,15 +53,6 @@ struct Sorter {
     waiting_bytes: usize,
 }
 
-/// What the frames around the records say.
-#[derive(Default)]
-struct Frame {
-    header: Option<Vec<u8>>,
-    records: u64,
-    digest: Digest,
-    open: bool,
-}
-
 /// `build`: the whole input or nothing.
 pub(super) fn build(
     args: &BuildArgs,
@@ -76,7 +67,7 @@ pub(super) fn build(
     let mut report = Report::begin(args.progress, common, "built", total);
     let builder = output.as_ref().map(builder).transpose()?;
     let mut sorter = Sorter::new(builder);
-    let mut frame = Frame::default();
+    let mut frame = Frame::new(FrameWanted::AsFar);
     let mut lines = Lines::new(input);
     let mut entries = 0_u64;
     while let Some(line) = lines.next_line().context("reading the records")? {
@@ -89,14 +80,17 @@ pub(super) fn build(
         let bytes = line.bytes.as_deref().ok_or_else(|| bad(RecordError::TooLong))?;
         let parsed = parse_stored(bytes).map_err(bad)?;
         report.entry(bytes.len());
-        if let StoredLine::Entry(record) = frame.check(parsed, &line)? {
+        frame.note(bytes, &parsed).map_err(|error| {
+            Failure::bad_data(format!("line {}: {error}", line.number)).detail("line", line.number)
+        })?;
+        if let StoredLine::Entry(record) = parsed {
             entries += 1;
             sorter.add(storage_key(&record), record.value, line.number)?;
         }
     }
-    frame.end()?;
+    frame.end().map_err(|error| Failure::bad_data(error.to_string()).code("cut"))?;
     let written = sorter.finish()?;
-    if let (Some(output), Some(header)) = (&output, &frame.header) {
+    if let (Some(output), Some(header)) = (&output, frame.header()) {
         let path = output.dir.join(HEADER_FILE);
         std::fs::write(&path, header).with_context(|| format!("writing {}", path.display()))?;
     }
@@ -122,49 +116,6 @@ fn open(args: &BuildArgs) -> anyhow::Result<(Box<dyn BufRead>, Option<u64>)> {
     let metadata = file.metadata().with_context(opening)?;
     let total = metadata.is_file().then_some(metadata.len());
     Ok((Box::new(BufReader::with_capacity(READ_BYTES, file)), total))
-}
-
-impl Frame {
-    /// Holds header and footer against what stands between them.
-    fn check(&mut self, parsed: StoredLine, line: &Line) -> Result<StoredLine, Failure> {
-        let bytes = line.bytes.as_deref().unwrap_or_default();
-        match &parsed {
-            StoredLine::Entry(_) => {
-                self.records += 1;
-                self.digest.update(bytes);
-            }
-            StoredLine::Header(_) if self.header.is_some() || self.records > 0 => {
-                return Err(Failure::bad_data(format!(
-                    "line {}: a second header: build takes one dump at a time",
-                    line.number
-                )));
-            }
-            StoredLine::Header(_) => {
-                self.header = Some(bytes.to_vec());
-                self.open = true;
-            }
-            StoredLine::Footer(records, sha1) => {
-                if (*records, sha1) != (self.records, &self.digest.hex()) {
-                    return Err(Failure::bad_data(format!(
-                        "line {}: the footer tells of other records than stand before it",
-                        line.number
-                    )));
-                }
-                self.open = false;
-            }
-            StoredLine::Blank => {}
-        }
-        Ok(parsed)
-    }
-
-    fn end(&self) -> Result<(), Failure> {
-        if self.open {
-            return Err(Failure::bad_data(
-                "the records are cut: their header went without its footer",
-            ));
-        }
-        Ok(())
-    }
 }
 
 impl Sorter {

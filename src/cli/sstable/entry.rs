@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::cli::json::Object;
-use crate::cli::records::{self, Detail, Origin, StoredRecord, node_name};
+use crate::cli::records::{self, Origin, StoredRecord, node_name};
 use crate::node::keys;
 use crate::node_id::NodeId;
 use crate::storage::table::Entry;
@@ -134,7 +134,7 @@ fn of_state(
     shown: Shown,
 ) -> Object {
     match (state, shown) {
-        (Some(state), Shown::Whole) => records::record(object, key, &state, names, Detail::Stored),
+        (Some(state), Shown::Whole) => records::record(object, key, &state, names),
         (Some(_), Shown::Sizes) | (None, _) => plain(object.bytes("key", key), value, shown),
     }
 }

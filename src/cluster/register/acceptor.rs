@@ -11,9 +11,11 @@ use crate::ring::Layout;
 use super::{AcceptedLayout, Alarm, Ballot, Effect, Message, Register, Vote};
 
 impl Register {
-    /// Whether this node votes in a ballot of `from`: both are acceptors, and the ballot is its own.
+    /// Whether this node votes in a ballot of `from`: both are acceptors, and the ballot is its own. Who accepted a
+    /// recovery votes no more.
     pub(super) fn votes_for(&self, from: NodeId, ballot: Ballot) -> bool {
-        self.is_acceptor(self.me)
+        self.recovery().is_none()
+            && self.is_acceptor(self.me)
             && self.is_acceptor(from)
             && ballot.node == from
             && ballot.round <= COUNTER_MAX

@@ -44,6 +44,9 @@ pub struct RegisterState {
     pub chosen: Arc<Layout>,
     /// The vote on the next one.
     pub vote: Vote,
+    /// A recovery that was accepted and is not known to be chosen: the vote on the next layout has ended with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Arc<Layout>>,
 }
 
 /// What registers say to each other.
@@ -115,7 +118,8 @@ impl RegisterState {
     /// The state of a node that knows `chosen` and has voted on nothing since.
     pub fn new(chosen: Arc<Layout>) -> Self {
         let version = chosen.version + 1;
-        Self { chosen, vote: Vote { version, promised: None, accepted: None } }
+        let vote = Vote { version, promised: None, accepted: None };
+        Self { chosen, vote, recovery: None }
     }
 
     /// The state of a node that knows `chosen`, and may have voted since: it lost its own state, so it has promised a

@@ -14,7 +14,8 @@
 //!   a majority: sync, act
 //!   Chosen {v+1}                -->   sync, act
 //! ```
-//! Who already knows v+1 answers any message about it with the layout. Time and chance only bring progress, never
+//! Who already knows v+1 answers any message about it with the layout. Who accepted a recovery takes no more part, until it
+//! hears of a layout of that recovery's generation (`recovery.rs`). Time and chance only bring progress, never
 //! harm: two layouts are never chosen for one version.
 //!
 //! Contract with the caller: effects are carried out in order, and what one call appends after an [`Effect::Persist`]
@@ -24,6 +25,7 @@
 mod acceptor;
 mod message;
 mod proposer;
+mod recovery;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
@@ -151,6 +153,14 @@ pub enum Alarm {
         /// What the peer holds.
         theirs: LayoutTag,
     },
+    /// A recovery of the cluster went on without this node, or with a disk of it that was lost since.
+    #[error("{peer} acts on layout {} of generation {}: the cluster was recovered without this node", theirs.version, theirs.generation)]
+    LeftBehind {
+        /// Who.
+        peer: NodeId,
+        /// What it acts on.
+        theirs: LayoutTag,
+    },
     /// A peer sent a layout that cannot be.
     #[error("{peer} sent a layout that cannot be")]
     Malformed {
@@ -264,7 +274,7 @@ impl Register {
 
     /// Sets when the accepted value, if there is one, is taken up.
     fn await_news(&mut self, now: Time, rng: &mut impl Rng) {
-        let has_accepted = self.state.vote.accepted.is_some();
+        let has_accepted = self.state.vote.accepted.is_some() && self.recovery().is_none();
         self.take_up_at = has_accepted
             .then(|| now.after(TAKE_UP_AFTER + rng.random_range(Duration::ZERO..TAKE_UP_AFTER)));
     }
@@ -307,7 +317,7 @@ impl Register {
             }
             Message::Prepare { ballot, chosen } => {
                 let base = LayoutTag::of(&chosen);
-                if self.version() < chosen.version {
+                if self.follows(base) {
                     self.believe(from, chosen, effects);
                 }
                 match base.version {
@@ -363,31 +373,45 @@ impl Register {
 
     /// Takes what a peer says is chosen.
     fn believe(&mut self, from: NodeId, layout: Arc<Layout>, effects: &mut Vec<Effect>) {
+        let tag = LayoutTag::of(&layout);
         if let Err(source) = layout.validate() {
             effects.push(Effect::Alarm(Alarm::Malformed { peer: from, source }));
-        } else if layout.version < self.version() {
-            effects.push(self.tell(from));
-        } else if layout.version == self.version() || layout.generation != self.tag.generation {
-            self.alarm_if_other(from, LayoutTag::of(&layout), effects);
-        } else {
+        } else if self.follows(tag) {
             self.learn(layout, effects);
+        } else if (tag.generation, tag.version) < (self.tag.generation, self.version()) {
+            effects.push(self.tell(from));
+        } else {
+            self.alarm_if_other(from, tag, effects);
         }
     }
 
-    /// Compares a peer's layout with the own one: fetches a newer one, reports another one of the same version.
+    /// Compares a peer's layout with the own one: fetches a newer one, tells who missed that the recovery it accepted was
+    /// chosen, reports another one of the same version.
     fn compare(&mut self, now: Time, peer: NodeId, tag: LayoutTag, effects: &mut Vec<Effect>) {
-        if tag.generation == self.tag.generation && self.version() < tag.version {
+        if self.follows(tag) {
             self.fetch(now, peer, effects);
+        } else if tag.generation < self.tag.generation {
+            effects.push(self.tell(peer));
         } else {
             self.alarm_if_other(peer, tag, effects);
         }
     }
 
+    /// Whether a layout, said to be chosen, follows on the one in force: in its generation, or in that of a recovery which
+    /// this node accepted; then in no other.
+    fn follows(&self, tag: LayoutTag) -> bool {
+        let is_known = match self.recovery() {
+            None => tag.generation == self.tag.generation,
+            Some(_) => self.has_accepted(tag.generation),
+        };
+        is_known && self.version() < tag.version
+    }
+
     fn alarm_if_other(&self, peer: NodeId, theirs: LayoutTag, effects: &mut Vec<Effect>) {
         let ours = self.tag;
-        if (theirs.version == ours.version || theirs.generation != ours.generation)
-            && theirs != ours
-        {
+        if ours.generation < theirs.generation {
+            effects.push(Effect::Alarm(Alarm::LeftBehind { peer, theirs }));
+        } else if theirs.version == ours.version && theirs != ours {
             effects.push(Effect::Alarm(Alarm::TwoLayouts { peer, ours, theirs }));
         }
     }

@@ -46,7 +46,7 @@ impl Register {
         if expect_version != self.version() {
             return Err(Outcome::Stale { current: self.version() });
         }
-        if !self.is_acceptor(self.me) {
+        if !self.is_acceptor(self.me) || self.recovery().is_some() {
             return Err(Outcome::NotApplied);
         }
         if self.proposal.as_ref().is_some_and(|proposal| proposal.request.is_some()) {

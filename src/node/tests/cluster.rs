@@ -10,7 +10,9 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::cluster::{Addresses, Time};
-use crate::node::{Caller, Core, CoreConfig, Effect, Event, HintLimits, Replayed, found, keys};
+use crate::node::{
+    Caller, Core, CoreConfig, Effect, Event, HintLimits, Replayed, do_snapshot_work, found, keys,
+};
 use crate::node_id::{ClusterId, NodeId};
 use crate::replication::{Consistency, Level};
 use crate::ring::{Layout, Member, Mode, Preferences, Token, Weight};
@@ -18,7 +20,8 @@ use crate::storage::vfs::simulated::{Disk, Unsynced};
 use crate::storage::{Identity, IdentityEpoch, Options, Store, identity};
 use crate::version::{Content, RequestId, Siblings};
 use crate::wire::client::{Get, Put, PutBasis, ReplyBody, Request, RequestBody};
-use crate::wire::peer::PeerFrame;
+use crate::wire::handshake::Welcome;
+use crate::wire::peer::{PeerFrame, PeerMessage};
 
 /// How long a message takes.
 const MESSAGE: Duration = Duration::from_millis(1);
@@ -223,7 +226,23 @@ impl Cluster {
         self.machines[node].identity.node
     }
 
-    fn number(&self, id: NodeId) -> usize {
+    pub(super) const fn now(&self) -> Time {
+        self.now
+    }
+
+    /// A running node.
+    pub(super) fn core(&mut self, node: usize) -> &mut Core {
+        &mut self.machines[node].life.as_mut().expect("it runs").0
+    }
+
+    /// A frame that `from` wrote long ago, on a connection that still stands.
+    pub(super) fn late_frame(&mut self, from: usize, to: usize, message: PeerMessage) {
+        let (from, frame) = (self.id(from), PeerFrame { sent: self.now.monotonic, message });
+        self.post(Duration::ZERO, to, Event::Peer { from, frame });
+        self.pass(2 * MESSAGE);
+    }
+
+    pub(super) fn number(&self, id: NodeId) -> usize {
         self.machines.iter().position(|machine| machine.identity.node == id).unwrap()
     }
 
@@ -231,9 +250,13 @@ impl Cluster {
         (0..self.machines.len()).filter(|node| self.machines[*node].life.is_some())
     }
 
+    /// `node` dials `peer`.
     fn connect(&mut self, node: usize, peer: usize) {
-        let (peer, sent) = (self.machines[peer].identity.node, self.now.monotonic);
-        self.post(Duration::ZERO, node, Event::PeerConnected { peer, sent });
+        let (now, id) = (self.now, self.id(peer));
+        let hello = self.core(node).hello(now);
+        if let Welcome::Accepted { sent, .. } = self.core(peer).admit(now, &hello) {
+            self.post(Duration::ZERO, node, Event::PeerConnected { peer: id, sent });
+        }
     }
 
     fn post(&mut self, after: Duration, to: usize, event: Event) {
@@ -286,6 +309,11 @@ impl Cluster {
             Effect::Mend(keys) => {
                 let result = store.mend(&keys).map_err(|error| error.to_string());
                 self.post(DISK, node, Event::Mended { keys, result });
+            }
+            Effect::Snapshot(work) => {
+                let created = "2026-01-01T00:00:00Z".to_owned();
+                let news = do_snapshot_work(&store, work, created, &mut |_, _| true);
+                self.post(DISK, node, Event::Snapshot(news));
             }
             Effect::Wake(at) => {
                 let after = Duration::from_nanos(at.saturating_sub(self.now.monotonic));

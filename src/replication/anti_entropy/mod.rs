@@ -6,6 +6,7 @@
 //! other state.
 
 mod exchange;
+pub mod headway;
 mod message;
 pub mod purge;
 pub mod refill;
@@ -13,6 +14,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod turns;
 mod walk;
 
 pub use exchange::{AskId, Effect, Event, Exchange, Outcome, Progress, View};

@@ -9,6 +9,7 @@
 //! ```
 //! Invariant: nothing goes before w owners hold it durably.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -16,11 +17,10 @@ use crate::cluster::Time;
 use crate::node_id::NodeId;
 use crate::ring::{Preferences, Slot};
 
+use super::turns::{PAUSE, Turns};
+
 /// Slots settled or dropped at once.
 const SLOTS_IN_FLIGHT: usize = 16;
-/// The pause of a slot after an owner could not be settled with, doubled each time, at most.
-const PAUSE: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// An owner that is not settled with for so long is asked again.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
@@ -28,6 +28,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 pub struct Purge {
     slots: BTreeMap<u16, LeftOver>,
+    /// The slots at rest, by when they are due.
+    resting: BTreeSet<(Time, u16)>,
+    /// The others.
+    busy: BTreeSet<u16>,
 }
 
 /// What reaches the machine.
@@ -57,9 +61,7 @@ struct LeftOver {
     /// Owners that have all of it.
     settled: BTreeSet<NodeId>,
     step: Step,
-    /// Owners that could not be settled with; the others come before them.
-    refused: BTreeSet<NodeId>,
-    pause: Duration,
+    turns: Turns,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,11 +72,6 @@ enum Step {
 }
 
 impl Purge {
-    /// Forgets everything: the layout is another.
-    pub fn clear(&mut self) {
-        self.slots.clear();
-    }
-
     /// How many slots are left.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -92,12 +89,12 @@ impl Purge {
 
     /// When [`Event::Tick`] is wanted.
     pub fn wake_at(&self, now: Time) -> Option<Time> {
-        let wakes = self.slots.values().filter_map(|slot| match slot.step {
-            Step::Resting { until } => Some(until),
+        let silent = self.busy.iter().filter_map(|slot| match self.slots.get(slot)?.step {
             Step::Settling { since, .. } => Some(since.after(SILENCE_MAX)),
-            Step::Dropping => None,
+            Step::Resting { .. } | Step::Dropping => None,
         });
-        wakes.min().map(|at| at.max(now.after(PAUSE / 5)))
+        let due = self.resting.first().map(|(until, _)| *until);
+        silent.chain(due).min().map(|at| at.max(now.after(PAUSE / 5)))
     }
 
     /// Folds one event in; what must happen next is appended to `effects`.
@@ -112,25 +109,43 @@ impl Purge {
         match event {
             Event::Found(slots) => {
                 for slot in slots {
-                    self.slots.entry(slot.0).or_insert_with(|| LeftOver::new(now));
+                    if let Entry::Vacant(place) = self.slots.entry(slot.0) {
+                        place.insert(LeftOver::new(now));
+                        self.resting.insert((now, slot.0));
+                    }
                 }
             }
-            Event::Settled(owner, slot, is_settled) => {
-                if let Some(left) = self.slots.get_mut(&slot.0)
-                    && matches!(left.step, Step::Settling { with, .. } if with == owner)
-                {
-                    left.came(now, owner, is_settled);
-                }
+            Event::Settled(owner, slot, is_settled) => self.settled(now, owner, slot, is_settled),
+            Event::Dropped(slot, true) => {
+                self.forget_step(slot);
+                self.slots.remove(&slot.0);
             }
-            Event::Dropped(slot, true) => drop(self.slots.remove(&slot.0)),
-            Event::Dropped(slot, false) => {
-                if let Some(left) = self.slots.get_mut(&slot.0) {
-                    left.rest(now);
-                }
-            }
+            Event::Dropped(slot, false) => self.refused(now, None, slot),
             Event::Tick => {}
         }
         self.advance(now, preferences, reachable, effects);
+    }
+
+    fn settled(&mut self, now: Time, owner: NodeId, slot: Slot, is_settled: bool) {
+        let Some(left) = self.slots.get_mut(&slot.0) else { return };
+        if !matches!(left.step, Step::Settling { with, .. } if with == owner) {
+            return;
+        }
+        if is_settled {
+            left.settled.insert(owner);
+            left.turns.gave();
+            self.take_step(slot, Step::Resting { until: now });
+        } else {
+            self.refused(now, Some(owner), slot);
+        }
+    }
+
+    /// Nothing came of a slot's step: later again.
+    fn refused(&mut self, now: Time, owner: Option<NodeId>, slot: Slot) {
+        if let Some(left) = self.slots.get_mut(&slot.0) {
+            let until = now.after(left.turns.refused(owner));
+            self.take_step(slot, Step::Resting { until });
+        }
     }
 
     fn advance(
@@ -140,64 +155,53 @@ impl Purge {
         reachable: &dyn Fn(NodeId) -> bool,
         effects: &mut Vec<Effect>,
     ) {
-        for left in self.slots.values_mut() {
-            if let Step::Settling { with, since } = left.step
-                && SILENCE_MAX <= now.since(since)
+        for slot in self.busy.clone() {
+            if let Some(LeftOver { step: Step::Settling { with, since }, .. }) =
+                self.slots.get(&slot)
+                && SILENCE_MAX <= now.since(*since)
             {
-                left.came(now, with, false);
+                self.refused(now, Some(*with), Slot(slot));
             }
         }
-        let is_at_rest = |left: &LeftOver| matches!(left.step, Step::Resting { .. });
-        let mut in_flight = self.slots.values().filter(|left| !is_at_rest(left)).count();
         let needed = preferences.ring().effective_w();
-        for (slot, left) in &mut self.slots {
-            let slot = Slot(*slot);
-            let is_due = matches!(left.step, Step::Resting { until } if until <= now);
-            if SLOTS_IN_FLIGHT <= in_flight {
-                break;
-            }
-            if !is_due {
-                continue;
-            }
+        while self.busy.len() < SLOTS_IN_FLIGHT {
+            let due = self.resting.first().filter(|(until, _)| *until <= now);
+            let Some(slot) = due.map(|(_, slot)| Slot(*slot)) else { return };
+            let Some(left) = self.slots.get_mut(&slot.0) else { return };
             if needed <= left.settled.len() {
-                left.step = Step::Dropping;
+                self.take_step(slot, Step::Dropping);
                 effects.push(Effect::Drop(slot));
-            } else if let Some(owner) = left.next_owner(preferences, slot, reachable) {
-                left.step = Step::Settling { with: owner, since: now };
-                effects.push(Effect::Settle(owner, slot));
+            } else if let Some(with) = left.next_owner(preferences, slot, reachable) {
+                self.take_step(slot, Step::Settling { with, since: now });
+                effects.push(Effect::Settle(with, slot));
             } else {
-                left.rest(now);
-                continue;
+                self.refused(now, None, slot);
             }
-            in_flight += 1;
+        }
+    }
+
+    fn take_step(&mut self, slot: Slot, step: Step) {
+        self.forget_step(slot);
+        if let Some(left) = self.slots.get_mut(&slot.0) {
+            left.step = step;
+            match step {
+                Step::Resting { until } => drop(self.resting.insert((until, slot.0))),
+                Step::Settling { .. } | Step::Dropping => drop(self.busy.insert(slot.0)),
+            }
+        }
+    }
+
+    fn forget_step(&mut self, slot: Slot) {
+        self.busy.remove(&slot.0);
+        if let Some(LeftOver { step: Step::Resting { until }, .. }) = self.slots.get(&slot.0) {
+            self.resting.remove(&(*until, slot.0));
         }
     }
 }
 
 impl LeftOver {
     const fn new(now: Time) -> Self {
-        Self {
-            settled: BTreeSet::new(),
-            step: Step::Resting { until: now },
-            refused: BTreeSet::new(),
-            pause: PAUSE,
-        }
-    }
-
-    fn came(&mut self, now: Time, owner: NodeId, is_settled: bool) {
-        if is_settled {
-            self.settled.insert(owner);
-            self.pause = PAUSE;
-            self.step = Step::Resting { until: now };
-        } else {
-            self.refused.insert(owner);
-            self.rest(now);
-        }
-    }
-
-    fn rest(&mut self, now: Time) {
-        self.step = Step::Resting { until: now.after(self.pause) };
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Self { settled: BTreeSet::new(), step: Step::Resting { until: now }, turns: Turns::new() }
     }
 
     fn next_owner(
@@ -206,13 +210,10 @@ impl LeftOver {
         slot: Slot,
         reachable: &dyn Fn(NodeId) -> bool,
     ) -> Option<NodeId> {
+        let settled = &self.settled;
         let owners = preferences.of_slot(slot).owners();
-        let open = owners.filter(|owner| !self.settled.contains(owner) && reachable(*owner));
-        let next = open.min_by_key(|owner| self.refused.contains(owner))?;
-        if self.refused.contains(&next) {
-            self.refused.clear();
-        }
-        Some(next)
+        let open = owners.filter(|owner| !settled.contains(owner) && reachable(*owner));
+        self.turns.next(open, None)
     }
 }
 

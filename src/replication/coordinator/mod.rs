@@ -29,7 +29,7 @@ use bytes::Bytes;
 use crate::cluster::Time;
 use crate::node_id::NodeId;
 use crate::ring::Slot;
-use crate::version::{Content, RequestId, VectorClock};
+use crate::version::{Content, RequestId, Siblings, VectorClock};
 
 use super::{
     Answer, Consistency, FailedWhy, Failure, FailureKind, Level, Mint, MintAnswer, OpId, Outcome,
@@ -100,6 +100,17 @@ pub enum Operation {
         request: RequestId,
         /// Time since the client first sent it, on a retry; zero on the first try.
         age: Duration,
+    },
+    /// Have the owners merge a state from elsewhere: nothing is minted.
+    Merge {
+        /// The key.
+        key: Bytes,
+        /// Its state.
+        state: Siblings,
+        /// Durable acknowledgements to wait for; the layout's w where none is named.
+        w: Option<Level>,
+        /// Whom to count; the layout's mode where none is named.
+        consistency: Option<Consistency>,
     },
     /// Every owner's state of a key, side by side.
     Inspect {
@@ -397,7 +408,7 @@ impl Coordinator {
 impl Operation {
     const fn is_write(&self) -> bool {
         match self {
-            Self::Put { .. } => true,
+            Self::Put { .. } | Self::Merge { .. } => true,
             Self::Get { .. } | Self::Inspect { .. } | Self::Scan { .. } => false,
         }
     }
@@ -408,8 +419,12 @@ impl Operation {
                 Box::new(get::Get::new(get::Wanted { key, r, consistency, compares_all }))
             }
             Self::Put { key, content, basis, w, r, consistency, request, age } => {
-                let put = put::Wanted { key, content, basis, w, r, consistency, request, age };
-                Box::new(put::Put::new(put))
+                let aim = put::Aim::Write(put::Write { content, basis, request, age });
+                Box::new(put::Put::new(put::Wanted { key, aim, w, r, consistency }))
+            }
+            Self::Merge { key, state, w, consistency } => {
+                let aim = put::Aim::State(state);
+                Box::new(put::Put::new(put::Wanted { key, aim, w, r: None, consistency }))
             }
             Self::Inspect { key } => Box::new(inspect::Inspect::new(key)),
             Self::Scan { slots, after, prefix, r, bytes_max } => {

@@ -10,7 +10,8 @@
 //! that stays away costs one reading of its hints a pause, and only while one of them is overdue.
 //!
 //! The receiver paces it: what it refuses as too much halves the window and comes again after a pause that doubles;
-//! each window that it takes whole makes the next one larger by one. A hint goes only after its target, or enough
+//! each window that it takes whole makes the next one larger by one. While clients ask anything of this node, hints go
+//! in small bursts, each followed by a pause that grows with what it took (`ForegroundLoad`). A hint goes only after its target, or enough
 //! owners, merged it durably, and only if it still is what was sent; what came meanwhile is found in the next round.
 //!
 //! Invariants: at most a window of hints a target is in flight, at most one page of them in memory.
@@ -303,6 +304,7 @@ impl Handoff {
             Reply::Merged | Reply::Refused => {}
             Reply::Busy => target.narrow(view.now),
         }
+        target.end_burst(view.now, view.foreground);
         self.advance(view, node, effects);
     }
 
@@ -346,7 +348,8 @@ impl Handoff {
     fn send_on(&mut self, view: &View<'_>, node: NodeId, effects: &mut Vec<Effect>) {
         let (ttl, again) = (self.ttl, self.again_after());
         let Some(target) = self.targets.get_mut(&node) else { return };
-        let (is_ready, window) = (target.is_ready(view.now), target.window as usize);
+        let (is_ready, window) =
+            (target.is_ready(view.now), target.room(view.now, view.foreground));
         let Some(Round { page, due, .. }) = &mut target.round else { return };
         let Page::Sending { queue, in_flight, complete } = page else { return };
         let mut leave = |span| {

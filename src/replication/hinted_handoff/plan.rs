@@ -29,7 +29,8 @@ pub(super) enum Plan {
 /// Decides about the hint that `target` is to get; `is_ready` when it can be reached and has settled.
 ///
 /// A hint that counted for w acknowledgements is one of w promises to a client: as many owners must have it before it
-/// may go, as far as there are so many.
+/// may go, as far as there are so many. In a recovery after the loss of a majority what is held for who was left behind
+/// becomes the holder's own: there every owner merges what anybody holds.
 pub(super) fn plan(
     view: &View<'_>,
     ttl: Duration,
@@ -37,6 +38,9 @@ pub(super) fn plan(
     key: &[u8],
     hint: &Hint,
 ) -> Plan {
+    if view.recovers && view.preferences.ring().member(target).is_none() {
+        return Plan::Relay { owners: vec![view.me], needed: 1 };
+    }
     let walk = view.preferences.of_slot(Token::of(key).slot());
     let is_owner = walk.owns(target);
     if is_owner && is_ready {

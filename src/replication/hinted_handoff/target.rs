@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::cluster::Time;
 use crate::node_id::NodeId;
+use crate::replication::ForegroundLoad;
 
 use super::Hint;
 use super::handoff::SendId;
@@ -14,6 +15,8 @@ use super::handoff::SendId;
 /// Hints in flight to one target: at first, and at most.
 const WINDOW: u32 = 16;
 const WINDOW_MAX: u32 = 256;
+/// Hints in flight to one target at most while clients ask anything of this node.
+const BURST: u32 = 16;
 /// The pause after a refusal, doubled with each in a row, at most.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -35,6 +38,8 @@ pub(super) struct Target {
     pub(super) resting: Time,
     pub(super) round: Option<Round>,
     pub(super) window: u32,
+    /// Since when the burst in flight is, where hints go in bursts.
+    burst: Option<Time>,
     /// Merged since the window changed.
     taken: u32,
     pause: Duration,
@@ -88,6 +93,7 @@ impl Default for Target {
             resting: Time::default(),
             round: None,
             window: WINDOW,
+            burst: None,
             taken: 0,
             pause: PAUSE,
             round_pause: ROUND_PAUSE,
@@ -114,7 +120,32 @@ impl Target {
 
     /// What was under way comes to nothing; the next round begins with the first hint.
     pub(super) fn halt(&mut self) {
-        self.round = None;
+        (self.round, self.burst) = (None, None);
+    }
+
+    /// How many hints may be in flight, those that are among them. While clients are served a burst begins, if none is
+    /// in flight; else nothing is added to it.
+    pub(super) fn room(&mut self, now: Time, foreground: ForegroundLoad) -> usize {
+        if !foreground.is_any() {
+            self.burst = None;
+            return self.window as usize;
+        }
+        if !self.round.as_ref().is_some_and(Round::is_idle) {
+            // What went before clients came is the first burst.
+            self.burst.get_or_insert(now);
+            return 0;
+        }
+        self.burst = Some(now);
+        self.window.min(BURST) as usize
+    }
+
+    /// Where the last of a burst was answered: the pause behind it.
+    pub(super) fn end_burst(&mut self, now: Time, foreground: ForegroundLoad) {
+        if self.round.as_ref().is_some_and(Round::is_idle)
+            && let Some(since) = self.burst.take()
+        {
+            self.resting = self.resting.max(now.after(foreground.pause_after(now.since(since))));
+        }
     }
 
     /// Hints may go to it from `at` on.
@@ -165,7 +196,11 @@ impl Target {
             Page::Reading => None,
             Page::Awaited => Some(self.resting),
             Page::Sending { queue, in_flight, .. } => {
-                let has_room = !queue.is_empty() && in_flight.len() < self.window as usize;
+                let has_room = match self.burst {
+                    Some(_) => in_flight.is_empty(),
+                    None => !queue.is_empty() && in_flight.len() < self.window as usize,
+                };
+                let has_room = has_room || (queue.is_empty() && in_flight.is_empty());
                 has_room.then_some(self.resting).into_iter().chain(round.silent_at()).min()
             }
         }
@@ -173,6 +208,11 @@ impl Target {
 }
 
 impl Round {
+    /// Whether nothing of its page is in flight.
+    fn is_idle(&self) -> bool {
+        matches!(&self.page, Page::Sending { in_flight, .. } if in_flight.is_empty())
+    }
+
     pub(super) const fn begun() -> Self {
         Self { page: Page::Reading, next: None, due: None }
     }

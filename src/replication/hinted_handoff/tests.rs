@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::cluster::Time;
 use crate::node_id::NodeId;
-use crate::replication::{Reachability, View};
+use crate::replication::{ForegroundLoad, Reachability, View};
 use crate::ring::{Layout, Member, Mode, Preferences, Weight};
 use crate::version::notation::{node, state};
 
@@ -34,6 +34,7 @@ struct Scene {
     /// Hints that the nodes take in one step.
     takes: usize,
     is_silent: bool,
+    foreground: ForegroundLoad,
 }
 
 /// The walk of a ring of so many replicas among these members.
@@ -64,6 +65,7 @@ impl Scene {
             reads: 0,
             takes: usize::MAX,
             is_silent: false,
+            foreground: ForegroundLoad::default(),
         };
         (0..hints).for_each(|index| scene.hold(&format!("{index:06}"), 1));
         scene
@@ -99,7 +101,9 @@ impl Scene {
                 me: node("h"),
                 preferences: &self.preferences,
                 next: None,
+                recovers: false,
                 reachable: &reachable,
+                foreground: self.foreground,
                 now: self.now,
             };
             let mut effects = Vec::new();
@@ -196,6 +200,39 @@ fn a_target_that_refuses_sets_the_pace_and_loses_nothing() {
     scene.rise("t");
     scene.run(100_000).unwrap();
     assert!(scene.in_flight_max <= 32, "{} at once", scene.in_flight_max);
+}
+
+#[test]
+fn beside_clients_hints_go_in_bursts_and_take_a_tenth_of_the_time() {
+    let mut scene = Scene::new(500);
+    scene.foreground = ForegroundLoad::per_second(1_000);
+    scene.rise("t");
+    let steps = scene.run(100_000).unwrap();
+    assert!(scene.in_flight_max <= 16, "{} at once", scene.in_flight_max);
+    let alone = 500 / scene.in_flight_max;
+    assert!(8 * alone < steps, "{steps} steps, {alone} where there are no clients");
+
+    let mut scene = Scene::new(2_000);
+    scene.foreground = ForegroundLoad::per_second(1_000);
+    scene.rise("t");
+    scene.pass(Duration::from_secs(3));
+    assert!(!scene.stored.is_empty());
+    scene.foreground = ForegroundLoad::default();
+    scene.run(200).expect("it hurries once the clients are gone");
+}
+
+/// Found by the simulator: it asked to be woken at once, again and again.
+#[test]
+fn clients_that_come_while_hints_are_on_their_way_do_not_make_it_spin() {
+    let mut scene = Scene::new(500);
+    scene.is_silent = true;
+    scene.rise("t");
+    scene.now = scene.now.after(Duration::from_secs(3));
+    scene.tell(Event::Tick);
+    assert!(!scene.waiting.is_empty());
+    scene.foreground = ForegroundLoad::per_second(1_000);
+    scene.tell(Event::Tick);
+    assert!(scene.handoff.wake_at().is_some_and(|at| scene.now < at));
 }
 
 #[test]
@@ -342,14 +379,33 @@ fn an_owner_that_breaks_away_meanwhile_does_not_hold_the_others_up() {
 
 #[track_caller]
 fn check(members: &str, up: &str, w: u8, waited: Duration, expected: &plan::Plan) {
+    check_where(false, members, up, w, waited, expected);
+}
+
+#[track_caller]
+fn check_where(
+    recovers: bool,
+    members: &str,
+    up: &str,
+    w: u8,
+    waited: Duration,
+    expected: &plan::Plan,
+) {
     let preferences = preferences(members, 3);
     let reachable = |other: NodeId| {
         let is_up = up.split_whitespace().any(|name| node(name) == other);
         if is_up { Reachability::Up } else { Reachability::Unreachable }
     };
     let now = Time::default().after(2 * TTL);
-    let view =
-        View { me: node("h"), preferences: &preferences, next: None, reachable: &reachable, now };
+    let view = View {
+        me: node("h"),
+        preferences: &preferences,
+        next: None,
+        recovers,
+        reachable: &reachable,
+        foreground: ForegroundLoad::default(),
+        now,
+    };
     let since = now.wall - u64::try_from(waited.as_micros()).unwrap();
     let hint = Hint { w, since, state: state("a1:x") };
     let target = (node("t"), reachable(node("t")) == Reachability::Up);
@@ -372,4 +428,17 @@ fn what_becomes_of_a_hint_hangs_on_its_target_its_age_and_what_it_counted_for() 
     check("a b c", "a b c t", 0, TTL / 3, &Relay { owners: to("a b c"), needed: 1 });
     check("a b c", "b", 2, TTL / 3, &Relay { owners: to("b"), needed: 2 });
     check("a b c", "b t", 0, TTL, &Drop);
+}
+
+/// In a recovery everybody merges what the holder has as its own.
+#[test]
+fn what_is_held_for_who_was_left_behind_becomes_the_holders_own() {
+    use plan::Plan::{Deliver, Keep, Relay};
+    let own = Relay { owners: vec![node("h")], needed: 1 };
+    for w in [0, 2] {
+        check_where(true, "a b h", "a b", w, TTL / 3, &own);
+        check_where(true, "a b h", "a b", w, 2 * TTL, &own);
+    }
+    check_where(true, "a b t", "t", 2, TTL / 3, &Deliver);
+    check_where(true, "a b t", "a", 2, TTL / 3, &Keep(TTL.saturating_sub(TTL / 3)));
 }

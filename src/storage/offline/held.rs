@@ -62,6 +62,10 @@ impl Vfs for HeldFiles {
         read_only()
     }
 
+    fn remove_dir(&self, _: &Path) -> io::Result<()> {
+        read_only()
+    }
+
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         read_only()
     }

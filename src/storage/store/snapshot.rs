@@ -57,6 +57,18 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The file system that it is on.
+    pub(in crate::storage) fn vfs(&self) -> &dyn Vfs {
+        &*self.vfs
+    }
+
+    /// Its directory.
+    pub(in crate::storage) fn root(&self) -> &Path {
+        &self.directory.root
+    }
+}
+
 /// What a snapshot is called before it is whole.
 fn begun(dir: &Path) -> PathBuf {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();

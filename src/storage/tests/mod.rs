@@ -13,6 +13,7 @@ mod model;
 mod mutation;
 mod quarantine;
 mod rot;
+mod snapshots;
 mod threads;
 
 use super::vfs::simulated::{Disk, Unsynced};

@@ -56,6 +56,11 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     /// The system's; `AlreadyExists` when it is there.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes an empty directory.
+    /// # Errors
+    /// The system's; `DirectoryNotEmpty` when something is in it.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
     /// Whether the name exists.
     /// # Errors
     /// The system's.

@@ -76,6 +76,10 @@ impl Vfs for Real {
         fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
     fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists()
     }

@@ -405,6 +405,10 @@ impl Vfs for Disk {
         state.names.link(path, Node::Directory)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.enter()?.names.remove_dir(path)
+    }
+
     fn exists(&self, path: &Path) -> io::Result<bool> {
         Ok(self.enter()?.names.contains(path))
     }

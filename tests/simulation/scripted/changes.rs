@@ -1,17 +1,21 @@
 //! Changes of the layout that move data (DESIGN §8).
 
+use std::time::Duration;
+
 use kvkit::cluster::staged::{Staged, plan};
 use kvkit::replication::Consistency;
-use kvkit::ring::{Preferences, Ring, Token, Weight};
-use kvkit::wire::client::{Change, PutBasis, ReplyBody, RequestBody};
+use kvkit::ring::{PARTITIONS_MAX, Preferences, Ring, Token, Weight};
+use kvkit::wire::client::{Change, Info, PutBasis, ReplyBody, RequestBody};
 use kvkit::wire::peer::PeerMessage;
 
 use super::{KEY, SETTLED, Script, Setup, done, get_body};
 use crate::network::Node;
 use crate::world::Due;
 
+/// Long enough for what came before to say nothing about the pace.
+const STOOD_STILL: Duration = Duration::from_secs(40);
 /// How long a change may take once all are there.
-const CHANGED: std::time::Duration = std::time::Duration::from_mins(2);
+const CHANGED: Duration = Duration::from_mins(2);
 
 /// Four nodes, three of them owners.
 fn four(r: u8, w: u8) -> Script {
@@ -68,6 +72,13 @@ impl Script {
     fn purged(&mut self, node: Node) {
         self.wait(CHANGED, "what is left over is dropped", |script| script.held(node).is_empty());
     }
+
+    fn info(&mut self, node: Node) -> Info {
+        let ReplyBody::Info(info) = self.call(node, RequestBody::Info) else {
+            panic!("no figures")
+        };
+        *info
+    }
 }
 
 /// L10: the only copy of an acknowledged write is with the owner that loses the key, and was cut off: it comes to the new
@@ -109,6 +120,41 @@ fn what_is_left_over_goes_though_its_owners_have_moved_on() {
     script.purged(loser);
     let state = script.state(gainer, None);
     assert_eq!(state.versions().keys().collect::<Vec<_>>(), [&later]);
+    script.sound();
+}
+
+/// How much is to be copied, what came, and when it ends, is told: with no end in sight where it waits for somebody.
+#[test]
+fn how_far_a_change_is_is_told() {
+    let mut script = four(1, 1);
+    let (ring, loser, gainer) = moving(&script);
+    script.put(loser, "v", PutBasis::Present);
+    let change = |script: &mut Script| script.world.view(gainer).expect("it runs").change;
+    assert_eq!(change(&mut script), None);
+    script.isolate(loser);
+    script.propose(gainer, 1, Change::To(Box::new(ring)));
+    script.world.pass(STOOD_STILL);
+    let Info { moving, .. } = script.info(gainer);
+    assert!(moving.gains > moving.gained && moving.slots > moving.slots_gained, "{moving:?}");
+    assert_eq!(moving.slots, PARTITIONS_MAX / script.world.layout.now.q * moving.gains);
+    assert_eq!((moving.rate, moving.left), (0, None));
+    let told = change(&mut script).expect("it runs");
+    assert!(
+        told.ready < told.gainers && Duration::from_micros(told.since) >= STOOD_STILL / 2,
+        "{told:?}"
+    );
+
+    script.heal();
+    script.take(3);
+    let Info { counters, moving, .. } = script.info(gainer);
+    assert!(counters["gained_keys"] > 0 && counters["gained_bytes"] > 0, "{counters:?}");
+    assert!(counters["gained_partitions"] > 0, "{counters:?}");
+    assert_eq!((moving.gains, moving.slots, moving.left), (0, 0, Some(0)));
+    assert_eq!(change(&mut script), None);
+    script.purged(loser);
+    let Info { counters, moving, .. } = script.info(loser);
+    assert!(counters["purged_slots"] > 0, "{counters:?}");
+    assert_eq!((moving.left_over, moving.left_over_found, moving.left_over_left), (0, 0, Some(0)));
     script.sound();
 }
 

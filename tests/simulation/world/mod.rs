@@ -578,6 +578,7 @@ impl World {
                 }
             }
             Effect::Dropped { .. } | Effect::Introduce { .. } => {}
+            Effect::Snapshot(work) => panic!("nobody here asks for {work:?}"),
             Effect::CloseClients => {
                 self.note(&format!("n{} closes its clients' connections", node + 1));
                 self.open_calls.retain(|(at, _, _)| *at != node);

@@ -3,19 +3,21 @@
 //! What is staged is told to every member that is up, and read back from all of them: the last word about a subject
 //! counts. A plan is made here from the layout in force; `commit` proposes its ring against the version that was planned.
 
+mod recover;
 mod show;
 mod staging;
+mod waiting;
 
 use std::io::Write;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::connect::Session;
+use crate::cli::connect::{Connect, Session};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::json::Object;
 use crate::cli::options::{Common, Format};
+use crate::cli::progress::ProgressForm;
 use crate::cli::ring::report_plan;
 use crate::cluster::change::{self, moves_data};
 use crate::cluster::staged::{Staged, plan};
@@ -24,10 +26,10 @@ use crate::ring::{Layout, Mode, Plan, Ring, Weight};
 use crate::wire::client::{Change, MemberHealth, ReplyBody, RequestBody};
 
 use super::status::Sight;
+pub(super) use show::told;
 use staging::{Candidates, stage, staged, unstage};
-
-/// Pause between two looks at a change that runs.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) use staging::{candidates, overview};
+pub(super) use waiting::is_done;
 
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum ClusterCommand {
@@ -55,6 +57,8 @@ pub(crate) enum ClusterCommand {
     Commit(CommitArgs),
     /// Give up the change that runs; where none does, forget what is staged
     Abort(AbortArgs),
+    /// Go on with the survivors after a majority of the members is lost for good
+    Recover(recover::RecoverArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -149,9 +153,13 @@ pub(crate) struct CommitArgs {
     /// The layout version that was planned from
     #[arg(long, value_name = "V")]
     expect: u64,
-    /// Wait until the change is done: nothing moves any more, and nothing is left with who lost it
+    /// Wait until the change is done: nothing moves any more, and nothing is left with who lost it. After --timeout, if
+    /// given: exit 75, and the change goes on
     #[arg(long)]
     wait: bool,
+    /// How --wait shows progress, on stderr
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = ProgressForm::Auto)]
+    progress: ProgressForm,
     /// Yes, what only members that are gone for good may hold is lost
     #[arg(long)]
     accept_loss: bool,
@@ -175,15 +183,29 @@ struct DryRun {
 /// `cluster …`.
 pub(crate) async fn run(
     command: &ClusterCommand,
+    connect: &Connect,
     session: &Session,
     common: &Common,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
+    if let ClusterCommand::Recover(args) = command {
+        return recover::recover(args, session, common, out).await;
+    }
     let sight = Sight::take(session).await?;
     match command {
+        ClusterCommand::Recover(_) => unreachable!("it takes no look at the lost"),
         ClusterCommand::Show => show::show(session, &sight, common, out).await,
         ClusterCommand::Plan => planned(session, &sight, common, out).await,
-        ClusterCommand::Commit(args) => commit(args, session, &sight, common, out).await,
+        ClusterCommand::Commit(args) => {
+            let exit = commit(args, session, &sight, common, out).await?;
+            if args.wait && !args.dry.dry_run {
+                // What was chosen is said before the wait, however that ends.
+                out.flush()?;
+                let version = args.expect + 1;
+                waiting::until_done(version, args.progress, connect, common).await?;
+            }
+            Ok(exit)
+        }
         ClusterCommand::Abort(args) => abort(args, session, &sight, common, out).await,
         ClusterCommand::Join(_)
         | ClusterCommand::Leave(_)
@@ -193,7 +215,7 @@ pub(crate) async fn run(
         | ClusterCommand::Zone(_)
         | ClusterCommand::SetQuorum(_)
         | ClusterCommand::SetPartitions(_) => {
-            let candidates = staging::candidates(session, &sight).await?;
+            let candidates = candidates(session, &sight).await?;
             let (changes, dry) = wished(command, &sight, &candidates)?;
             // What cannot be planned is refused now, not at the commit.
             let mut all = staged(session, &sight).await?;
@@ -265,7 +287,8 @@ fn wished(
         ClusterCommand::Show
         | ClusterCommand::Plan
         | ClusterCommand::Commit(_)
-        | ClusterCommand::Abort(_) => unreachable!("they stage nothing"),
+        | ClusterCommand::Abort(_)
+        | ClusterCommand::Recover(_) => unreachable!("they stage nothing"),
     })
 }
 
@@ -276,6 +299,10 @@ fn member(ring: &Ring, name: &str) -> Result<NodeId, Failure> {
 
 /// The ring that staged changes come to.
 fn planned_ring(layout: &Layout, changes: &[Staged]) -> Result<Plan, Failure> {
+    if layout.recovers {
+        return Err(Failure::new(Exit::TryAgain, "a recovery is running")
+            .note("kvctl cluster show tells how far it is"));
+    }
     if layout.next.is_some() {
         return Err(Failure::new(Exit::TryAgain, "a change is running")
             .note("kvctl cluster show tells how far it is; kvctl cluster abort gives it up"));
@@ -374,17 +401,47 @@ async fn commit(
     if changes.is_empty() {
         return Err(Failure::usage("nothing is staged").into());
     }
-    let plan = planned_ring(layout, &changes)?;
+    let change = planned_change(layout, &changes, args.accept_loss)?;
+    finish(session, sight, change, (args.dry.dry_run, args.wait), common, out).await
+}
+
+/// What is to be proposed for these changes, and whether it moves data.
+fn planned_change(
+    layout: &Layout,
+    changes: &[Staged],
+    accepts_loss: bool,
+) -> Result<(Change, bool), Failure> {
+    let plan = planned_ring(layout, changes)?;
     let gone = only_on_the_gone(&layout.now, &plan.ring);
-    if !gone.is_empty() && !args.accept_loss {
+    if !gone.is_empty() && !accepts_loss {
         let text =
             format!("some writes may be held by {} alone, and would be lost", gone.join(", "));
-        return Err(Failure::usage(text).note("--accept-loss says that this is accepted").into());
+        return Err(Failure::usage(text).note("--accept-loss says that this is accepted"));
     }
     let moves =
         moves_data(&layout.now, &plan.ring).map_err(|error| Failure::usage(error.to_string()))?;
-    let change = Change::To(Box::new(plan.ring));
-    finish(session, sight, (change, moves), (args.dry.dry_run, args.wait), common, out).await
+    Ok((Change::To(Box::new(plan.ring)), moves))
+}
+
+/// Plans these changes and proposes what follows from them, against the layout that was seen; the version chosen.
+/// # Errors
+/// Exit 2 where they cannot be planned, 3 where another layout is in force by now, 75 where a change runs or too few
+/// members answer.
+pub(super) async fn commit_changes(
+    session: &Session,
+    sight: &Sight,
+    changes: &[Staged],
+) -> Result<u64, Failure> {
+    let (change, _) = planned_change(&sight.view.layout, changes, false)?;
+    propose(session, sight, change).await
+}
+
+async fn propose(session: &Session, sight: &Sight, change: Change) -> Result<u64, Failure> {
+    let expect = sight.view.layout.version;
+    match session.call(None, RequestBody::Propose { expect, change }).await? {
+        ReplyBody::Chosen { version } => Ok(version),
+        _ => Err(Failure::new(Exit::Protocol, "commit got another reply")),
+    }
 }
 
 /// `cluster abort`.
@@ -417,18 +474,11 @@ async fn finish(
     common: &Common,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
-    let expect = sight.view.layout.version;
     let version = if is_dry {
-        expect + 1
+        sight.view.layout.version + 1
     } else {
-        match session.call(None, RequestBody::Propose { expect, change }).await? {
-            ReplyBody::Chosen { version } => version,
-            _ => return Err(Failure::new(Exit::Protocol, "commit got another reply").into()),
-        }
+        propose(session, sight, change).await?
     };
-    if waits && !is_dry {
-        wait_until_done(session).await?;
-    }
     if common.format() == Format::Json {
         let object = Object::new("committed")
             .field("layout", version)
@@ -444,30 +494,6 @@ async fn finish(
         }
     }
     Ok(Exit::Done)
-}
-
-/// Until no change runs and nobody holds what is another's. What goes wrong with one look is no matter.
-async fn wait_until_done(session: &Session) -> anyhow::Result<()> {
-    loop {
-        if let Ok(sight) = Sight::take(session).await
-            && is_done(&sight)
-        {
-            return Ok(());
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-/// Whether nothing of a change is left to do.
-pub(crate) fn is_done(sight: &Sight) -> bool {
-    let layout = &sight.view.layout;
-    let is_idle = |weight: Weight| weight == Weight::ZERO;
-    layout.next.is_none()
-        && sight.view.members.iter().all(|member| member.layout == layout.version)
-        && layout.now.members.iter().all(|member| {
-            let info = sight.infos.get(&member.id);
-            is_idle(member.weight) || info.is_some_and(|info| info.moving.left_over == 0)
-        })
 }
 
 fn parse_mode(text: &str) -> Result<Mode, String> {

@@ -12,8 +12,10 @@ use crate::node_id::NodeId;
 use crate::ring::{Layout, Member, Mode, Weight};
 use crate::wire::client::{Info, MemberHealth};
 
+use super::super::moving::{HowFar, pace};
 use super::super::status::Sight;
 use super::staging::overview;
+use super::waiting::is_done;
 
 /// `cluster show`.
 pub(super) async fn show(
@@ -24,9 +26,7 @@ pub(super) async fn show(
 ) -> anyhow::Result<Exit> {
     let layout = &sight.view.layout;
     let (waiting, staged) = overview(session, sight).await?;
-    let mut members: Vec<&Member> = layout.now.members.iter().collect();
-    let joining = layout.next.iter().flat_map(|ring| &ring.members);
-    members.extend(joining.filter(|member| layout.now.member(member.id).is_none()));
+    let mut members: Vec<&Member> = layout.members().collect();
     members.sort_by(|left, right| left.name.cmp(&right.name));
     if common.format() == Format::Json {
         return show_json(sight, &members, &waiting, &staged, out);
@@ -39,6 +39,8 @@ pub(super) async fn show(
         ("PART", Side::Left),
         ("COPIED", Side::Right),
         ("BYTES", Side::Right),
+        ("RATE", Side::Right),
+        ("ENDS IN", Side::Right),
         ("LEFT OVER", Side::Right),
     ]);
     for member in &members {
@@ -50,6 +52,7 @@ pub(super) async fn show(
                 format!("{} of {}", common.count(moving.gained.into()), common.count(gains.into()))
             }
         };
+        let [rate, ends] = pace(&moving, common);
         let zone = if member.zone.is_empty() { "-".to_owned() } else { member.zone.clone() };
         table.row([
             member.name.clone(),
@@ -59,6 +62,8 @@ pub(super) async fn show(
             part(layout, member.id).to_owned(),
             copied,
             if moving.bytes == 0 { "-".to_owned() } else { common.size(moving.bytes) },
+            rate,
+            ends,
             info.map_or_else(|| "-".to_owned(), |_| common.count(moving.left_over.into())),
         ]);
     }
@@ -79,11 +84,18 @@ pub(super) async fn show(
         mode(ring.mode),
     )?;
     table.write(out)?;
-    if let Some((gained, gains)) = progress(sight) {
-        writeln!(
-            out,
-            "a change runs: {gained} of {gains} partitions copied; give it up: kvctl cluster abort"
-        )?;
+    let how_far = HowFar::of(sight);
+    match &how_far {
+        HowFar::Copying(_) => {
+            let (what, end) = if layout.recovers {
+                ("a recovery runs", "strict requests wait until it is done")
+            } else {
+                ("a change runs", "give it up: kvctl cluster abort")
+            };
+            writeln!(out, "{what}: {}; {end}", how_far.words(common))?;
+        }
+        HowFar::Dropping(_) => writeln!(out, "{}", how_far.words(common))?,
+        HowFar::Rest => {}
     }
     for change in &staged {
         writeln!(out, "staged: {}", told(change, layout))?;
@@ -114,25 +126,29 @@ fn show_json(
             .field("part", part(layout, member.id))
             .field("gains", moving.gains)
             .field("gained", moving.gained)
+            .field("slots", moving.slots)
+            .field("slots_gained", moving.slots_gained)
+            .field("keys", moving.keys)
             .field("bytes", moving.bytes)
+            .field("rate", moving.rate)
+            .field("left", moving.left)
             .field("left_over", moving.left_over)
+            .field("left_over_found", moving.left_over_found)
+            .field("left_over_left", moving.left_over_left)
     };
     let object = Object::new("cluster")
         .field("layout", layout.version)
         .field("changing", layout.next.is_some())
-        .field("done", super::is_done(sight))
+        .field("generation", layout.generation)
+        .field("recovering", layout.recovers)
+        .field("change", sight.view.change)
+        .field("done", is_done(sight, layout.version))
+        .object("moving", HowFar::of(sight).object(Object::bare()))
         .list("members", members.iter().map(of_member))
         .field("staged", staged.iter().map(|change| told(change, layout)).collect::<Vec<_>>())
         .field("waiting", waiting);
     writeln!(out, "{}", object.finish())?;
     Ok(Exit::Done)
-}
-
-/// Partitions copied, and all that are, while a change runs.
-fn progress(sight: &Sight) -> Option<(u32, u32)> {
-    sight.view.layout.next.as_ref()?;
-    let moving = || sight.infos.values().map(|info| info.moving);
-    Some((moving().map(|moving| moving.gained).sum(), moving().map(|moving| moving.gains).sum()))
 }
 
 fn state(sight: &Sight, node: NodeId) -> &'static str {
@@ -167,7 +183,7 @@ const fn mode(mode: Mode) -> &'static str {
 }
 
 /// A staged change for people.
-pub(super) fn told(change: &Staged, layout: &Layout) -> String {
+pub(in super::super) fn told(change: &Staged, layout: &Layout) -> String {
     let name = |id: &NodeId| {
         layout.member(*id).map_or_else(|| id.to_string(), |member| member.name.clone())
     };

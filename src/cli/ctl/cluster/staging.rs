@@ -15,11 +15,11 @@ use crate::wire::client::{ReplyBody, RequestBody, StagedAt};
 use super::super::status::Sight;
 
 /// Nodes that wait to join, by name.
-pub(super) struct Candidates(BTreeMap<String, Member>);
+pub(in super::super) struct Candidates(BTreeMap<String, Member>);
 
 impl Candidates {
     /// The one of this name.
-    pub(super) fn named(&self, name: &str) -> Result<&Member, Failure> {
+    pub(in super::super) fn named(&self, name: &str) -> Result<&Member, Failure> {
         self.0.get(name).ok_or_else(|| {
             Failure::usage(format!("no node named `{name}` waits to join"))
                 .note("start it with an empty data directory, node.seeds, and join = \"staged\"")
@@ -38,7 +38,10 @@ pub(super) async fn staged(session: &Session, sight: &Sight) -> Result<Vec<Stage
 }
 
 /// Nodes that said that they want to join.
-pub(super) async fn candidates(session: &Session, sight: &Sight) -> Result<Candidates, Failure> {
+pub(in super::super) async fn candidates(
+    session: &Session,
+    sight: &Sight,
+) -> Result<Candidates, Failure> {
     let all = ask_all(session, sight, &RequestBody::Staged).await?;
     let joins = all.into_iter().filter_map(|staged| match staged.change {
         Staged::Join(member) => Some((member.name.clone(), member)),
@@ -48,7 +51,7 @@ pub(super) async fn candidates(session: &Session, sight: &Sight) -> Result<Candi
 }
 
 /// The names of those that wait to join and that nobody wants yet, and what is staged.
-pub(super) async fn overview(
+pub(in super::super) async fn overview(
     session: &Session,
     sight: &Sight,
 ) -> Result<(Vec<String>, Vec<Staged>), Failure> {

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{KEYS, Key};
 use super::{ConfigError, Problem};
+use crate::cli::human::line_and_column;
 
 /// What sets a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,13 +158,6 @@ fn unknown(origin: Origin, path: &str) -> Problem {
         format!("unknown key `{path}`; [{section}] knows {}", names.join(", "))
     };
     Problem { origin, text }
-}
-
-fn line_and_column(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    (line, column)
 }
 
 impl Setting {

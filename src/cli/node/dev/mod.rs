@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::init;
+use crate::cli::interrupts::Interrupts;
 use crate::cli::{Common, Exit, Failure, Format};
 use node::DevNode;
 use record::Record;
@@ -214,30 +214,6 @@ async fn watch(
                 let again = format!("kvnode run -c {}", node.config_file().display());
                 writeln!(std::io::stderr(), "{} ended ({how}); again: {again}", node.name)?;
             }
-        }
-    }
-}
-
-/// Ctrl-C, and SIGTERM.
-struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupts {
-    fn new() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("handling signals");
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    /// The next one, as the exit code that it stands for.
-    async fn next(&mut self) -> Exit {
-        tokio::select! {
-            _ = self.interrupt.recv() => Exit::Interrupted,
-            _ = self.terminate.recv() => Exit::Terminated,
         }
     }
 }

@@ -18,7 +18,7 @@ impl Writing {
     /// What this phase asks of the owners.
     pub(super) fn question(&self, wanted: &Wanted) -> Option<Request> {
         match &self.phase {
-            Phase::Recalling(_) => Some(wanted.recall()),
+            Phase::Recalling(_) => wanted.recall(),
             Phase::Spreading(spread) => Some(spread.question(wanted)),
             Phase::Minting { .. } => None,
         }

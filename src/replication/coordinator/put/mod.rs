@@ -19,6 +19,8 @@
 //! instead of a new version. Where none does and their memory reaches back to the first try, it is an ordinary put;
 //! where it does not, the put is written beside what is there.
 //!
+//! A state from elsewhere (an exact import, a restore) is spread as it is: nothing is recalled, minted or folded.
+//!
 //! While a change of the layout runs a put goes to the owners by either ring. A strict one needs its quorum in each of the
 //! two sets, a sloppy one in that of the ring in force; owners by that ring alone coordinate.
 
@@ -42,7 +44,7 @@ use super::panel::{Panel, Standing};
 use super::scene::{Happening, Machine, Progress, Scene, count};
 use super::{HeldFor, RETRY_AFTER};
 use spread::{Spread, Version};
-pub(super) use wanted::Wanted;
+pub(super) use wanted::{Aim, Wanted, Write};
 use wanted::{Minting, Recalled, Resolved};
 
 /// One put.
@@ -109,8 +111,12 @@ impl Put {
         if !writing.possible(scene).meets(writing.needed(wanted)) {
             return writing.unmet(wanted, scene);
         }
-        if !wanted.is_recalled() {
-            return writing.mint(wanted, scene, wanted.first_mint());
+        match &wanted.aim {
+            Aim::State(state) => return writing.spread_known(wanted, scene, state.clone()),
+            Aim::Write(write) if !write.is_recalled() => {
+                return writing.mint(wanted, scene, write.first_mint());
+            }
+            Aim::Write(_) => {}
         }
         writing.ask_in_stead(wanted, scene, scene.view().me);
         writing.ask_all(wanted, scene);
@@ -223,9 +229,13 @@ impl Writing {
         let asks = match &self.phase {
             Phase::Recalling(_) => wanted.is_plain() || wanted.is_recalled(),
             Phase::Minting { kind, .. } => *kind == Minting::Foldable,
-            Phase::Spreading(spread) => {
-                spread.minted.is_none_or(|version| version.kind == Minting::Foldable)
+            Phase::Spreading(Spread { minted: Some(version), .. }) => {
+                version.kind == Minting::Foldable
             }
+            Phase::Spreading(Spread { minted: None, .. }) => match wanted.aim {
+                Aim::Write(_) => true,
+                Aim::State(_) => false,
+            },
         };
         let needed = if asks { self.terms.put_answers() } else { self.terms.acknowledgements() };
         if planted::is_on(Bug::AcknowledgedBeforeQuorum) {
@@ -296,13 +306,14 @@ impl Writing {
             (false, true) => MintKind::Plain,
             (false, false) => MintKind::Named,
         };
+        let Write { content, basis: replaces, request, age: _ } = wanted.minted();
         let mint = Mint {
             key: wanted.key.clone(),
             merge,
             basis,
-            exact: matches!(wanted.basis, PutBasis::IfContext(_)),
-            content: wanted.content.clone(),
-            request: wanted.request,
+            exact: matches!(replaces, PutBasis::IfContext(_)),
+            content: content.clone(),
+            request: *request,
             kind,
             deadline: scene.deadline(),
         };
@@ -374,7 +385,7 @@ impl Writing {
         Progress::Finished(Err(Failure { needed, failed, ..failure }))
     }
 
-    /// Sends what is known of a put that was done before.
+    /// Sends what is known of a put that was done before, or a state from elsewhere.
     fn spread_known(
         &mut self,
         wanted: &Wanted,
@@ -439,7 +450,8 @@ impl Writing {
             }
             (Phase::Recalling(recalled), Answer::State(state)) => {
                 // A stand-in remembers no puts but by the states that it holds.
-                recalled.known |= state.dot_of(wanted.request).is_some();
+                let stands = |request| state.dot_of(request).is_some();
+                recalled.known |= wanted.request().is_some_and(stands);
                 recalled.state.merge(&state, &mut Vec::new());
                 recalled.memory = Duration::ZERO;
             }
@@ -505,10 +517,11 @@ impl Writing {
                     let state = recalled.state.clone();
                     return self.spread_known(wanted, scene, state);
                 }
-                if wanted.is_stale_beside(&recalled.state) {
+                let write = wanted.minted();
+                if write.is_stale_beside(&recalled.state) {
                     return self.mint_refused(wanted, FailureKind::StaleContext);
                 }
-                let mint = wanted.recalled_mint(recalled);
+                let mint = write.recalled_mint(recalled);
                 self.mint(wanted, scene, mint)
             }
             Phase::Spreading(spread) => {
@@ -522,7 +535,7 @@ impl Writing {
     }
 
     fn done(&self, wanted: &Wanted, spread: &Spread) -> Done {
-        let standing = || spread.state.dot_of(wanted.request);
+        let standing = || spread.state.dot_of(wanted.request()?);
         Done {
             dot: spread.minted.map_or_else(standing, |version| Some(version.dot)),
             clock: spread.state.clock().clone(),
@@ -555,7 +568,7 @@ impl Writing {
         }
     }
 
-    const fn outcome_without_mint(&self, wanted: &Wanted) -> WriteOutcome {
+    fn outcome_without_mint(&self, wanted: &Wanted) -> WriteOutcome {
         if self.minted { WriteOutcome::Unknown } else { wanted.outcome_before() }
     }
 }

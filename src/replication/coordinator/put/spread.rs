@@ -37,11 +37,8 @@ impl Spread {
     }
 
     pub(super) fn tag(&self, wanted: &Wanted) -> Option<PutTag> {
-        self.minted.map(|version| PutTag {
-            request: wanted.request,
-            dot: version.dot,
-            plain: version.kind == Minting::Foldable,
-        })
+        let (version, request) = (self.minted?, wanted.request()?);
+        Some(PutTag { request, dot: version.dot, plain: version.kind == Minting::Foldable })
     }
 
     /// Takes note of one acknowledgement; returns the state of an owner that knew the put under another name.

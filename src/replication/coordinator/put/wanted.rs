@@ -19,11 +19,26 @@ use super::super::scene::Scene;
 #[derive(Debug)]
 pub(in super::super) struct Wanted {
     pub(in super::super) key: Bytes,
-    pub(in super::super) content: Content,
-    pub(in super::super) basis: PutBasis,
+    pub(in super::super) aim: Aim,
     pub(in super::super) w: Option<Level>,
     pub(in super::super) r: Option<Level>,
     pub(in super::super) consistency: Option<Consistency>,
+}
+
+/// What the owners shall hold afterwards.
+#[derive(Debug)]
+pub(in super::super) enum Aim {
+    /// A new version.
+    Write(Write),
+    /// All that this state from elsewhere knows; nothing is minted.
+    State(Siblings),
+}
+
+/// A version to be minted.
+#[derive(Debug)]
+pub(in super::super) struct Write {
+    pub(in super::super) content: Content,
+    pub(in super::super) basis: PutBasis,
     pub(in super::super) request: RequestId,
     pub(in super::super) age: Duration,
 }
@@ -55,22 +70,40 @@ pub(super) struct Recalled {
 }
 
 impl Wanted {
-    pub(super) fn is_plain(&self) -> bool {
-        self.basis == PutBasis::Present
+    /// The version to be minted, if one is.
+    const fn write(&self) -> Option<&Write> {
+        match &self.aim {
+            Aim::Write(write) => Some(write),
+            Aim::State(_) => None,
+        }
     }
 
-    const fn is_retry(&self) -> bool {
-        !self.age.is_zero()
+    /// The version to be minted, where one is: a state from elsewhere goes to the owners at once.
+    pub(super) fn minted(&self) -> &Write {
+        self.write().expect("nothing is recalled or minted for a state from elsewhere")
+    }
+
+    /// The client's name for the version to be minted, if one is.
+    pub(super) fn request(&self) -> Option<RequestId> {
+        self.write().map(|write| write.request)
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.write().is_some_and(Write::is_plain)
     }
 
     /// Whether owners are asked before anything is written.
     pub(super) fn is_recalled(&self) -> bool {
-        self.is_retry() || matches!(self.basis, PutBasis::IfContext(_))
+        self.write().is_some_and(Write::is_recalled)
     }
 
     /// What became of this put before this try did anything: an earlier try may have written it.
-    pub(super) const fn outcome_before(&self) -> WriteOutcome {
-        if self.is_retry() { WriteOutcome::Unknown } else { WriteOutcome::NotApplied }
+    pub(super) fn outcome_before(&self) -> WriteOutcome {
+        if self.write().is_some_and(Write::is_retry) {
+            WriteOutcome::Unknown
+        } else {
+            WriteOutcome::NotApplied
+        }
     }
 
     pub(super) fn resolve(&self, scene: &Scene<'_>) -> Result<Resolved, Failure> {
@@ -96,9 +129,24 @@ impl Wanted {
         Ok(Resolved { terms, panel, fallbacks, stands_in_for })
     }
 
-    pub(super) fn recall(&self) -> Request {
-        let (key, request) = (self.key.clone(), self.request);
-        Request::Recall { key, request, plain: self.is_plain() }
+    /// Whether owners know it, asked before anything is written.
+    pub(super) fn recall(&self) -> Option<Request> {
+        let (key, request) = (self.key.clone(), self.request()?);
+        Some(Request::Recall { key, request, plain: self.is_plain() })
+    }
+}
+
+impl Write {
+    fn is_plain(&self) -> bool {
+        self.basis == PutBasis::Present
+    }
+
+    const fn is_retry(&self) -> bool {
+        !self.age.is_zero()
+    }
+
+    pub(super) const fn is_recalled(&self) -> bool {
+        self.is_retry() || matches!(self.basis, PutBasis::IfContext(_))
     }
 
     /// Whether a conditional put must not be done beside `state`.

@@ -357,7 +357,9 @@ impl Cluster {
             me: at,
             preferences: &self.preferences,
             next: self.next.as_ref(),
+            recovers: false,
             reachable: &reachable,
+            foreground: ForegroundLoad::default(),
             now: self.now,
         };
         let node = self.nodes.iter_mut().find(|node| node.id == at).unwrap();

@@ -3,6 +3,7 @@
 mod changes;
 mod gets;
 mod harness;
+mod merges;
 mod puts;
 mod random;
 mod scans;

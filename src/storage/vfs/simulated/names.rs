@@ -21,6 +21,7 @@ pub(super) enum Node {
 enum Change {
     Link(PathBuf, Node),
     Unlink(PathBuf),
+    RemoveDir(PathBuf),
     Rename(PathBuf, PathBuf, Node),
 }
 
@@ -67,7 +68,7 @@ impl Names {
         let named = self.live.values().chain(self.synced.values());
         let changed = self.pending.iter().filter_map(|pending| match &pending.change {
             Change::Link(_, node) | Change::Rename(_, _, node) => Some(node),
-            Change::Unlink(_) => None,
+            Change::Unlink(_) | Change::RemoveDir(_) => None,
         });
         let inode = |node: &Node| match node {
             Node::File(inode) => Some(*inode),
@@ -94,6 +95,19 @@ impl Names {
 
     pub(super) fn unlink(&mut self, path: &Path) {
         self.change(parent(path).to_owned(), Change::Unlink(path.to_owned()));
+    }
+
+    pub(super) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        match self.live.get(path) {
+            None => return Err(io::ErrorKind::NotFound.into()),
+            Some(Node::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
+            Some(Node::Directory) => {}
+        }
+        if !self.list(path)?.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        self.change(parent(path).to_owned(), Change::RemoveDir(path.to_owned()));
+        Ok(())
     }
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
@@ -132,7 +146,7 @@ impl Names {
                 is_gone |= match &pending.change {
                     // A file that is made anew takes the name of an older one.
                     Change::Link(path, _) => synced.contains_key(path),
-                    Change::Unlink(_) | Change::Rename(..) => true,
+                    Change::Unlink(_) | Change::RemoveDir(_) | Change::Rename(..) => true,
                 };
                 apply(synced, &pending.change);
             }
@@ -184,7 +198,9 @@ impl Change {
     /// What is still to be synced in a directory goes with it.
     fn follow(&mut self, from: &Path, to: &Path) {
         match self {
-            Self::Link(path, _) | Self::Unlink(path) => *path = moved(path, from, to),
+            Self::Link(path, _) | Self::Unlink(path) | Self::RemoveDir(path) => {
+                *path = moved(path, from, to);
+            }
             Self::Rename(old, new, _) => {
                 *old = moved(old, from, to);
                 *new = moved(new, from, to);
@@ -209,6 +225,8 @@ fn apply(names: &mut BTreeMap<PathBuf, Node>, change: &Change) {
         Change::Unlink(path) => {
             names.remove(path);
         }
+        // What was in it is gone with it, though its removal from there was never synced.
+        Change::RemoveDir(path) => names.retain(|other, _| !other.starts_with(path)),
         Change::Rename(from, to, node) => {
             names.remove(from);
             if *node == Node::Directory {

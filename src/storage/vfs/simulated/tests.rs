@@ -49,6 +49,27 @@ fn an_overwrite_comes_back() {
     assert_eq!(content(&disk).unwrap(), b"hello");
 }
 
+#[test]
+fn a_directory_goes_once_it_is_empty_and_what_was_in_it_with_it() {
+    let disk = disk_with(b"hello", true, true);
+    let (dir, file) = (Path::new("d"), Path::new(PATH));
+    let refused = |path| disk.remove_dir(path).unwrap_err().kind();
+    assert_eq!(refused(dir), io::ErrorKind::DirectoryNotEmpty);
+    assert_eq!(refused(file), io::ErrorKind::NotADirectory);
+    disk.remove(file).unwrap();
+    disk.remove_dir(dir).unwrap();
+    assert_eq!(refused(dir), io::ErrorKind::NotFound);
+    let unsynced = disk.fork(1);
+    unsynced.power_loss(Unsynced::Dropped);
+    assert_eq!(content(&unsynced).as_deref(), Some(&b"hello"[..]));
+    // The file's removal was never synced; it goes with its directory all the same, and stays away.
+    disk.sync_dir(Path::new("")).unwrap();
+    disk.create_dir(dir).unwrap();
+    disk.sync_dir(Path::new("")).unwrap();
+    disk.power_loss(Unsynced::Dropped);
+    assert_eq!((disk.exists(dir).unwrap(), content(&disk)), (true, None));
+}
+
 /// Changes a synced `hello` of 20 bytes, the last 15 of them never written, and loses power.
 #[track_caller]
 fn check_length(change: impl Fn(&dyn VfsFile), live: &[u8]) {
