@@ -91,6 +91,8 @@ pub struct Core {
     pub(super) addresses: BTreeMap<NodeId, Addresses>,
     /// Where a handshake found members in a life that gossip has not told of yet.
     pub(super) located: BTreeMap<NodeId, (Incarnation, String)>,
+    /// The start of each peer that was let in last, and when.
+    pub(super) greeted: BTreeMap<NodeId, (Start, Time)>,
     pub(super) peers: Peers,
     /// Members that a recovery left behind in this life of the node: connections of theirs may still stand.
     pub(super) left_behind: BTreeSet<NodeId>,
@@ -236,6 +238,7 @@ impl Core {
             positions: Positions::new(&store, now),
             addresses: opened.addresses,
             located: BTreeMap::new(),
+            greeted: BTreeMap::new(),
             peers: Peers::default(),
             left_behind: BTreeSet::new(),
             health_since: BTreeMap::new(),

@@ -8,6 +8,9 @@ use crate::wire::handshake::{Hello, PROTOCOL, RefusalCode, Role, Welcome};
 
 use super::core::Core;
 
+/// Gossip intervals within which a heartbeat follows a greeting, or the peer is down by any measure.
+const GREETING_INTERVALS: u32 = 5;
+
 /// Why a dialled peer is not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WelcomeError {
@@ -64,10 +67,11 @@ impl Core {
         {
             let start = Start { count: Incarnation(*incarnation), nonce: *nonce };
             let layout = (*layout != 0).then_some((*generation, *layout));
-            if let Err(refusal) = self.check_peer(*cluster, *node, start, layout) {
+            if let Err(refusal) = self.check_peer(now, *cluster, *node, start, layout) {
                 let reason = format!("{name}: {refusal}");
                 return Welcome::Refused { code: code_of(&refusal), reason };
             }
+            self.greeted.insert(*node, (start, now));
         }
         let own = self.own_hello();
         Welcome::Accepted {
@@ -98,7 +102,7 @@ impl Core {
                 let start = Start { count: Incarnation(*incarnation), nonce: *nonce };
                 // It let this node in, so the generations agree.
                 let layout = Some((self.layout.generation, *layout));
-                self.check_peer(*cluster, *node, start, layout)?;
+                self.check_peer(self.now, *cluster, *node, start, layout)?;
                 Ok(*node)
             }
         }
@@ -106,6 +110,7 @@ impl Core {
 
     fn check_peer(
         &self,
+        now: Time,
         cluster: ClusterId,
         node: NodeId,
         start: Start,
@@ -114,14 +119,24 @@ impl Core {
         // A handshake carries no hash of the layout: gossip compares those.
         let tag = |(generation, version)| LayoutTag { generation, version, hash: LayoutHash(0) };
         let hello = admission::Hello { cluster, node, start, layout: layout.map(tag) };
+        let heard = self.membership.entry(node).map(|entry| entry.start);
+        let living = heard.filter(|_| self.membership.is_up(node)).into_iter();
+        let living = living.chain(self.greeted_lately(now, node)).max_by_key(|start| start.count);
         let known = Known {
             own: self.own_hello(),
             layout: &self.layout,
             recovery: self.register.recovery().map(|layout| &**layout),
-            start: self.membership.entry(node).map(|entry| entry.start),
-            is_up: self.membership.is_up(node),
+            start: living.or(heard),
+            is_up: living.is_some(),
         };
         admission::check(&hello, &known)
+    }
+
+    /// The start of `node` that was let in and may not have been heard of since: it counts as living, or a copy of its
+    /// directory would pass for its next life until the first heartbeat comes.
+    fn greeted_lately(&self, now: Time, node: NodeId) -> Option<Start> {
+        let (start, at) = self.greeted.get(&node)?;
+        (now.since(*at) < GREETING_INTERVALS * self.config.gossip_interval).then_some(*start)
     }
 
     fn own_hello(&self) -> admission::Hello {

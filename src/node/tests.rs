@@ -1,6 +1,7 @@
 //! One Core alone, on a simulated disk: what clients are told, and how a node begins and ends.
 
 mod cluster;
+mod copied;
 mod hung;
 mod recovery;
 mod snapshots;

@@ -14,7 +14,7 @@ use predicates::prelude::*;
 use predicates::str::{contains, is_empty, starts_with};
 
 use crate::lone_node::{Alone, signal};
-use crate::node_fixture::{Result, ended, expect, wait_for};
+use crate::node_fixture::{Result, ended, expect, output_in_time, wait_for};
 use crate::tool::{program, tool};
 
 /// A user that owns nothing here.
@@ -109,7 +109,7 @@ fn a_node_that_is_no_member_any_more_is_77() -> Result<()> {
     let mut identity: serde_json::Value = serde_json::from_slice(&std::fs::read(&file)?)?;
     identity["node"] = kvkit::node_id::NodeId::from_bytes([7; 16]).to_string().into();
     std::fs::write(&file, identity.to_string())?;
-    let (_, told) = expect(&node.command().output()?, 77);
+    let (_, told) = expect(&output_in_time(&mut node.command())?, 77);
     assert!(told.contains("is no member of its own layout: it was removed"), "{told}");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! kvnode's configuration and texts, as a user meets them.
 
-use crate::node_fixture::{Result, expect, kvnode, write_config};
+use crate::node_fixture::{Result, expect, kvnode, output_in_time, write_config};
 
 const GOOD: &str = "[node]\nname = \"n1\"\ndata_dir = \"/nowhere/n1\"\n";
 
@@ -57,10 +57,10 @@ fn others_are_let_in_only_when_that_is_spelled_out() -> Result<()> {
         command.args(["run", "--set", "listen.peer=10.0.0.1:7400", "-c"]).arg(&file);
         command
     };
-    let (_, told) = expect(&run().output()?, 78);
+    let (_, told) = expect(&output_in_time(&mut run())?, 78);
     assert!(told.contains("10.0.0.1:7400") && told.contains("--insecure"), "{told}");
     // With the flag it goes on to the next reason not to run.
-    let (_, told) = expect(&run().arg("--insecure").output()?, 78);
+    let (_, told) = expect(&output_in_time(run().arg("--insecure"))?, 78);
     assert!(told.contains("is no data directory of a node"), "{told}");
     Ok(())
 }

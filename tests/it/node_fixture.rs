@@ -3,10 +3,13 @@
 use std::error::Error;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -71,6 +74,28 @@ pub(crate) fn expect(output: &Output, code: i32) -> (String, String) {
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "stdout: {stdout}\nstderr: {stderr}");
     (stdout, stderr)
+}
+
+/// What `command` prints until it ends by itself; it is killed, and fails its test, where that takes too long.
+pub(crate) fn output_in_time(command: &mut Command) -> Result<Output> {
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let pid = Pid::from_raw(i32::try_from(child.id())?);
+    let (ended, has_ended) = mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        let is_late = has_ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout);
+        // It is not reaped before its outputs are closed, so its id is its own.
+        is_late && signal::kill(pid, Signal::SIGKILL).is_ok()
+    });
+    let output = child.wait_with_output();
+    drop(ended);
+    let was_late = watch.join().map_err(|_| "the watch panicked")?;
+    let output = output?;
+    if was_late {
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(format!("{command:?} did not end within {PATIENCE:?}: {told}").into());
+    }
+    Ok(output)
 }
 
 /// Waits until `probe` gives something.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::node_fixture::{Result, expect, kvnode, write_config};
+use crate::node_fixture::{Result, expect, kvnode, output_in_time, write_config};
 
 fn configs(dir: &std::path::Path, names: &[&str]) -> Result<Vec<PathBuf>> {
     names.iter().map(|name| write_config(dir, name, "")).collect()
@@ -65,7 +65,7 @@ fn nodes_that_do_not_fit_together_are_refused() -> Result<()> {
 fn a_directory_that_was_not_founded_does_not_run() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let file = write_config(dir.path(), "n1", "")?;
-    let (_, told) = expect(&kvnode().args(["run", "-c"]).arg(file).output()?, 78);
+    let (_, told) = expect(&output_in_time(kvnode().args(["run", "-c"]).arg(file))?, 78);
     assert!(told.contains("kvnode init"), "{told}");
     Ok(())
 }

@@ -12,7 +12,7 @@ use predicates::str::contains;
 
 use crate::lone_node::{Alone, http_get, signal};
 use crate::node_fixture::{
-    DevCluster, PATIENCE, Result, ended, expect, free_ports, kvnode, wait_for,
+    DevCluster, PATIENCE, Result, ended, expect, free_ports, kvnode, output_in_time, wait_for,
 };
 use crate::tool::program;
 
@@ -22,7 +22,7 @@ fn a_taken_port_is_named() -> Result<()> {
     for key in ["peer", "client", "http"] {
         let address = node.address(key)?;
         let _taken = TcpListener::bind(&address)?;
-        let (_, told) = expect(&node.command().output()?, 71);
+        let (_, told) = expect(&output_in_time(&mut node.command())?, 71);
         assert!(told.contains(&format!("cannot listen on {address}")), "{told}");
     }
     Ok(())
@@ -32,7 +32,7 @@ fn a_taken_port_is_named() -> Result<()> {
 fn a_second_node_on_one_directory_is_refused_with_the_first_ones_pid() -> Result<()> {
     let mut node = Alone::founded()?;
     let pid = node.start(&[])?;
-    let (_, told) = expect(&node.command().output()?, 75);
+    let (_, told) = expect(&output_in_time(&mut node.command())?, 75);
     assert!(told.contains(&format!("is in use by process {pid}")), "{told}");
     Ok(())
 }
@@ -43,7 +43,7 @@ fn a_directory_of_another_cluster_or_node_is_refused() -> Result<()> {
     for (set, what) in
         [("node.cluster=other", "not to cluster other"), ("node.name=n9", "not to node n9")]
     {
-        let (_, told) = expect(&node.command().args(["--set", set]).output()?, 76);
+        let (_, told) = expect(&output_in_time(node.command().args(["--set", set]))?, 76);
         assert!(told.contains(what), "{told}");
     }
     Ok(())
@@ -60,7 +60,7 @@ fn a_node_of_another_cluster_of_the_same_name_is_refused_by_the_members() -> Res
         .args(["--set", &format!("listen.peer={}", other.nodes[0].peer)])
         .stderr(Stdio::null())
         .spawn()?;
-    let output = other.nodes[1].run().output();
+    let output = output_in_time(&mut other.nodes[1].run());
     signal(i32::try_from(n1.id())?, Signal::SIGTERM)?;
     assert!(n1.wait()?.success(), "ours suffered");
     let (_, told) = expect(&output?, 76);
@@ -76,14 +76,12 @@ fn a_copied_directory_is_refused() -> Result<()> {
     copy_dir(&cluster.nodes[0].data_dir, &copy)?;
     expect(&cluster.dev().output()?, 0);
     let port = free_ports(1)?;
-    let output = cluster.nodes[0]
-        .run()
-        .args(["--set", &format!("node.data_dir={}", copy.display())])
+    let mut run = cluster.nodes[0].run();
+    run.args(["--set", &format!("node.data_dir={}", copy.display())])
         .args(["--set", &format!("listen.peer=127.0.0.1:{port}")])
         .args(["--set", &format!("listen.client=127.0.0.1:{}", port + 1)])
-        .args(["--set", &format!("listen.http=127.0.0.1:{}", port + 2)])
-        .output()?;
-    let (_, told) = expect(&output, 76);
+        .args(["--set", &format!("listen.http=127.0.0.1:{}", port + 2)]);
+    let (_, told) = expect(&output_in_time(&mut run)?, 76);
     assert!(told.contains("copied identity"), "{told}");
     let (status, _) = http_get(&cluster.nodes[0].http, "/readyz")?;
     assert_eq!(status, 200, "the original suffered");

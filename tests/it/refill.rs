@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::live::{Live, json, lines, pairs};
-use crate::node_fixture::{Result, ended, wait_for};
+use crate::node_fixture::{Result, ended, output_in_time, wait_for};
 
 /// What is left of a node's disk: who it is.
 pub(crate) fn wipe(data_dir: &Path) -> Result<()> {
@@ -70,7 +70,7 @@ fn a_wiped_node_without_seeds_says_what_to_do() -> Result<()> {
     let without: Vec<&str> = config.lines().filter(|line| !line.starts_with("seeds")).collect();
     let without = without.join("\n");
     std::fs::write(node.config(), without)?;
-    let output = node.run().output()?;
+    let output = output_in_time(&mut node.run())?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{stderr}");
     assert!(stderr.contains("seeds"), "{stderr}");

@@ -20,7 +20,7 @@ use crate::storage::vfs::simulated::{Disk, Unsynced};
 use crate::storage::{Identity, IdentityEpoch, Options, Store, identity};
 use crate::version::{Content, RequestId, Siblings};
 use crate::wire::client::{Get, Put, PutBasis, ReplyBody, Request, RequestBody};
-use crate::wire::handshake::Welcome;
+use crate::wire::handshake::{Hello, Role, Welcome};
 use crate::wire::peer::{PeerFrame, PeerMessage};
 
 /// How long a message takes.
@@ -115,6 +115,16 @@ impl Cluster {
             self.connect(node, peer);
             self.connect(peer, node);
         }
+    }
+
+    /// What a copy of the directory of `node`, started beside it, says as it connects.
+    pub(super) fn hello_of_a_copy(&mut self, node: usize) -> Hello {
+        let now = self.now;
+        let mut hello = self.core(node).hello(now);
+        if let Role::Peer { nonce, .. } = &mut hello.role {
+            *nonce ^= 1;
+        }
+        hello
     }
 
     /// The machine loses power.
