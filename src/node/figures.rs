@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::cluster::Time;
 use crate::replication::Latencies;
 
+use super::durations::DurationCounts;
 use super::hot_keys::HotKeys;
 use super::load::{Load, Sample};
 
@@ -18,6 +19,8 @@ pub(super) struct Figures {
     pub(super) counters: Counters,
     pub(super) gets: Latencies,
     pub(super) puts: Latencies,
+    pub(super) get_durations: DurationCounts,
+    pub(super) put_durations: DurationCounts,
     pub(super) load: Load,
     pub(super) hot_keys: HotKeys,
     alarms: VecDeque<String>,
@@ -63,6 +66,8 @@ impl Figures {
             counters: Counters::default(),
             gets: Latencies::default(),
             puts: Latencies::default(),
+            get_durations: DurationCounts::default(),
+            put_durations: DurationCounts::default(),
             load: Load::new(Sample { at: now, gets: 0, puts: 0, cpu }),
             hot_keys: HotKeys::new(now),
             alarms: VecDeque::new(),

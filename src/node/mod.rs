@@ -11,6 +11,7 @@ mod clients;
 mod config;
 mod core;
 mod cut;
+mod durations;
 mod event;
 mod figures;
 mod forwarding;

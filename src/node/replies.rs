@@ -55,8 +55,14 @@ impl Core {
 
     fn note(&mut self, call: &Call, result: &Result<Outcome, Failure>, micros: u64, now: Time) {
         match call.kind {
-            CallKind::Get => self.figures.gets.note(micros, now),
-            CallKind::Put => self.figures.puts.note(micros, now),
+            CallKind::Get => {
+                self.figures.gets.note(micros, now);
+                self.figures.get_durations.note(micros);
+            }
+            CallKind::Put => {
+                self.figures.puts.note(micros, now);
+                self.figures.put_durations.note(micros);
+            }
             CallKind::Merge | CallKind::Inspect | CallKind::Scan => {}
         }
         self.figures.counters.read_repairs += match result {

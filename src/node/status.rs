@@ -81,6 +81,8 @@ impl Core {
             disk: (self.config.disk_space)(),
             get_p99: self.figures.gets.p99(self.now),
             put_p99: self.figures.puts.p99(self.now),
+            get_durations: self.figures.get_durations.told(),
+            put_durations: self.figures.put_durations.told(),
             counters,
             epoch: self.lineage.actor().epoch.counter,
             actor: Some(self.lineage.actor()),

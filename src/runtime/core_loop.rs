@@ -286,7 +286,7 @@ fn disk_space(dir: &Path) -> (u64, u64) {
 }
 
 /// Processor time of all threads of this process.
-fn cpu_time() -> Duration {
+pub(super) fn cpu_time() -> Duration {
     let span = |time: TimeVal| {
         Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or_default())
     };

@@ -1,4 +1,4 @@
-//! HTTP for probes and dashboards: GET, four paths, JSON or a word. hyper speaks the protocol.
+//! HTTP for probes and dashboards: GET, five paths, JSON, figures or a word. hyper speaks the protocol.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -21,6 +21,7 @@ use crate::ring::{Partition, Preferences, Ring};
 use crate::wire::client::{Info, MemberHealth, ReplyBody, RequestBody, View};
 
 use super::hub::{Hub, Phase};
+use super::metrics;
 
 /// Most connections at once; the next one waits.
 const CONNECTIONS_MAX: usize = 64;
@@ -81,7 +82,11 @@ async fn answer(
             (Some(view), Some(info)) => status(&view, &info),
             _ => stopped(),
         },
-        _ => text(StatusCode::NOT_FOUND, "/livez /readyz /clusterz /status\n"),
+        "/metrics" => match (view(&hub).await, info(&hub).await) {
+            (Some(view), Some(info)) => metrics(&request, view, info),
+            _ => stopped(),
+        },
+        _ => text(StatusCode::NOT_FOUND, "/livez /readyz /clusterz /status /metrics\n"),
     })
 }
 
@@ -126,6 +131,24 @@ fn clusterz(view: &View, info: &Info) -> Response<Full<Bytes>> {
         "partitions": view.layout.now.q, "below_quorum": below, "change": view.change,
         "moving": info.moving});
     json_response(status, &body)
+}
+
+/// In the format that the caller takes; the older one is every collector's second choice.
+fn metrics(request: &Request<Incoming>, view: View, info: Info) -> Response<Full<Bytes>> {
+    let accepts = |kind: &str| {
+        let said = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        said.flat_map(|value| value.split(',')).any(|said| said.trim_start().starts_with(kind))
+    };
+    let below = below_quorum(&view);
+    let body = metrics::openmetrics(view, info, below);
+    let (body, kind) = if accepts("application/openmetrics-text") {
+        (body, metrics::OPENMETRICS)
+    } else {
+        (metrics::prometheus(&body), metrics::PROMETHEUS)
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    response
 }
 
 fn below_quorum(view: &View) -> usize {

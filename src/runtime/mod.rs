@@ -25,6 +25,7 @@ mod hub;
 mod joining;
 mod link;
 mod listen;
+mod metrics;
 mod peers;
 mod signals;
 mod takeover;

@@ -456,6 +456,12 @@ pub struct Info {
     pub get_p99: Option<u64>,
     /// The same of puts.
     pub put_p99: Option<u64>,
+    /// How long this node's coordinated gets took since the start, those that failed too.
+    #[serde(default)]
+    pub get_durations: Durations,
+    /// The same of puts and deletes.
+    #[serde(default)]
+    pub put_durations: Durations,
     /// Counters by name (`gets`, `puts`, `merges`, `read_repairs`, `log_syncs`, …), since the start.
     pub counters: BTreeMap<String, u64>,
     /// The epoch this node mints under.
@@ -472,6 +478,26 @@ pub struct Info {
     /// What it had to do lately.
     #[serde(default)]
     pub load: Load,
+}
+
+/// How many buckets [`Durations`] has.
+pub const DURATION_BUCKETS: usize = 20;
+
+/// Requests by how long they took. Empty from a node that does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durations {
+    /// How many took at most [`Durations::bound`] of their place and more than that of the place before; the last one has
+    /// no bound.
+    pub counts: Vec<u64>,
+    /// Microseconds that all of them took together.
+    pub sum: u64,
+}
+
+impl Durations {
+    /// The longest duration of the bucket at this place, in microseconds: 64, 128, 256, … 16.8 s.
+    pub const fn bound(bucket: usize) -> u64 {
+        64 << bucket
+    }
 }
 
 /// What a node had to do lately. All zero from a node that does not tell.

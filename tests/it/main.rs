@@ -27,6 +27,7 @@ mod live_kills;
 mod load;
 mod lone_node;
 mod manual;
+mod metrics;
 mod node_config;
 mod node_dev;
 mod node_fixture;
