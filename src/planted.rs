@@ -75,8 +75,8 @@ thread_local! {
 
 #[cfg(feature = "planted-bugs")]
 impl Bug {
-    /// All of them.
-    pub const ALL: [Self; 22] = [
+    /// All that schedules of chance catch; `GainersUncounted`, which they catch too seldom, has a script of its own.
+    pub const ALL: [Self; 21] = [
         Self::LogSyncSkipped,
         Self::DirectorySyncSkipped,
         Self::FailedSyncRetried,
@@ -98,7 +98,6 @@ impl Bug {
         Self::StandInsCountForStrict,
         Self::LeafMissed,
         Self::NewerSideAlwaysGives,
-        Self::GainersUncounted,
     ];
 }
 

@@ -17,6 +17,7 @@ use kvkit::planted::{self, Bug};
 
 use crate::oracle::Check;
 use crate::plan::Plan;
+use crate::scripted;
 use crate::shrink;
 
 /// Within so many seeds each bug must be caught.
@@ -125,4 +126,12 @@ fn each_planted_bug_is_caught_by_its_recorded_seed() {
         let row = row(line);
         assert!(TABLE.contains(&row), "docs/testing.md lacks the row {row}");
     }
+}
+
+#[test]
+fn gainers_that_do_not_count_are_caught_by_a_script() {
+    planted::plant(Some(Bug::GainersUncounted));
+    let run = std::panic::catch_unwind(scripted::changes::strict_writes_need_the_gainers_too);
+    planted::plant(None);
+    assert!(run.is_err(), "the script does not notice the bug");
 }

@@ -180,6 +180,22 @@ fn a_change_whose_gainer_is_gone_is_written_through_and_given_up() {
     script.sound();
 }
 
+/// While a change runs a strict write needs its quorum among the new owners, too: with w = 3 that is the gainer.
+#[test]
+pub(crate) fn strict_writes_need_the_gainers_too() {
+    let mut script = four(1, 3);
+    let (ring, loser, gainer) = moving(&script);
+    script.isolate(gainer);
+    script.propose(loser, 1, Change::To(Box::new(ring)));
+    script.world.pass(SETTLED);
+    let body = script.write_body(KEY, Some("strict"), PutBasis::Present, Consistency::Strict);
+    let reply = script.call(loser, body);
+    assert!(matches!(reply, ReplyBody::Error(_)), "the gainer cannot be reached: {reply:?}");
+    script.heal();
+    script.take(3);
+    script.sound();
+}
+
 /// A gainer, and whoever else takes part, may be killed in the middle: the change goes on.
 #[test]
 fn a_change_goes_on_after_the_death_of_anyone() {

@@ -3,7 +3,7 @@
 //! A [`Script`] is a small cluster on a calm network. It cuts, kills and wipes at will, and keeps single frames and disk
 //! reads back until it suits the schedule (`world::kept`).
 
-mod changes;
+pub(crate) mod changes;
 mod durability;
 mod forgetting;
 mod hints;
